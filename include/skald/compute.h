@@ -1,0 +1,123 @@
+/* The compute port: what a backend (CPU, CUDA) must be able to do.
+ *
+ * A `skald_compute` is one device. Shards are loaded once and live with their history on the device.
+ * Operations are coarse: each is one fused pass over rows. Pointers in arguments are host memory, dim
+ * entries of double unless said; an adapter stages them as it likes. Operations return when their results
+ * are in the caller's memory.
+ *
+ * Threads: create/destroy from one thread. Operations on *distinct* shards may run concurrently from
+ * different threads; on one shard the caller serialises. Errors: SKALD_ENUMERIC when a coefficient
+ * is not finite, and then the shard's history is untouched; SKALD_ENOMEM; SKALD_EINVAL for arguments out
+ * of range (they come from the wire: never trust a row index).
+ *
+ * Notation as in objective.h; alpha_i is the history scalar of row i; B a batch without repeated rows. */
+#ifndef SKALD_COMPUTE_H
+#define SKALD_COMPUTE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "skald/data.h"
+#include "skald/objective.h"
+#include "skald/status.h"
+
+typedef struct skald_compute skald_compute;
+typedef struct skald_shard skald_shard; /* rows + history on a device; opaque, belongs to its backend */
+
+/* Rows of a shard: `rows[0..count)`, or all of [0, n) in order when rows is NULL (count ignored). */
+typedef struct skald_batch {
+    const uint32_t *rows;
+    size_t count;
+} skald_batch;
+
+/* Sums over rows, accumulated in double. */
+typedef struct skald_sums {
+    double loss;    /* sum s_i phi(z_i, y_i) */
+    double dphi;    /* sum s_i phi'(z_i)  (objective, shift) */
+    double d2phi;   /* sum s_i phi''(z_i) (objective, shift) */
+    double correct; /* rows on the right side (objective); not weighted */
+    double rows;    /* rows counted */
+} skald_sums;
+
+/* H minibatch steps on the worker's own copy of the model (D-SAGA / CentralVR; De & Goldstein 2016):
+ *   D_j   = sum_{B_j} s_i c_i x_i,  c_i = phi'(x_i.w) - alpha_i (saga; alpha_i <- phi') or phi' (sgd)
+ *   w    <- prox_{eta l1}( w - eta (D_j/|B_j| + abar + l2 w') );   abar <- abar + D_j/n   (saga only)
+ * B_j are consecutive slices of `batch` of `step_rows` rows (the last may be short). State in double. */
+typedef struct skald_local {
+    bool saga;
+    uint32_t step_rows; /* b */
+    double eta;
+    double n; /* rows of the whole problem */
+} skald_local;
+
+typedef struct skald_compute_ops {
+    const char *name; /* "cpu", "cuda" */
+
+    /* Takes over the arrays of *rows (and zeroes it) whatever happens. History starts at 0. */
+    skald_status (*load)(skald_compute *c, skald_rows *rows, skald_shard **out);
+    void (*unload)(skald_compute *c, skald_shard *shard);
+
+    /* g = sum_B s_i phi'(x_i.w, y_i) x_i; sums.loss, .rows. Does not touch the history. */
+    skald_status (*gradient)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w, double *g,
+                             skald_sums *sums);
+    /* g = sum_B s_i (phi'(x_i.w, y_i) - alpha_i) x_i; alpha_i <- phi'. (Defazio et al. 2014) */
+    skald_status (*saga)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w, double *g,
+                         skald_sums *sums);
+    /* dw = w_H - w, g = sum_j D_j (zeros for sgd: pass NULL). abar NULL for sgd. All-or-nothing: on
+     * SKALD_ENUMERIC the history is as before the call. */
+    skald_status (*local)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const skald_local *local,
+                          const double *w, const double *abar, double *dw, double *g, skald_sums *sums);
+    /* g = sum_B s_i (phi'(x_i.w) - phi'(x_i.u)) x_i, both dots in one read (SVRG; path-integrated). */
+    skald_status (*difference)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w,
+                               const double *u, double *g, skald_sums *sums);
+    /* For each of `points` (<= 2) models w[p]: all sums over the shard, and g[p] = sum s_i phi' x_i when
+     * g[p] is not NULL. keep_margins: z_i of every point stay with the shard, in double, for `shift`. */
+    skald_status (*objective)(skald_compute *c, skald_shard *shard, uint32_t points, const double *const *w,
+                              double *const *g, bool keep_margins, skald_sums *sums);
+    /* sums of objective with z_i + delta[p] in place of the kept z_i; SKALD_EINVAL if none are kept. */
+    skald_status (*shift)(skald_compute *c, skald_shard *shard, uint32_t points, const double *delta, skald_sums *sums);
+    /* a = sum_i s_i alpha_i x_i over the whole shard, from scratch: the audit of the history. */
+    skald_status (*anchor)(skald_compute *c, skald_shard *shard, double *a);
+    /* g = (1/m) sum over the shard's first m rows of s_i (x_i.v) x_i: one power-iteration product. */
+    skald_status (*curvature)(skald_compute *c, skald_shard *shard, size_t m, const double *v, double *g);
+    /* Copy the history (n x classes floats) out or in. */
+    skald_status (*history_get)(skald_compute *c, skald_shard *shard, float *alpha);
+    skald_status (*history_set)(skald_compute *c, skald_shard *shard, const float *alpha);
+
+    void (*destroy)(skald_compute *c);
+} skald_compute_ops;
+
+struct skald_compute {
+    const skald_compute_ops *ops;
+    skald_objective objective;
+    uint32_t dim;    /* intercept included */
+    char device[64]; /* "cpu (avx512, 2 threads)", for people */
+};
+
+typedef struct skald_compute_options {
+    const char *device; /* "auto", "cpu", "cuda", "cuda:1" */
+    int threads;        /* CPU: threads inside one operation; 0 = 1 */
+    const char *isa;    /* NULL = best; "portable", "avx2", "avx512" (tests, bit-comparisons across machines) */
+} skald_compute_options;
+
+/* The registry: opens a backend by name. SKALD_EUNSUPPORTED with the reason when it is not there. */
+skald_status skald_compute_open(const skald_compute_options *options, const skald_objective *objective, uint32_t dim,
+                                skald_compute **out);
+
+/* Facts about a loaded shard, for the step size: computed by the backend at load. */
+typedef struct skald_shard_facts {
+    size_t rows;
+    double nonzeros;
+    double weight_sum;         /* sum s_i */
+    double max_weighted_norm2; /* max s_i |x_i|^2, intercept included */
+    double sum_weighted_norm2;
+} skald_shard_facts;
+void skald_shard_get_facts(const skald_shard *shard, skald_shard_facts *out);
+
+/* Every backend's struct for a shard begins with this. */
+struct skald_shard {
+    skald_shard_facts facts;
+};
+
+#endif

@@ -1,0 +1,141 @@
+/* The net port: sessions between workers and the coordinator, carrying frames; and small unary calls.
+ *
+ * A frame is one message of skald.proto's `Frame`. It travels as refcounted bytes: outgoing frames are a
+ * short list of segments (packed header, then vectors sent from where they lie); incoming frames are
+ * segments as they came off the wire, which may cut a double in half.
+ *
+ * Threads: handlers run on the adapter's I/O thread and must not block: they hand over and return. All
+ * other calls may be made from any thread, including from inside a handler. Within a session frames arrive in the order
+ * sent (unless the in-process adapter was told to reorder). */
+#ifndef SKALD_NET_H
+#define SKALD_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "skald/status.h"
+
+/* ---- bytes ---------------------------------------------------------------------------------------- */
+
+/* A refcounted, immutable-once-shared run of bytes. */
+typedef struct skald_bytes {
+    const uint8_t *data;
+    size_t size;
+    void (*release)(struct skald_bytes *self); /* called when the last reference goes, on any thread */
+    int refs;                                  /* atomic; use the functions */
+} skald_bytes;
+
+skald_bytes *skald_bytes_ref(skald_bytes *b);
+void skald_bytes_unref(skald_bytes *b); /* NULL-safe */
+
+/* One segment of an outgoing frame: `owner` is kept alive until the transport is done with the memory. */
+typedef struct skald_segment {
+    skald_bytes *owner;
+    const uint8_t *data;
+    size_t size;
+} skald_segment;
+
+#define SKALD_MAX_SEGMENTS 12
+
+/* An incoming frame: segments valid until skald_frame_release. `impl` belongs to the adapter. */
+typedef struct skald_frame {
+    const skald_segment *segments; /* owner is NULL here */
+    size_t count, size;            /* segments, total bytes */
+    void *impl;
+    void (*release)(struct skald_frame *frame); /* any thread; frees the frame itself too */
+} skald_frame;
+
+static inline void skald_frame_release(skald_frame *frame) {
+    if (frame) frame->release(frame);
+}
+
+/* ---- sessions ------------------------------------------------------------------------------------- */
+
+typedef struct skald_net_session skald_net_session;
+
+/* Queues a frame. Takes a reference on each segment's owner for as long as needed; does not block; never
+ * copies a segment larger than 1 KiB. SKALD_ELOST when the session is closed, SKALD_ETOOBIG over the limit. */
+skald_status skald_net_send(skald_net_session *session, const skald_segment *segments, size_t count);
+/* Frames queued and not yet handed to the network. */
+size_t skald_net_pending(const skald_net_session *session);
+/* Ends the session after what is queued has been sent. The peer sees code + reason. on_close still comes. */
+void skald_net_close(skald_net_session *session, skald_status code, const char *reason);
+/* Sessions are refcounted: the adapter holds one until after on_close; whoever keeps the pointer holds one. */
+skald_net_session *skald_net_session_ref(skald_net_session *session);
+void skald_net_session_unref(skald_net_session *session);
+const char *skald_net_peer(const skald_net_session *session); /* "ipv4:127.0.0.1:40312" */
+void *skald_net_user(const skald_net_session *session);
+void skald_net_set_user(skald_net_session *session, void *user);
+
+typedef struct skald_net_handlers {
+    /* A session is there (server: a worker connected; client: the stream is up). */
+    void (*on_open)(void *user, skald_net_session *session);
+    /* The handler owns the frame from here on. */
+    void (*on_frame)(void *user, skald_net_session *session, skald_frame *frame);
+    /* Exactly once a session that was opened; `code` SKALD_OK when closed in order, else why. For a client
+     * that never got through: called without on_open, SKALD_EUNAVAILABLE. */
+    void (*on_close)(void *user, skald_net_session *session, skald_status code, const char *reason);
+} skald_net_handlers;
+
+/* ---- unary calls ---------------------------------------------------------------------------------- */
+
+typedef enum skald_method { SKALD_METHOD_STATUS = 0, SKALD_METHOD_FETCH_MODEL, SKALD_METHOD_COUNT } skald_method;
+
+typedef struct skald_net_call skald_net_call; /* a call waiting for its answer */
+
+/* Answers (any thread, once): segments as for send when code is SKALD_OK, else the reason. Frees the call. */
+void skald_net_reply(skald_net_call *call, skald_status code, const char *reason, const skald_segment *segments,
+                     size_t count);
+/* Server side: the handler owns `request` and `call`. */
+typedef void (*skald_net_on_call)(void *user, skald_method method, skald_frame *request, skald_net_call *call);
+
+/* ---- server and client ---------------------------------------------------------------------------- */
+
+typedef struct skald_net_options {
+    size_t max_frame_bytes; /* 0: 1 GiB */
+    int64_t keepalive_ns;   /* 0: 10 s */
+    uint32_t max_sessions;  /* server; 0: 4096 */
+} skald_net_options;
+
+typedef struct skald_net_server skald_net_server;
+typedef struct skald_net_client skald_net_client;
+
+typedef struct skald_net_ops {
+    const char *name; /* "grpc", "inproc" */
+    /* Listens on "host:port", "host:0" (a free port), or "unix:/path". SKALD_EADDRINUSE, SKALD_EIO.
+     * *port (may be NULL) receives the bound port, 0 for unix. Health answers SERVING from here on. */
+    skald_status (*listen)(const char *address, const skald_net_options *options, const skald_net_handlers *handlers,
+                           skald_net_on_call on_call, void *user, skald_net_server **out, int *port);
+    /* Health NOT_SERVING, sessions closed (SKALD_OK, "shutting down") after queued frames went out or
+     * `grace_ns` passed, then everything freed. Blocks; when it returns no handler runs any more. */
+    void (*shutdown)(skald_net_server *server, int64_t grace_ns);
+
+    /* Opens one session to `address`; returns at once. If the server is not there, retries until `wait_ns`
+     * has passed (on_close SKALD_EUNAVAILABLE then). */
+    skald_status (*connect)(const char *address, const skald_net_options *options, const skald_net_handlers *handlers,
+                            void *user, int64_t wait_ns, skald_net_client **out);
+    /* Closes the session if still open, waits for on_close, frees. Blocks. */
+    void (*disconnect)(skald_net_client *client);
+
+    /* A unary call; blocks up to wait_ns (which covers waiting for a server to appear). On SKALD_OK *reply
+     * is the caller's. The server's refusal comes back as its code and reason. */
+    skald_status (*call)(const char *address, const skald_net_options *options, skald_method method,
+                         const skald_segment *request, size_t count, int64_t wait_ns, skald_frame **reply);
+} skald_net_ops;
+
+/* The gRPC adapter (src/net/grpc). */
+const skald_net_ops *skald_net_grpc(void);
+
+/* The in-process adapter: addresses are "inproc:name". Faults apply to frames of sessions in both
+ * directions, drawn from `seed`: probabilities in [0,1]; reordering swaps a frame with its successor;
+ * a delayed frame keeps its place unless reordered. Set before listen/connect; process-wide. */
+typedef struct skald_net_faults {
+    uint64_t seed;
+    double drop, duplicate, reorder, delay;
+    int64_t delay_max_ns;
+} skald_net_faults;
+const skald_net_ops *skald_net_inproc(void);
+void skald_net_inproc_set_faults(const skald_net_faults *faults); /* NULL: none */
+
+#endif

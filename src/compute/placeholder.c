@@ -1,0 +1,2 @@
+extern int skald_compute_placeholder;
+int skald_compute_placeholder;

@@ -1,0 +1,2 @@
+extern int skald_coordinator_placeholder;
+int skald_coordinator_placeholder;

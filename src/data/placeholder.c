@@ -1,0 +1,2 @@
+extern int skald_data_placeholder;
+int skald_data_placeholder;

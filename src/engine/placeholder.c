@@ -1,0 +1,2 @@
+extern int skald_engine_placeholder;
+int skald_engine_placeholder;

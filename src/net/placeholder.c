@@ -1,0 +1,2 @@
+extern int skald_net_placeholder;
+int skald_net_placeholder;

@@ -1,0 +1,2 @@
+extern int skald_report_placeholder;
+int skald_report_placeholder;

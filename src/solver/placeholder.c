@@ -1,0 +1,2 @@
+extern int skald_solver_placeholder;
+int skald_solver_placeholder;

@@ -1,0 +1,2 @@
+extern int skald_wire_placeholder;
+int skald_wire_placeholder;

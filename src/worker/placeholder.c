@@ -1,0 +1,2 @@
+extern int skald_worker_placeholder;
+int skald_worker_placeholder;
