@@ -14,20 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "skald/bytes.h"
 #include "skald/status.h"
 
-/* ---- bytes ---------------------------------------------------------------------------------------- */
-
-/* A refcounted, immutable-once-shared run of bytes. */
-typedef struct skald_bytes {
-    const uint8_t *data;
-    size_t size;
-    void (*release)(struct skald_bytes *self); /* called when the last reference goes, on any thread */
-    int refs;                                  /* atomic; use the functions */
-} skald_bytes;
-
-skald_bytes *skald_bytes_ref(skald_bytes *b);
-void skald_bytes_unref(skald_bytes *b); /* NULL-safe */
+/* ---- frames ------------------------------------------------------------------------------------- */
 
 /* One segment of an outgoing frame: `owner` is kept alive until the transport is done with the memory. */
 typedef struct skald_segment {
