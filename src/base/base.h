@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "skald/clock.h"
 #include "skald/status.h"
 
 #define SKALD_ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))
-#define SKALD_NS_PER_S 1000000000ll
 
 static inline size_t skald_min_size(size_t a, size_t b) {
     return a < b ? a : b;
@@ -24,17 +24,6 @@ static inline size_t skald_max_size(size_t a, size_t b) {
  * count*size overflows. Free with free(). */
 void *skald_alloc(size_t count, size_t size);  /* not zeroed */
 void *skald_zalloc(size_t count, size_t size); /* zeroed */
-
-/* ---- time (the Clock port) ------------------------------------------------------------------------ */
-
-/* Engines and solvers take time from one of these, so that it can be simulated. */
-typedef struct skald_clock {
-    int64_t (*now_ns)(struct skald_clock *self); /* monotonic */
-} skald_clock;
-skald_clock *skald_clock_system(void);
-static inline int64_t skald_now_ns(skald_clock *clock) {
-    return clock->now_ns(clock);
-}
 
 /* ---- hashing and random numbers ------------------------------------------------------------------- */
 

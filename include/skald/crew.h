@@ -1,0 +1,62 @@
+/* The crew port: the workers as the engine sees them, wherever they are.
+ *
+ * Adapters: remote (src/coordinator: sessions over the net port), local (src/worker: this process).
+ * A crew is *ready* when it is handed to the engine: manifest merged, every shard leased and loaded.
+ * All calls come from the owner thread. */
+#ifndef SKALD_CREW_H
+#define SKALD_CREW_H
+
+#include "skald/problem.h"
+#include "skald/task.h"
+
+typedef struct skald_crew skald_crew;
+
+typedef struct skald_member {
+    char name[64], device[64];
+    uint32_t slots; /* tasks it can compute at the same time */
+    uint32_t shard_count;
+    const uint32_t *shards; /* owned by the crew */
+    uint64_t rows;
+    uint64_t bytes_sent, bytes_received; /* from the coordinator's side; 0 for local */
+} skald_member;
+
+typedef enum skald_event_kind {
+    SKALD_EVENT_NONE = 0, /* the timeout passed */
+    SKALD_EVENT_RESULT,   /* result: give it back with release() */
+    SKALD_EVENT_LOST,     /* worker: gone; reason */
+    SKALD_EVENT_REQUEST   /* somebody asks for status, an audit or the model: request */
+} skald_event_kind;
+
+typedef enum skald_request_kind { SKALD_REQUEST_STATUS, SKALD_REQUEST_AUDIT, SKALD_REQUEST_MODEL } skald_request_kind;
+
+typedef struct skald_event {
+    skald_event_kind kind;
+    uint32_t worker;
+    skald_result *result;
+    const char *reason; /* valid until the next call of next() */
+    skald_request_kind request;
+    void *asker; /* to be answered with answer() */
+    uint64_t newer_than;
+} skald_event;
+
+typedef struct skald_crew_ops {
+    uint32_t (*size)(const skald_crew *crew);
+    const skald_member *(*member)(const skald_crew *crew, uint32_t worker);
+    /* Hands a task to a worker (which has a free slot). References the model for as long as needed. Does
+     * not block. A vanished worker is not an error: SKALD_EVENT_LOST follows. */
+    skald_status (*submit)(skald_crew *crew, uint32_t worker, const skald_task *task);
+    /* The next event; waits up to timeout_ns (0: does not wait; < 0: for ever). */
+    skald_status (*next)(skald_crew *crew, int64_t timeout_ns, skald_event *event);
+    void (*release)(skald_crew *crew, skald_result *result);
+    /* Answers a request: json text (status, audit), or a model version; `model` may be NULL. */
+    void (*answer)(skald_crew *crew, void *asker, const char *json, skald_version *model);
+    /* The training is over: tells the workers, frees everything. */
+    void (*destroy)(skald_crew *crew, skald_status code, const char *reason);
+} skald_crew_ops;
+
+struct skald_crew {
+    const skald_crew_ops *ops;
+    const skald_problem *problem; /* owned by the crew */
+};
+
+#endif

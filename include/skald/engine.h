@@ -1,0 +1,72 @@
+/* The engine port: what a solver programs against.
+ *
+ * A solver is a short program: while not finished, dispatch work, collect a result, update its vectors,
+ * commit. It never knows who computes, where, or how many; it reads no clock, no socket and no random
+ * number. All calls come from one thread, the owner. */
+#ifndef SKALD_ENGINE_H
+#define SKALD_ENGINE_H
+
+#include "skald/problem.h"
+#include "skald/task.h"
+#include "skald/vectors.h"
+
+typedef struct skald_engine skald_engine;
+
+/* What the solver wants computed next, and the vectors it is computed at. */
+typedef struct skald_work {
+    bool history;       /* SAGA tasks rather than plain gradients */
+    bool local;         /* H steps on the worker's copy rather than one batch */
+    uint32_t task_rows; /* rows a task: H x b, or the batch */
+    uint32_t step_rows; /* local: b */
+    double eta;         /* local: step inside the task */
+    double *w, *abar;   /* the solver's vectors (abar NULL without history) */
+} skald_work;
+
+/* One result to merge; in synchronous mode the sum over the round. Valid until the next collect. */
+typedef struct skald_merge {
+    bool local;
+    const double *dw;      /* local: model difference */
+    const double *g;       /* plain: gradient direction; multiply by `weight` for the estimate */
+    double weight;         /* plain: q / r (async), 1 (sync, already averaged) */
+    double bias;           /* local sgd: q_k; else 1 */
+    const double *history; /* exact sum of the D's, for abar; NULL without history */
+    uint64_t rows;
+    uint64_t staleness; /* commits between the version read and now */
+    uint32_t in_flight; /* P: tasks in flight when this one was (async), 1 (sync) */
+    bool fold;          /* only the history counts: too stale, or of a generation rolled back */
+} skald_merge;
+
+typedef struct skald_engine_ops {
+    /* Checks targets, limits and interrupts; true: stop. */
+    bool (*finished)(skald_engine *e);
+    /* Publishes the vectors if they changed and gives a task to every worker the barrier admits. */
+    skald_status (*dispatch)(skald_engine *e, const skald_work *work);
+    /* The next result. SKALD_AGAIN: nothing to merge, go round again. Blocks. */
+    skald_status (*collect)(skald_engine *e, skald_merge *merge);
+    /* The vectors now hold the merged result; `step` is the step length really applied (0: folded). */
+    skald_status (*commit)(skald_engine *e, const skald_merge *merge, double step);
+} skald_engine_ops;
+
+struct skald_engine {
+    const skald_engine_ops *ops;
+    skald_vectors vectors;
+    const skald_problem *problem;
+    double passes;     /* rows processed / n */
+    double backoff;    /* the guard's factor on every step: 1, 1/2, ... */
+    uint32_t parallel; /* P: tasks in flight in regular running */
+};
+
+static inline bool skald_finished(skald_engine *e) {
+    return e->ops->finished(e);
+}
+static inline skald_status skald_dispatch(skald_engine *e, const skald_work *work) {
+    return e->ops->dispatch(e, work);
+}
+static inline skald_status skald_collect(skald_engine *e, skald_merge *m) {
+    return e->ops->collect(e, m);
+}
+static inline skald_status skald_commit(skald_engine *e, const skald_merge *m, double step) {
+    return e->ops->commit(e, m, step);
+}
+
+#endif

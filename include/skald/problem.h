@@ -1,0 +1,57 @@
+/* The problem: what the manifest and the options together make of the data. */
+#ifndef SKALD_PROBLEM_H
+#define SKALD_PROBLEM_H
+
+#include "skald/compute.h"
+#include "skald/data.h"
+#include "skald/objective.h"
+
+/* How the user wants the data seen. Owned by the caller. */
+typedef struct skald_data_options {
+    const char *path;
+    skald_source_options source;
+    skald_scaling scaling;
+    bool intercept;
+    bool balanced;               /* class weights n / (classes * count) */
+    uint32_t class_weight_count; /* explicit class weights, by label value as in the file */
+    const double *class_weight_label, *class_weight;
+    uint32_t shards; /* 0: 8 a worker, at least 16 */
+    bool contiguous; /* shards are runs of the file instead of dealt blocks */
+    uint64_t seed;
+} skald_data_options;
+
+typedef struct skald_shard_info {
+    uint64_t rows;
+    uint64_t checksum;
+    uint64_t block_begin, block_count; /* into skald_problem.blocks */
+    skald_shard_facts facts;           /* filled once it is loaded */
+} skald_shard_info;
+
+typedef struct skald_problem {
+    skald_objective objective;
+    uint32_t dim;      /* intercept included */
+    uint32_t features; /* dim without it */
+    double n;          /* rows */
+    double nonzeros;   /* entries a pass touches, dense: n x dim */
+    bool dense;
+    double weight_sum; /* sum of s_i after loading: n up to rounding */
+    double L, L_max;   /* smoothness of the data term: of its average and of its worst row */
+    uint64_t seed;
+    uint32_t shard_count;
+    skald_shard_info *shards;
+    skald_block *blocks;       /* grouped by shard */
+    skald_transform transform; /* its arrays are owned by the problem */
+    skald_label *labels;
+    uint32_t label_count; /* 0: real targets */
+    char warnings[1024];  /* for people; "" if none */
+} skald_problem;
+
+/* Builds the problem from a finished manifest: label map, scaling, shards. Refuses (SKALD_EDATA) labels the
+ * loss cannot use, more shards than blocks, and so on, naming path. `weight_sum` < 0: not known yet. */
+skald_status skald_problem_make(const skald_manifest *manifest, const skald_data_options *options,
+                                const skald_objective *objective, uint32_t workers, skald_problem *out);
+/* Once every shard's facts are in: L_max, weight sum, nonzeros. */
+skald_status skald_problem_loaded(skald_problem *problem);
+void skald_problem_free(skald_problem *problem);
+
+#endif

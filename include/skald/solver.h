@@ -1,0 +1,15 @@
+/* Solvers: programs over an engine and its vectors. */
+#ifndef SKALD_SOLVER_H
+#define SKALD_SOLVER_H
+
+#include "skald/train.h"
+
+/* Minibatch SGD, with or without local steps; unbiased under uneven speeds (q_k by step mass). */
+skald_status skald_sgd(skald_engine *engine, const skald_train_options *options);
+/* SAGA (Defazio, Bach, Lacoste-Julien 2014), asynchronous (ASYNC, Soori et al. 2020), with or without
+ * local steps (D-SAGA, De & Goldstein 2016). */
+skald_status skald_saga(skald_engine *engine, const skald_train_options *options);
+
+skald_solver skald_solver_of(skald_algo algo);
+
+#endif

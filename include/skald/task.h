@@ -1,0 +1,78 @@
+/* Tasks, results and model versions: what travels between the engine and whoever computes. */
+#ifndef SKALD_TASK_H
+#define SKALD_TASK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "skald/bytes.h"
+#include "skald/compute.h"
+
+typedef enum skald_task_kind {
+    SKALD_TASK_GRADIENT = 1, /* result vectors: g */
+    SKALD_TASK_SAGA,         /* g */
+    SKALD_TASK_LOCAL,        /* dw, and g when with history */
+    SKALD_TASK_DIFFERENCE,   /* g */
+    SKALD_TASK_OBJECTIVE,    /* g of each point when want_gradient */
+    SKALD_TASK_SHIFT,        /* none */
+    SKALD_TASK_ANCHOR,       /* a */
+    SKALD_TASK_CURVATURE     /* g */
+} skald_task_kind;
+
+const char *skald_task_kind_name(skald_task_kind kind);
+
+#define SKALD_ALL_SHARDS UINT32_MAX /* every shard the worker holds; sums and vectors are added up in shard order */
+#define SKALD_MAX_POINTS 2
+
+/* A published set of vectors: immutable and refcounted from the moment it is published. */
+typedef struct skald_version {
+    uint64_t id;      /* unique in the run, increasing */
+    uint64_t commits; /* the clock: model commits when it was published */
+    uint32_t count;   /* vectors: 1 (w), 2 (w and abar, or two points to evaluate) */
+    uint32_t dim;
+    const double *vectors[SKALD_MAX_POINTS];
+    skald_bytes bytes; /* vectors, one after the other; references are taken on this */
+} skald_version;
+
+static inline skald_version *skald_version_ref(skald_version *v) {
+    if (v) skald_bytes_ref(&v->bytes);
+    return v;
+}
+static inline void skald_version_unref(skald_version *v) {
+    if (v) skald_bytes_unref(&v->bytes);
+}
+
+typedef struct skald_task {
+    uint64_t id; /* given by the engine, unique in the run */
+    skald_task_kind kind;
+    uint32_t shard; /* or SKALD_ALL_SHARDS (objective, shift, anchor, curvature) */
+    skald_version *model;
+    uint64_t position;  /* rows drawn from the shard so far: epoch and offset of the batch */
+    uint32_t rows;      /* rows to draw; curvature: rows per shard */
+    uint32_t step_rows; /* local: b */
+    double eta;         /* local */
+    double n;           /* rows of the whole problem (local) */
+    bool saga;          /* local: with history */
+    uint32_t points;    /* objective, shift */
+    bool want_gradient, keep_margins;
+    double shift[SKALD_MAX_POINTS];
+    uint32_t generation; /* raised by a rollback: results of an older one only fold */
+} skald_task;
+
+typedef struct skald_result {
+    uint64_t task;
+    skald_task_kind kind;
+    uint32_t worker, shard;
+    skald_status status; /* not OK: `error` says why, no vectors, history untouched */
+    char error[200];
+    uint32_t rows;                     /* rows really processed */
+    double *vectors[SKALD_MAX_POINTS]; /* dim doubles each, as the kind says; else NULL */
+    uint32_t count;
+    skald_sums sums[SKALD_MAX_POINTS];
+    int64_t wait_ns;    /* worker idle before the task */
+    int64_t receive_ns; /* from arrival to start at the worker */
+    int64_t compute_ns;
+    int64_t arrived_ns; /* engine's clock */
+} skald_result;
+
+#endif

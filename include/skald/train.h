@@ -1,0 +1,111 @@
+/* Training: configuration, progress and outcome. The engine over a crew, and what it reports. */
+#ifndef SKALD_TRAIN_H
+#define SKALD_TRAIN_H
+
+#include "skald/clock.h"
+#include "skald/crew.h"
+#include "skald/engine.h"
+
+typedef enum skald_mode { SKALD_ASYNC = 0, SKALD_SYNC } skald_mode;
+typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA } skald_algo;
+typedef enum skald_stale { SKALD_STALE_SCALE = 0, SKALD_STALE_APPLY, SKALD_STALE_FOLD } skald_stale;
+
+typedef struct skald_train_options {
+    skald_mode mode;
+    skald_algo algo;
+    double step;        /* eta; 0 = auto */
+    double step_decay;  /* sgd: T in eta / sqrt(1 + passes/T); 0 = constant; < 0 = auto */
+    uint32_t step_rows; /* b; 0 = auto */
+    uint32_t task_rows; /* rows a message; 0 = auto */
+    int local;          /* 1 local steps, 0 plain tasks, -1 auto (local) */
+    double theta;       /* local: weight of a merge times P; 0 = auto (1) */
+    skald_stale stale;  /* what happens to results staler than max_stale */
+    uint64_t max_stale; /* 0 = 8 P */
+    double q_cap;       /* sgd: largest q_k; 0 = 8 */
+    /* stopping; 0 = not used */
+    double target_gap, target_gradient, max_passes, max_seconds;
+    uint64_t max_updates;
+    bool has_target_objective;
+    double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
+    double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
+} skald_train_options;
+
+/* One evaluation of the objective on a pinned version, by real passes over the data. */
+typedef struct skald_evaluation {
+    double passes, seconds; /* when its version was published; wall time since training began */
+    double train_seconds;   /* seconds minus the time when only evaluations were running */
+    uint64_t commits, updates;
+    double objective;     /* F of the better point */
+    double gap;           /* certified F - F* (infinity: no certificate) */
+    double relative_gap;  /* gap / (F - gap) */
+    double gradient_norm; /* |grad F| (smooth part + minimal-norm subgradient of l1) */
+    double accuracy;      /* share of rows on the right side; NaN for real targets */
+    bool average;         /* the better point was the average iterate */
+} skald_evaluation;
+
+/* A look at the run between evaluations; estimates are marked as such by their names. */
+typedef struct skald_progress {
+    double seconds, passes, rows_per_s, updates_per_s;
+    double estimated_objective;      /* from the batches of the last pass; NaN early on */
+    double last_objective, last_gap; /* of the last evaluation; NaN before */
+    double staleness_mean;
+    uint64_t staleness_max, commits;
+    uint32_t workers, slowest; /* slowest: index, UINT32_MAX when none stands out */
+    double slowest_ratio;      /* its mean task time over the median */
+    char slowest_name[64];
+} skald_progress;
+
+/* Who wants to know. Called on the owner thread; must not block for long. Any may be NULL. */
+typedef struct skald_observer {
+    void *user;
+    void (*evaluation)(void *user, const skald_evaluation *e);
+    void (*progress)(void *user, const skald_progress *p); /* about 10 times a second */
+    void (*notice)(void *user, const char *text);          /* rollback, warnings, loss of a worker */
+} skald_observer;
+
+typedef enum skald_stop {
+    SKALD_STOP_NONE = 0,
+    SKALD_STOP_GAP,
+    SKALD_STOP_GRADIENT,
+    SKALD_STOP_OBJECTIVE,
+    SKALD_STOP_PASSES,
+    SKALD_STOP_TIME,
+    SKALD_STOP_UPDATES,
+    SKALD_STOP_INTERRUPTED
+} skald_stop;
+const char *skald_stop_name(skald_stop stop); /* "target gap reached", ... */
+
+typedef struct skald_worker_row { /* the status table's row, for people and --json */
+    char name[64], device[64];
+    bool alive;
+    uint32_t shards, slots;
+    uint64_t rows_held, tasks, rows;
+    double staleness_mean;
+    uint64_t staleness_last, staleness_max;
+    double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean;
+    uint64_t bytes_sent, bytes_received;
+} skald_worker_row;
+
+typedef struct skald_outcome {
+    skald_stop stop;
+    bool reached; /* a target was asked for and reached, or none was asked for */
+    skald_evaluation last;
+    double seconds, train_seconds, passes, rows_per_s;
+    uint64_t updates, commits, folded, rollbacks, evaluations, duplicates;
+    double staleness_mean;
+    uint64_t staleness_max;
+    double step, theta; /* as used at the end */
+    uint32_t step_rows, task_rows, worker_count;
+    skald_worker_row *workers; /* worker_count; freed by skald_outcome_free */
+    double *w;                 /* problem.dim, in the scaled feature space; freed by skald_outcome_free */
+    double audit_drift;        /* largest |A_k - audit| / |A_k| seen; -1 when none was made */
+} skald_outcome;
+void skald_outcome_free(skald_outcome *outcome);
+
+/* Trains over a ready crew and fills the outcome, also (as far as it got) on error. `stop_flag` (may be
+ * NULL) is read between events: non-zero stops in order. The crew is not destroyed. Blocks. */
+typedef skald_status (*skald_solver)(skald_engine *engine, const skald_train_options *options);
+skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_train_options *options, skald_clock *clock,
+                         const skald_observer *observer, const volatile int *stop_flag, skald_outcome *outcome);
+
+#endif
