@@ -34,8 +34,8 @@ typedef struct skald_problem {
     double n;          /* rows */
     double nonzeros;   /* entries a pass touches, dense: n x dim */
     bool dense;
-    double weight_sum; /* sum of s_i after loading: n up to rounding */
-    double L, L_max;   /* smoothness of the data term: of its average and of its worst row */
+    double weight_scale; /* n / sum of the weights as read */
+    double L, L_max;     /* smoothness of the data term: of its average and of its worst row */
     uint64_t seed;
     uint32_t shard_count;
     skald_shard_info *shards;
@@ -47,11 +47,16 @@ typedef struct skald_problem {
 } skald_problem;
 
 /* Builds the problem from a finished manifest: label map, scaling, shards. Refuses (SKALD_EDATA) labels the
- * loss cannot use, more shards than blocks, and so on, naming path. `weight_sum` < 0: not known yet. */
+ * loss cannot use, more shards than blocks, and so on, naming path. */
 skald_status skald_problem_make(const skald_manifest *manifest, const skald_data_options *options,
                                 const skald_objective *objective, uint32_t workers, skald_problem *out);
-/* Once every shard's facts are in: L_max, weight sum, nonzeros. */
+/* Facts of rows as read (weights not yet rescaled; sums of weights and weighted norms are linear in them). */
+void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out);
+/* Once every shard's raw facts are in: sets weight_scale = n / sum of weights, rescales the facts by it,
+ * L_max, nonzeros, warnings. SKALD_EDATA when all weights are zero. */
 skald_status skald_problem_loaded(skald_problem *problem);
+/* s_i *= weight_scale: what the holder of the rows does then, before loading them into a backend. */
+void skald_rows_rescale(skald_rows *rows, double weight_scale);
 void skald_problem_free(skald_problem *problem);
 
 #endif

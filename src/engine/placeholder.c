@@ -1,2 +1,0 @@
-extern int skald_engine_placeholder;
-int skald_engine_placeholder;

@@ -1,0 +1,208 @@
+#include "skald/problem.h"
+
+#include <float.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+static void warn(skald_problem *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void warn(skald_problem *p, const char *format, ...) {
+    size_t used = strlen(p->warnings);
+    if (used && used + 2 < sizeof p->warnings) p->warnings[used++] = '\n', p->warnings[used] = 0;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(p->warnings + used, sizeof p->warnings - used, format, args);
+    va_end(args);
+}
+
+static skald_status map_labels(const skald_manifest *m, const skald_data_options *o, skald_problem *p) {
+    if (!skald_loss_is_binary(p->objective.loss)) {
+        if (o->balanced || o->class_weight_count)
+            return skald_fail(SKALD_EINVAL, "class weights need a two-class loss (logistic, squared-hinge), not %s",
+                              skald_loss_name(p->objective.loss));
+        return SKALD_OK;
+    }
+    if (m->label_count != 2) {
+        if (m->label_count == 1)
+            return skald_fail(SKALD_EDATA, "%s: every row has the label %g: %s needs two classes", o->path,
+                              m->labels[0].value, skald_loss_name(p->objective.loss));
+        return skald_fail(SKALD_EDATA,
+                          "%s: more than two labels (%s%u, from %g to %g): %s takes two; for real targets use squared "
+                          "or huber",
+                          o->path, m->label_count > SKALD_MAX_LABELS ? "over " : "",
+                          m->label_count > SKALD_MAX_LABELS ? SKALD_MAX_LABELS : m->label_count, m->label_min,
+                          m->label_max, skald_loss_name(p->objective.loss));
+    }
+    double *table = skald_zalloc(6, sizeof *table);
+    p->labels = skald_zalloc(2, sizeof *p->labels);
+    if (!table || !p->labels) {
+        free(table);
+        return SKALD_ENOMEM;
+    }
+    p->label_count = 2;
+    memcpy(p->labels, m->labels, 2 * sizeof *p->labels);
+    p->transform.label_count = 2;
+    p->transform.label_values = table;
+    p->transform.label_targets = table + 2;
+    p->transform.label_weights = table + 4;
+    for (int k = 0; k < 2; k++) {
+        table[k] = m->labels[k].value;
+        table[2 + k] = k ? 1 : -1; /* the smaller label is the negative class */
+        table[4 + k] = o->balanced ? (double)m->rows / (2.0 * (double)m->labels[k].count) : 1;
+    }
+    for (uint32_t c = 0; c < o->class_weight_count; c++) {
+        int k = o->class_weight_label[c] == table[0] ? 0 : o->class_weight_label[c] == table[1] ? 1 : -1;
+        if (k < 0)
+            return skald_fail(SKALD_EINVAL, "class weight for label %g, but %s has the labels %g and %g",
+                              o->class_weight_label[c], o->path, table[0], table[1]);
+        table[4 + k] *= o->class_weight[c];
+    }
+    return SKALD_OK;
+}
+
+/* Blocks of one shard together, in file order. */
+static skald_status deal(const skald_manifest *m, const skald_data_options *o, uint32_t workers, skald_problem *p) {
+    uint64_t wanted = o->shards ? o->shards : skald_max_size(16, 8 * (size_t)workers);
+    if (wanted > m->block_count) {
+        if (o->shards)
+            return skald_fail(SKALD_EINVAL, "%s divides into %llu blocks of rows: --shards %u is too many", o->path,
+                              (unsigned long long)m->block_count, o->shards);
+        wanted = m->block_count;
+    }
+    if (wanted < workers)
+        return skald_fail(SKALD_EINVAL, "%s has only %llu rows in %llu blocks: too little for %u workers", o->path,
+                          (unsigned long long)m->rows, (unsigned long long)m->block_count, workers);
+    p->shard_count = (uint32_t)wanted;
+    p->shards = skald_zalloc(p->shard_count, sizeof *p->shards);
+    p->blocks = skald_alloc(m->block_count, sizeof *p->blocks);
+    uint32_t *shard_of = skald_alloc(m->block_count, sizeof *shard_of);
+    skald_status st = SKALD_ENOMEM;
+    if (!p->shards || !p->blocks || !shard_of) goto out;
+    TRY_GOTO(st, skald_deal(m, p->shard_count, o->seed, o->contiguous, shard_of), out);
+    for (uint64_t b = 0; b < m->block_count; b++) p->shards[shard_of[b]].block_count++;
+    for (uint32_t k = 1; k < p->shard_count; k++)
+        p->shards[k].block_begin = p->shards[k - 1].block_begin + p->shards[k - 1].block_count;
+    for (uint32_t k = 0; k < p->shard_count; k++) p->shards[k].block_count = 0;
+    for (uint64_t b = 0; b < m->block_count; b++) {
+        skald_shard_info *s = &p->shards[shard_of[b]];
+        p->blocks[s->block_begin + s->block_count++] = m->blocks[b];
+        s->rows += m->blocks[b].rows;
+    }
+    for (uint32_t k = 0; k < p->shard_count; k++)
+        p->shards[k].checksum = skald_blocks_checksum(p->blocks + p->shards[k].block_begin, p->shards[k].block_count);
+out:
+    free(shard_of);
+    return st;
+}
+
+static void warn_about_columns(const skald_manifest *m, const skald_data_options *o, skald_problem *p) {
+    if (o->scaling != SKALD_SCALE_NONE) return;
+    double low = DBL_MAX, high = 0;
+    for (uint32_t j = 0; j < m->dim; j++) {
+        double a = m->col_max_abs[j];
+        if (a > 0 && a < low) low = a;
+        if (a > high) high = a;
+    }
+    if (high > 1000 * low && high > 100)
+        warn(p,
+             "columns differ in size by a factor of %.0f (largest value %g): SAGA's step is set by the largest; "
+             "consider --scale %s",
+             high / low, high, p->dense ? "standard" : "maxabs");
+}
+
+skald_status skald_problem_make(const skald_manifest *m, const skald_data_options *o, const skald_objective *objective,
+                                uint32_t workers, skald_problem *p) {
+    memset(p, 0, sizeof *p);
+    p->objective = *objective;
+    p->objective.intercept = o->intercept;
+    if (!p->objective.classes) p->objective.classes = 1;
+    p->features = m->dim; /* a scan with options.dim reports that */
+    if (p->features == 0) return skald_fail(SKALD_EDATA, "%s: no row has a feature", o->path);
+    p->dim = p->features + (o->intercept ? 1 : 0);
+    p->n = (double)m->rows;
+    p->dense = skald_manifest_wants_dense(m, 0.25);
+    p->seed = o->seed;
+    p->weight_scale = 1;
+    skald_transform *t = &p->transform;
+    t->dim = p->features;
+    t->zero_based = m->zero_based;
+    t->intercept = o->intercept;
+    t->force_dense = p->dense && m->layout == SKALD_CSR;
+    t->weight_scale = 1;
+    skald_status st = map_labels(m, o, p);
+    if (st == SKALD_OK) {
+        double *shift = NULL, *scale = NULL;
+        st = skald_scaling_make(o->scaling, m, p->dense, &shift, &scale);
+        t->shift = shift;
+        t->scale = scale;
+    }
+    if (st == SKALD_OK) st = deal(m, o, workers, p);
+    if (st == SKALD_OK) warn_about_columns(m, o, p);
+    if (st != SKALD_OK) skald_problem_free(p);
+    return st;
+}
+
+void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out) {
+    memset(out, 0, sizeof *out);
+    out->rows = rows->n;
+    for (size_t i = 0; i < rows->n; i++) {
+        double norm2 = 0;
+        if (rows->layout == SKALD_DENSE) {
+            const float *x = rows->x + i * rows->stride;
+            for (uint32_t j = 0; j < rows->dim; j++) norm2 += (double)x[j] * x[j];
+            out->nonzeros += rows->dim;
+        } else {
+            for (uint64_t e = rows->ptr[i]; e < rows->ptr[i + 1]; e++) norm2 += (double)rows->val[e] * rows->val[e];
+            out->nonzeros += (double)(rows->ptr[i + 1] - rows->ptr[i]);
+        }
+        double s = rows->s[i];
+        out->weight_sum += s;
+        out->sum_weighted_norm2 += s * norm2;
+        if (s * norm2 > out->max_weighted_norm2) out->max_weighted_norm2 = s * norm2;
+    }
+}
+
+void skald_rows_rescale(skald_rows *rows, double weight_scale) {
+    if (weight_scale != 1)
+        for (size_t i = 0; i < rows->n; i++) rows->s[i] = (float)(rows->s[i] * weight_scale);
+}
+
+skald_status skald_problem_loaded(skald_problem *p) {
+    double weights = 0, max_norm2 = 0, sum_norm2 = 0;
+    p->nonzeros = 0;
+    for (uint32_t k = 0; k < p->shard_count; k++) weights += p->shards[k].facts.weight_sum;
+    if (!(weights > 0)) return skald_fail(SKALD_EDATA, "the weights of all rows are zero");
+    /* all weights 1: exactly 1, so that nothing is rounded */
+    p->weight_scale = weights == p->n ? 1 : p->n / weights;
+    for (uint32_t k = 0; k < p->shard_count; k++) {
+        skald_shard_facts *f = &p->shards[k].facts;
+        f->weight_sum *= p->weight_scale;
+        f->max_weighted_norm2 *= p->weight_scale;
+        f->sum_weighted_norm2 *= p->weight_scale;
+        p->nonzeros += f->nonzeros;
+        sum_norm2 += f->sum_weighted_norm2;
+        if (f->max_weighted_norm2 > max_norm2) max_norm2 = f->max_weighted_norm2;
+    }
+    p->L_max = skald_loss_curvature(p->objective.loss) * max_norm2;
+    if (!(p->L_max > 0)) return skald_fail(SKALD_EDATA, "every row is zero");
+    if (!isfinite(p->L_max)) return skald_fail(SKALD_EDATA, "row norms overflow: scale the data (--scale)");
+    if (max_norm2 > 100 * sum_norm2 / p->n)
+        warn(p,
+             "the largest row (weighted, squared) is %.0f times the mean: SAGA's step is set by the largest; look for "
+             "outliers, or use --scale",
+             max_norm2 * p->n / sum_norm2);
+    return SKALD_OK;
+}
+
+void skald_problem_free(skald_problem *p) {
+    free((void *)p->transform.shift);
+    free((void *)p->transform.scale);
+    free((void *)p->transform.label_values); /* one table for values, targets, weights */
+    free(p->labels);
+    free(p->shards);
+    free(p->blocks);
+    memset(p, 0, sizeof *p);
+}

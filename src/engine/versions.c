@@ -1,0 +1,97 @@
+#include "engine/versions.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+typedef struct entry {
+    skald_version version;
+    skald_versions *pool;
+    struct entry *next;
+    double *data;
+} entry;
+
+struct skald_versions {
+    pthread_mutex_t mutex; /* releases come from the transport's threads */
+    entry *idle;
+    size_t out; /* versions not in the idle list, plus one while the pool itself is open */
+    uint32_t dim, capacity;
+    uint64_t next_id;
+};
+
+skald_status skald_versions_create(uint32_t dim, uint32_t count, skald_versions **out) {
+    skald_versions *p = skald_zalloc(1, sizeof *p);
+    if (!p) return SKALD_ENOMEM;
+    pthread_mutex_init(&p->mutex, NULL);
+    p->dim = dim;
+    p->capacity = count;
+    p->out = 1;
+    *out = p;
+    return SKALD_OK;
+}
+
+static void free_if_unused(skald_versions *p, size_t out) {
+    if (out) return;
+    for (entry *e = p->idle, *next; e; e = next) {
+        next = e->next;
+        free(e->data);
+        free(e);
+    }
+    pthread_mutex_destroy(&p->mutex);
+    free(p);
+}
+
+static void release(skald_bytes *bytes) {
+    entry *e = (entry *)((char *)bytes - offsetof(skald_version, bytes));
+    skald_versions *p = e->pool;
+    pthread_mutex_lock(&p->mutex);
+    e->next = p->idle;
+    p->idle = e;
+    size_t out = --p->out;
+    pthread_mutex_unlock(&p->mutex);
+    free_if_unused(p, out);
+}
+
+void skald_versions_destroy(skald_versions *p) {
+    if (!p) return;
+    pthread_mutex_lock(&p->mutex);
+    size_t out = --p->out;
+    pthread_mutex_unlock(&p->mutex);
+    free_if_unused(p, out);
+}
+
+skald_version *skald_versions_publish(skald_versions *p, uint64_t commits, const double *const *vectors,
+                                      uint32_t count) {
+    pthread_mutex_lock(&p->mutex);
+    entry *e = p->idle;
+    if (e) p->idle = e->next;
+    p->out++;
+    uint64_t id = ++p->next_id;
+    pthread_mutex_unlock(&p->mutex);
+    if (!e) {
+        e = skald_zalloc(1, sizeof *e);
+        if (e) e->data = skald_alloc((size_t)p->capacity * p->dim, sizeof(double));
+        if (!e || !e->data) {
+            free(e);
+            pthread_mutex_lock(&p->mutex);
+            p->out--;
+            pthread_mutex_unlock(&p->mutex);
+            return NULL;
+        }
+        e->pool = p;
+    }
+    skald_version *v = &e->version;
+    v->id = id;
+    v->commits = commits;
+    v->count = count;
+    v->dim = p->dim;
+    for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++) v->vectors[k] = k < count ? e->data + (size_t)k * p->dim : NULL;
+    for (uint32_t k = 0; k < count; k++) memcpy(e->data + (size_t)k * p->dim, vectors[k], p->dim * sizeof(double));
+    v->bytes.data = (const uint8_t *)e->data;
+    v->bytes.size = (size_t)count * p->dim * sizeof(double);
+    v->bytes.release = release;
+    v->bytes.refs = 1;
+    return v;
+}

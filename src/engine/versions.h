@@ -1,0 +1,19 @@
+/* Model versions: published copies of the solver's vectors, recycled when the last reference goes. */
+#ifndef SKALD_ENGINE_VERSIONS_H
+#define SKALD_ENGINE_VERSIONS_H
+
+#include "skald/task.h"
+
+typedef struct skald_versions skald_versions;
+
+/* Versions of up to `count` vectors of `dim` doubles. */
+skald_status skald_versions_create(uint32_t dim, uint32_t count, skald_versions **out);
+/* Drops the pool's own reference; versions still out (in a send, say) stay valid and free it at the end. */
+void skald_versions_destroy(skald_versions *pool);
+
+/* A fresh version holding copies of the vectors, with one reference. No allocation once as many exist as
+ * are ever out at a time. NULL when out of memory. */
+skald_version *skald_versions_publish(skald_versions *pool, uint64_t commits, const double *const *vectors,
+                                      uint32_t count);
+
+#endif

@@ -1,2 +1,0 @@
-extern int skald_worker_placeholder;
-int skald_worker_placeholder;

@@ -1,0 +1,187 @@
+#include "worker/runner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+skald_status skald_runner_init(skald_runner *r, const skald_compute_options *options, const skald_objective *objective,
+                               uint32_t dim, uint64_t seed, uint32_t shard_count) {
+    memset(r, 0, sizeof *r);
+    r->dim = dim;
+    r->seed = seed;
+    r->shard_count = shard_count;
+    r->shards = skald_zalloc(shard_count, sizeof(skald_shard *));
+    if (!r->shards) return SKALD_ENOMEM;
+    return skald_compute_open(options, objective, dim, &r->compute);
+}
+
+skald_status skald_runner_add(skald_runner *r, uint32_t shard, skald_rows *rows) {
+    if (shard >= r->shard_count || r->shards[shard])
+        return skald_fail(SKALD_EINVAL, "shard %u is out of range or held already", shard);
+    r->max_rows = skald_max_size(r->max_rows, rows->n);
+    return r->compute->ops->load(r->compute, rows, &r->shards[shard]);
+}
+
+void skald_runner_fini(skald_runner *r) {
+    for (uint32_t k = 0; r->shards && k < r->shard_count; k++)
+        if (r->shards[k]) r->compute->ops->unload(r->compute, r->shards[k]);
+    free(r->shards);
+    if (r->compute) r->compute->ops->destroy(r->compute);
+    memset(r, 0, sizeof *r);
+}
+
+skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner) {
+    lane->rows = skald_alloc(skald_max_size(runner->max_rows, 1), sizeof *lane->rows);
+    lane->partial = skald_alloc(SKALD_MAX_POINTS * (size_t)runner->dim, sizeof *lane->partial);
+    if (lane->rows && lane->partial) return SKALD_OK;
+    skald_lane_fini(lane);
+    return SKALD_ENOMEM;
+}
+
+void skald_lane_fini(skald_lane *lane) {
+    free(lane->rows);
+    free(lane->partial);
+    memset(lane, 0, sizeof *lane);
+}
+
+uint32_t skald_task_vectors(const skald_task *t) {
+    switch (t->kind) {
+    case SKALD_TASK_LOCAL:
+        return t->saga ? 2 : 1;
+    case SKALD_TASK_OBJECTIVE:
+        return t->want_gradient ? t->points : 0;
+    case SKALD_TASK_SHIFT:
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static uint32_t model_vectors(const skald_task *t) {
+    switch (t->kind) {
+    case SKALD_TASK_LOCAL:
+        return t->saga ? 2 : 1;
+    case SKALD_TASK_DIFFERENCE:
+        return 2;
+    case SKALD_TASK_OBJECTIVE:
+        return t->points;
+    case SKALD_TASK_SHIFT:
+    case SKALD_TASK_ANCHOR:
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static bool over_all_shards(skald_task_kind kind) {
+    return kind == SKALD_TASK_OBJECTIVE || kind == SKALD_TASK_SHIFT || kind == SKALD_TASK_CURVATURE ||
+           kind == SKALD_TASK_ANCHOR;
+}
+
+static void add_sums(skald_sums *to, const skald_sums *from) {
+    to->loss += from->loss;
+    to->dphi += from->dphi;
+    to->d2phi += from->d2phi;
+    to->correct += from->correct;
+    to->rows += from->rows;
+}
+
+static skald_status check(const skald_runner *r, const skald_task *t) {
+    if (t->kind < SKALD_TASK_GRADIENT || t->kind > SKALD_TASK_CURVATURE)
+        return skald_fail(SKALD_EPEER, "task of unknown kind %d", (int)t->kind);
+    if (t->points > SKALD_MAX_POINTS) return skald_fail(SKALD_EPEER, "task with %u points", t->points);
+    if ((t->kind == SKALD_TASK_OBJECTIVE || t->kind == SKALD_TASK_SHIFT) && t->points == 0)
+        return skald_fail(SKALD_EPEER, "%s task without points", skald_task_kind_name(t->kind));
+    if (model_vectors(t) && (!t->model || t->model->count < model_vectors(t) || t->model->dim != r->dim))
+        return skald_fail(SKALD_EPEER, "%s task needs %u model vectors of %u entries", skald_task_kind_name(t->kind),
+                          model_vectors(t), r->dim);
+    if (t->shard == SKALD_ALL_SHARDS && over_all_shards(t->kind)) return SKALD_OK;
+    if (t->shard >= r->shard_count || !r->shards[t->shard])
+        return skald_fail(SKALD_EPEER, "task for shard %u, which is not leased to this worker", t->shard);
+    if (!over_all_shards(t->kind) && t->rows == 0) return skald_fail(SKALD_EPEER, "task without rows");
+    return SKALD_OK;
+}
+
+/* One shard's part of a task; vectors overwritten. */
+static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_task *t, uint32_t k,
+                              double *const *vectors, skald_sums *sums) {
+    skald_compute *c = r->compute;
+    skald_shard *s = r->shards[k];
+    const double *const *w = t->model ? t->model->vectors : NULL;
+    memset(sums, 0, SKALD_MAX_POINTS * sizeof *sums);
+    switch (t->kind) {
+    case SKALD_TASK_OBJECTIVE: {
+        double *g[SKALD_MAX_POINTS] = {NULL};
+        for (uint32_t p = 0; p < t->points && t->want_gradient; p++) g[p] = vectors[p];
+        return c->ops->objective(c, s, t->points, w, g, t->keep_margins, sums);
+    }
+    case SKALD_TASK_SHIFT:
+        return c->ops->shift(c, s, t->points, t->shift, sums);
+    case SKALD_TASK_ANCHOR:
+        return c->ops->anchor(c, s, vectors[0]);
+    case SKALD_TASK_CURVATURE: {
+        size_t m = skald_min_size(t->rows, s->facts.rows);
+        TRY(c->ops->curvature(c, s, m, w[0], vectors[0]));
+        /* the port gives a mean; sums over shards need totals */
+        for (uint32_t j = 0; j < r->dim; j++) vectors[0][j] *= (double)m;
+        sums[0].rows = (double)m;
+        return SKALD_OK;
+    }
+    default:
+        break;
+    }
+    skald_batch batch = {lane->rows, 0};
+    batch.count = skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
+    switch (t->kind) {
+    case SKALD_TASK_GRADIENT:
+        return c->ops->gradient(c, s, &batch, w[0], vectors[0], sums);
+    case SKALD_TASK_SAGA:
+        return c->ops->saga(c, s, &batch, w[0], vectors[0], sums);
+    case SKALD_TASK_DIFFERENCE:
+        return c->ops->difference(c, s, &batch, w[0], w[1], vectors[0], sums);
+    case SKALD_TASK_LOCAL: {
+        skald_local local = {.saga = t->saga, .step_rows = t->step_rows, .eta = t->eta, .n = t->n};
+        return c->ops->local(c, s, &batch, &local, w[0], t->saga ? w[1] : NULL, vectors[0], t->saga ? vectors[1] : NULL,
+                             sums);
+    }
+    default:
+        return skald_fail(SKALD_EINTERNAL, "task kind %d is not run", (int)t->kind);
+    }
+}
+
+static skald_status run(skald_runner *r, skald_lane *lane, const skald_task *t, skald_result *out) {
+    TRY(check(r, t));
+    out->count = skald_task_vectors(t);
+    if (t->shard != SKALD_ALL_SHARDS) return run_shard(r, lane, t, t->shard, out->vectors, out->sums);
+
+    double *partial[SKALD_MAX_POINTS];
+    for (uint32_t p = 0; p < SKALD_MAX_POINTS; p++) partial[p] = lane->partial + (size_t)p * r->dim;
+    for (uint32_t p = 0; p < out->count; p++) memset(out->vectors[p], 0, r->dim * sizeof(double));
+    for (uint32_t k = 0; k < r->shard_count; k++) { /* in shard order: the sum's bits are fixed */
+        if (!r->shards[k]) continue;
+        skald_sums sums[SKALD_MAX_POINTS];
+        TRY(run_shard(r, lane, t, k, partial, sums));
+        for (uint32_t p = 0; p < SKALD_MAX_POINTS; p++) add_sums(&out->sums[p], &sums[p]);
+        for (uint32_t p = 0; p < out->count; p++)
+            for (uint32_t j = 0; j < r->dim; j++) out->vectors[p][j] += partial[p][j];
+    }
+    return SKALD_OK;
+}
+
+void skald_runner_run(skald_runner *r, skald_lane *lane, const skald_task *t, skald_result *out) {
+    int64_t start = skald_now_ns(skald_clock_system());
+    memset(out->sums, 0, sizeof out->sums);
+    out->task = t->id;
+    out->kind = t->kind;
+    out->shard = t->shard;
+    out->status = run(r, lane, t, out);
+    out->rows = out->status == SKALD_OK ? (uint32_t)out->sums[0].rows : 0;
+    out->error[0] = 0;
+    if (out->status != SKALD_OK) {
+        out->count = 0;
+        snprintf(out->error, sizeof out->error, "%s", skald_error());
+    }
+    out->compute_ns = skald_now_ns(skald_clock_system()) - start;
+}

@@ -1,0 +1,40 @@
+/* Runs tasks over the compute port: what a worker process and the local crew have in common. */
+#ifndef SKALD_WORKER_RUNNER_H
+#define SKALD_WORKER_RUNNER_H
+
+#include "skald/problem.h"
+#include "skald/task.h"
+
+typedef struct skald_runner {
+    skald_compute *compute;
+    uint64_t seed;
+    uint32_t dim, shard_count;
+    skald_shard **shards; /* shard_count entries; NULL where not held */
+    size_t max_rows;      /* rows of the largest shard held */
+} skald_runner;
+
+/* What one thread needs to run tasks. */
+typedef struct skald_lane {
+    uint32_t *rows;  /* max_rows */
+    double *partial; /* SKALD_MAX_POINTS x dim */
+} skald_lane;
+
+skald_status skald_runner_init(skald_runner *runner, const skald_compute_options *options,
+                               const skald_objective *objective, uint32_t dim, uint64_t seed, uint32_t shard_count);
+/* Takes over the rows (already rescaled). SKALD_EINVAL if the shard is out of range or held already. */
+skald_status skald_runner_add(skald_runner *runner, uint32_t shard, skald_rows *rows);
+void skald_runner_fini(skald_runner *runner);
+
+/* After the last add. */
+skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner);
+void skald_lane_fini(skald_lane *lane);
+
+/* How many vectors a result of this task carries. */
+uint32_t skald_task_vectors(const skald_task *task);
+
+/* Runs one task. result->vectors[0..skald_task_vectors) must point to dim doubles each; fills rows, sums,
+ * count, status, error, compute_ns. Failures are in result->status; the task is checked as if it came from a stranger.
+ * Tasks on one shard must not run at the same time (the caller serialises); on distinct shards they may. */
+void skald_runner_run(skald_runner *runner, skald_lane *lane, const skald_task *task, skald_result *result);
+
+#endif
