@@ -25,7 +25,12 @@ skald_status skald_context(skald_status status, const char *format, ...) {
     va_end(args);
     if (used < 0) used = 0;
     if ((size_t)used > sizeof text - 1) used = (int)sizeof text - 1;
-    snprintf(text + used, sizeof text - (size_t)used, ": %.*s", (int)(sizeof old - 1), old);
+    if (used < (int)sizeof text - 3) {
+        memcpy(text + used, ": ", 2);
+        size_t room = sizeof text - 3 - (size_t)used, length = strnlen(old, room);
+        memcpy(text + used + 2, old, length);
+        text[used + 2 + (int)length] = '\0';
+    }
     memcpy(message, text, sizeof message);
     return status;
 }

@@ -123,6 +123,7 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
     if (p->features == 0) return skald_fail(SKALD_EDATA, "%s: no row has a feature", o->path);
     p->dim = p->features + (o->intercept ? 1 : 0);
     p->n = (double)m->rows;
+    if (p->objective.l2 < 0) p->objective.l2 /= -p->n; /* -k stands for k/n, which nobody knew until now */
     p->dense = skald_manifest_wants_dense(m, 0.25);
     p->seed = o->seed;
     p->weight_scale = 1;
