@@ -47,7 +47,7 @@ typedef struct skald_problem {
 } skald_problem;
 
 /* Builds the problem from a finished manifest: label map, scaling, shards. Refuses (SKALD_EDATA) labels the
- * loss cannot use, more shards than blocks, and so on, naming path. */
+ * loss cannot use, more shards than blocks, and so on, naming path. An l2 of -k stands for k/n, and becomes that. */
 skald_status skald_problem_make(const skald_manifest *manifest, const skald_data_options *options,
                                 const skald_objective *objective, uint32_t workers, skald_problem *out);
 /* Facts of rows as read (weights not yet rescaled; sums of weights and weighted norms are linear in them). */

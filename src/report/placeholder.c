@@ -1,2 +1,0 @@
-extern int skald_report_placeholder;
-int skald_report_placeholder;
