@@ -1,0 +1,197 @@
+#include "cli/arguments.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+extern char **environ;
+
+enum { KEY_DUMP = 1000, KEY_FIRST = 2000 }; /* beyond characters: no short options */
+
+typedef struct parse {
+    const command *self;
+    arguments *args;
+    bool dump;
+} parse;
+
+void arguments_error(const command *self, const char *format, ...) {
+    fprintf(stderr, "skald %s: ", self->name);
+    va_list list;
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fprintf(stderr, "\nTry 'skald %s --help'.\n", self->name);
+    exit(EXIT_USAGE);
+}
+
+static error_t on_option(int key, char *text, struct argp_state *state) {
+    parse *p = state->input;
+    arguments *args = p->args;
+    if (key == KEY_DUMP) {
+        p->dump = true;
+    } else if (key >= KEY_FIRST && key < KEY_FIRST + (int)args->options.count) {
+        if (skald_options_set(&args->options, (size_t)(key - KEY_FIRST), text ? text : "yes", SKALD_FROM_COMMAND))
+            arguments_error(p->self, "%s", skald_error());
+    } else if (key == ARGP_KEY_ARG) {
+        if (args->word_count >= p->self->most_words)
+            arguments_error(p->self, "unexpected argument '%s'; usage: skald %s [OPTION...] %s", text, p->self->name,
+                            p->self->words);
+        args->words[args->word_count++] = text;
+    } else {
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+/* argp says "unrecognized option" and no more: look first, so that a typo gets a suggestion. */
+static void check_names(const command *self, const skald_options *set, int argc, char **argv) {
+    static const char *const built_in[] = {"help", "usage", "dump-config"};
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (strcmp(word, "--") == 0) return;
+        if (word[0] != '-' || word[1] == '\0') continue;
+        if (word[1] != '-') {
+            if (strcmp(word, "-h") == 0 || strcmp(word, "-?") == 0) {
+                static char help[] = "--help";
+                argv[i] = help;
+                continue;
+            }
+            arguments_error(self, "unknown option '%s' (options begin with --)", word);
+        }
+        const char *name = word + 2;
+        size_t length = strcspn(name, "=");
+        bool known = false;
+        for (size_t k = 0; k < sizeof built_in / sizeof *built_in; k++)
+            known |= length > 0 && strncmp(built_in[k], name, length) == 0;
+        int index = skald_options_find(set, name, length);
+        if (!known && index < 0) {
+            const char *nearest = skald_options_nearest(set, name, length);
+            arguments_error(self, "unknown option '--%.*s'%s%s%s", (int)length, name,
+                            nearest ? "; did you mean --" : "", nearest ? nearest : "", nearest ? "?" : "");
+        }
+        bool takes_next = index >= 0 && set->table[index].type != SKALD_OPTION_FLAG && name[length] == '\0';
+        if (takes_next && i + 1 >= argc) arguments_error(self, "--%s needs a value", set->table[index].name);
+        if (takes_next) i++;
+    }
+}
+
+/* The help of an entry, with default and range. */
+static char *help_text(const skald_option *o) {
+    char range[256], *out = NULL;
+    skald_option_range(o, range, sizeof range);
+    bool has_default = o->fallback && o->type != SKALD_OPTION_FLAG;
+    bool choice = o->type == SKALD_OPTION_CHOICE; /* its words are the placeholder already */
+    if (choice) range[0] = '\0';
+    if (asprintf(&out, "%s%s%s%s%s%s%s", o->help, range[0] || has_default ? " (" : "", range,
+                 range[0] && has_default ? "; " : "", has_default ? "default " : "", has_default ? o->fallback : "",
+                 range[0] || has_default ? ")" : "") < 0)
+        abort();
+    return out;
+}
+
+static char *placeholder(const skald_option *o) {
+    char range[256];
+    if (o->value) return strdup(o->value);
+    switch (o->type) {
+    case SKALD_OPTION_FLAG:
+        return NULL;
+    case SKALD_OPTION_CHOICE:
+        return strdup(skald_option_range(o, range, sizeof range));
+    case SKALD_OPTION_INT:
+        return strdup("N");
+    case SKALD_OPTION_REAL:
+        return strdup("X");
+    case SKALD_OPTION_DURATION:
+        return strdup("TIME");
+    case SKALD_OPTION_BYTES:
+        return strdup("SIZE");
+    case SKALD_OPTION_TEXT:
+        return strdup("TEXT");
+    }
+    return NULL;
+}
+
+static struct argp_option *argp_table(const command *self) {
+    struct argp_option *out = calloc(2 * self->count + 3, sizeof *out);
+    if (!out) abort();
+    size_t used = 0;
+    int group = 1;
+    for (size_t i = 0; i < self->count; i++) {
+        const skald_option *o = &self->table[i];
+        if (o->group) out[used++] = (struct argp_option){.doc = o->group, .group = ++group};
+        out[used++] = (struct argp_option){.name = o->name,
+                                           .key = KEY_FIRST + (int)i,
+                                           .arg = o->type == SKALD_OPTION_FLAG ? "YES|NO" : placeholder(o),
+                                           .flags = (o->hidden ? OPTION_HIDDEN : 0) |
+                                                    (o->type == SKALD_OPTION_FLAG ? OPTION_ARG_OPTIONAL : 0),
+                                           .doc = help_text(o),
+                                           .group = group};
+    }
+    out[used++] = (struct argp_option){.doc = "Help:", .group = -1};
+    out[used] = (struct argp_option){.name = "dump-config",
+                                     .key = KEY_DUMP,
+                                     .doc = "Print every setting, and where it came from, and stop",
+                                     .group = -1};
+    return out;
+}
+
+static void argp_table_free(const command *self, struct argp_option *table) {
+    for (size_t i = 0; i < 2 * self->count; i++) {
+        if (table[i].key < KEY_FIRST) continue;
+        free((void *)table[i].doc);
+        if (self->table[table[i].key - KEY_FIRST].type != SKALD_OPTION_FLAG) free((void *)table[i].arg);
+    }
+    free(table);
+}
+
+void arguments_parse(const command *self, int argc, char **argv, void *values, arguments *out) {
+    *out = (arguments){0};
+    if (skald_options_init(&out->options, self->table, self->count, values))
+        arguments_error(self, "%s", skald_error()); /* a default out of its own range */
+    if (skald_options_environment(&out->options)) arguments_error(self, "%s", skald_error());
+    check_names(self, &out->options, argc, argv);
+
+    parse p = {.self = self, .args = out};
+    struct argp_option *table = argp_table(self);
+    char *doc = NULL, name[64];
+    if (asprintf(&doc, "%s\v%s%s", self->about ? self->about : self->summary, self->notes ? self->notes : "",
+                 "Every option can also be given as an environment variable: --max-passes as SKALD_MAX_PASSES.") < 0)
+        abort();
+    struct argp parser = {.options = table, .parser = on_option, .args_doc = self->words, .doc = doc};
+    snprintf(name, sizeof name, "skald %s", self->name);
+    argv[0] = name;
+    argp_err_exit_status = EXIT_USAGE;
+    error_t error = argp_parse(&parser, argc, argv, 0, NULL, &p);
+    argp_table_free(self, table);
+    free(doc);
+    if (error) arguments_error(self, "%s", strerror(error));
+    if (p.dump) {
+        skald_options_dump(&out->options, stdout);
+        exit(EXIT_SUCCESS);
+    }
+    if (out->word_count < self->least_words)
+        arguments_error(self, "an argument is missing; usage: skald %s [OPTION...] %s", self->name, self->words);
+}
+
+void arguments_free(arguments *args) {
+    skald_options_fini(&args->options);
+}
+
+void arguments_warn_unknown_variables(const command *const *commands, size_t count) {
+    for (char **entry = environ; *entry; entry++) {
+        if (strncmp(*entry, "SKALD_", 6) != 0) continue;
+        size_t length = strcspn(*entry, "=");
+        bool known = false;
+        for (size_t c = 0; c < count && !known; c++)
+            for (size_t i = 0; i < commands[c]->count && !known; i++) {
+                char variable[80];
+                skald_option_variable(&commands[c]->table[i], variable, sizeof variable);
+                known = strlen(variable) == length && strncmp(*entry, variable, length) == 0;
+            }
+        if (!known) fprintf(stderr, "skald: warning: no option belongs to the variable %.*s\n", (int)length, *entry);
+    }
+}

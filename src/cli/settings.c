@@ -1,0 +1,200 @@
+#include "cli/settings.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define AT(member) offsetof(settings, member)
+#define FLAG SKALD_OPTION_FLAG
+#define INT SKALD_OPTION_INT
+#define REAL SKALD_OPTION_REAL
+#define TEXT SKALD_OPTION_TEXT
+#define CHOICE SKALD_OPTION_CHOICE
+#define DURATION SKALD_OPTION_DURATION
+#define POSITIVE .min = SKALD_POSITIVE, .max = INFINITY
+
+/* What `train` and `coordinator` share. clang-format off: a table reads best as one. */
+/* clang-format off */
+#define PROBLEM_OPTIONS \
+    {"loss", CHOICE, AT(loss), "logistic", .words = "squared|logistic|squared-hinge|huber", .value = "LOSS", \
+     .help = "squared, logistic, squared-hinge or huber", .group = "The model:"}, \
+    {"l2", REAL, AT(l2), "1/n", 0, INFINITY, "1/n=-1", \
+     .help = "Weight of |w|^2 / 2. 1/n is liblinear's -c 1"}, \
+    {"l1", REAL, AT(l1), "0", 0, INFINITY, .help = "Weight of the sum of |w_j|: makes zeros"}, \
+    {"intercept", FLAG, AT(intercept), .help = "Fit a constant too, not regularised (off, as liblinear's -B -1)"}, \
+    {"huber-delta", REAL, AT(huber_delta), "1", POSITIVE, .help = "Where huber turns from quadratic to linear"}, \
+    {"class-weight", TEXT, AT(class_weight), .value = "LABEL=W,...|balanced", \
+     .help = "Weights by label, or 'balanced': inverse to the label's share"}, \
+    {"sample-weights", TEXT, AT(sample_weights), .value = "FILE", .help = "One weight a row, in text"}, \
+    {"scale", CHOICE, AT(scale), "none", .words = "none|maxabs|standard", .value = "HOW", \
+     .help = "Scale features: none, maxabs (largest |x_j| = 1) or standard (mean 0, deviation 1; dense data only). " \
+             "The model written is for unscaled data", .group = "The data:"}, \
+    {"index-base", CHOICE, AT(index_base), "auto", .words = "auto|0|1", \
+     .help = "First index of LIBSVM text; auto: 0 if an index 0 occurs"}, \
+    {"dim", INT, AT(dim), "auto", 0, 4294967294.0, "auto=0", .help = "Number of features; auto: the largest index seen"}, \
+    {"shards", INT, AT(shards), "auto", 1, 1048576, "auto=0", .help = "Pieces the data are dealt in; auto: 8 a worker"}, \
+    {"contiguous", FLAG, AT(contiguous), .help = "Shards are runs of the file, not blocks dealt at random"}
+
+#define SOLVER_OPTIONS \
+    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga", .help = "The solver", .group = "The algorithm:"}, \
+    {"mode", CHOICE, AT(mode), "async", .words = "async|sync", \
+     .help = "async: merge each result as it comes. sync: wait for everybody, every round"}, \
+    {"step", REAL, AT(step), "auto", POSITIVE, "auto=0", .help = "Step length; auto: from the data's smoothness"}, \
+    {"step-decay", REAL, AT(step_decay), "auto", 0, INFINITY, "auto=-1|none=0", \
+     .help = "sgd: T in step / sqrt(1 + passes / T)"}, \
+    {"batch", INT, AT(batch), "auto", 1, 16777216, "auto=0", .help = "Rows a step"}, \
+    {"task-rows", INT, AT(task_rows), "auto", 1, 1073741824, "auto=0", .help = "Rows a message"}, \
+    {"local", CHOICE, AT(local), "auto", .words = "off|on|auto", \
+     .help = "Many steps on the worker's own copy of the model a message"}, \
+    {"theta", REAL, AT(theta), "auto", SKALD_POSITIVE, 1024, "auto=0", \
+     .help = "Weight of a local result when merged, times the tasks in flight"}, \
+    {"stale", CHOICE, AT(stale), "scale", .words = "scale|apply|fold", \
+     .help = "Results older than --max-stale: shorten their step, apply them as they are, or fold them into the " \
+             "history only"}, \
+    {"max-stale", INT, AT(max_stale), "auto", 1, 1e9, "auto=0", .help = "auto: 8 times the tasks in flight"}, \
+    {"seed", INT, AT(seed), "1", 0, 9e15, .help = "Of everything random"}, \
+    {"target-gap", REAL, AT(target_gap), NULL, POSITIVE, \
+     .help = "Stop when (F - F*) / F* is certified to be at most this. Needs l2 > 0. Without any target or limit: 1e-6", \
+     .group = "When to stop (what comes first; targets are checked at evaluations):"}, \
+    {"target-gradient", REAL, AT(target_gradient), NULL, POSITIVE, .help = "Stop when |grad F| is at most this"}, \
+    {"target-objective", REAL, AT(target_objective), .value = "F", .help = "Stop when the objective is at most this"}, \
+    {"target-tolerance", REAL, AT(target_tolerance), "1e-8", 0, 1, .help = "Relative, on --target-objective"}, \
+    {"max-passes", REAL, AT(max_passes), NULL, POSITIVE, \
+     .help = "Stop after so many passes over the data. Without any target or limit: 100"}, \
+    {"max-updates", INT, AT(max_updates), NULL, 1, 9e15, .help = "Stop after so many results merged"}, \
+    {"max-time", DURATION, AT(max_time), NULL, 0.001, 1e8, .help = "Stop after 30s, 5m, 2h, ..."}, \
+    {"eval-every", REAL, AT(eval_every), "auto", POSITIVE, "auto=0|end=-1", .value = "PASSES", \
+     .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}
+
+#define OUTPUT_OPTIONS \
+    {"model", TEXT, AT(model), .value = "FILE", .help = "Write the model here (HDF5)", .group = "Output:"}, \
+    {"export", TEXT, AT(export_path), .value = "liblinear:FILE", \
+     .help = "Write the model for liblinear's predict too"}, \
+    {"log", TEXT, AT(log), .value = "FILE", .help = "Write one JSON object a line: start, evaluations, notices, end"}, \
+    {"progress", CHOICE, AT(progress), "auto", .words = "auto|line|live|none", .value = "HOW", \
+     .help = "live: one line that rewrites itself; line: a line an evaluation; auto: live on a terminal, else line"}, \
+    {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"}
+
+const skald_option train_options[] = {
+    PROBLEM_OPTIONS,
+    SOLVER_OPTIONS,
+    {"workers", INT, AT(workers), "cores", 0, 4096, "cores=-1",
+     .help = "Worker processes to start; 0: this process computes, alone and in order", .group = "Who computes:"},
+    {"threads", INT, AT(threads), "1", 1, 1024, .help = "Threads a worker: each runs its own tasks"},
+    {"device", TEXT, AT(device), "auto", .value = "auto|cpu", .help = "Where a worker computes"},
+    {"listen", TEXT, AT(listen), .value = "ADDRESS",
+     .help = "HOST:PORT or unix:/PATH for the workers and for 'skald status'; without it a socket in a folder made for "
+             "this run"},
+    {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
+    {"connect", TEXT, AT(connect), .value = "ADDRESS",
+     .help = "Train nothing here: follow the run of the coordinator at ADDRESS, and fetch its model at the end"},
+    {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
+    OUTPUT_OPTIONS,
+    {"pace-ms", INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
+    {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
+};
+const size_t train_option_count = sizeof train_options / sizeof *train_options;
+
+const skald_option coordinator_options[] = {
+    {"listen", TEXT, AT(listen), "127.0.0.1:7700", .value = "ADDRESS",
+     .help = "HOST:PORT (port 0: a free one) or unix:/PATH", .group = "The workers:"},
+    {"workers", INT, AT(workers), "1", 1, 4096, .help = "How many to wait for before the data are dealt"},
+    {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0", .help = "How long to wait for them"},
+    {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
+    PROBLEM_OPTIONS,
+    SOLVER_OPTIONS,
+    OUTPUT_OPTIONS,
+};
+const size_t coordinator_option_count = sizeof coordinator_options / sizeof *coordinator_options;
+/* clang-format on */
+
+/* "1=2.5,-1=1", or "balanced". */
+static skald_status parse_class_weights(const char *text, training *out) {
+    if (!text) return SKALD_OK;
+    if (strcmp(text, "balanced") == 0) {
+        out->data.balanced = true;
+        return SKALD_OK;
+    }
+    uint32_t count = 0;
+    for (const char *at = text; *at;) {
+        char *end;
+        double label = strtod(at, &end), weight = 0;
+        bool ok = end != at && *end == '=' && isfinite(label);
+        if (ok) {
+            at = end + 1;
+            weight = strtod(at, &end);
+            ok = end != at && (*end == ',' || *end == '\0') && isfinite(weight) && weight >= 0;
+        }
+        if (!ok || count == MAX_CLASS_WEIGHTS)
+            return skald_fail(SKALD_EINVAL,
+                              "--class-weight %s: must be 'balanced' or LABEL=WEIGHT,... such as 1=2,-1=1", text);
+        out->class_labels[count] = label;
+        out->class_weights[count++] = weight;
+        at = *end ? end + 1 : end;
+    }
+    out->data.class_weight_count = count;
+    out->data.class_weight_label = out->class_labels;
+    out->data.class_weight = out->class_weights;
+    return SKALD_OK;
+}
+
+static skald_status resolve_stopping(const settings *s, const skald_options *given, skald_train_options *t) {
+    static const char *const any[] = {"target-gap", "target-gradient", "target-objective",
+                                      "max-passes", "max-updates",     "max-time"};
+    bool said = false;
+    for (size_t i = 0; i < sizeof any / sizeof *any; i++) said |= skald_options_given(given, any[i]);
+    bool certificate = s->l2 != 0;
+    if (s->target_gap > 0 && !certificate)
+        return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 above 0: without it no gap can be certified; use "
+                                        "--target-gradient");
+    t->target_gap = s->target_gap;
+    t->target_gradient = s->target_gradient;
+    t->max_passes = s->max_passes;
+    t->max_updates = (uint64_t)s->max_updates;
+    t->max_seconds = (double)s->max_time * 1e-9;
+    t->has_target_objective = skald_options_given(given, "target-objective");
+    t->target_objective = s->target_objective;
+    t->target_tolerance = s->target_tolerance;
+    t->eval_every = s->eval_every;
+    if (!said) {
+        if (certificate) t->target_gap = 1e-6;
+        t->max_passes = 100;
+    }
+    return SKALD_OK;
+}
+
+skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out) {
+    *out = (training){0};
+    out->objective = (skald_objective){.loss = (skald_loss)s->loss,
+                                       .huber_delta = s->huber_delta,
+                                       .l2 = s->l2,
+                                       .l1 = s->l1,
+                                       .intercept = s->intercept,
+                                       .classes = 1};
+    out->data = (skald_data_options){.path = data_path,
+                                     .source = {.weights_path = s->sample_weights,
+                                                .index_base = s->index_base - 1,
+                                                .dim = (uint32_t)s->dim,
+                                                .threads = (int)(s->threads > 0 ? s->threads : 1)},
+                                     .scaling = (skald_scaling)s->scale,
+                                     .intercept = s->intercept,
+                                     .shards = (uint32_t)s->shards,
+                                     .contiguous = s->contiguous,
+                                     .seed = (uint64_t)s->seed};
+    TRY(parse_class_weights(s->class_weight, out));
+    out->compute = (skald_compute_options){.device = s->device, .threads = (int)s->threads, .isa = s->isa};
+    out->train = (skald_train_options){.mode = (skald_mode)s->mode,
+                                       .algo = (skald_algo)s->algo,
+                                       .step = s->step,
+                                       .step_decay = s->step_decay,
+                                       .step_rows = (uint32_t)s->batch,
+                                       .task_rows = (uint32_t)s->task_rows,
+                                       .local = s->local == 2 ? -1 : s->local,
+                                       .theta = s->theta,
+                                       .stale = (skald_stale)s->stale,
+                                       .max_stale = (uint64_t)s->max_stale};
+    return resolve_stopping(s, given, &out->train);
+}
