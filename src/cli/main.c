@@ -1,3 +1,78 @@
-int main(void) {
-    return 0;
+/* skald: one binary, one subcommand a file. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "cli/cli.h"
+
+static const command *const commands[] = {&command_train,    &command_coordinator, &command_worker,
+                                          &command_predict,  &command_evaluate,    &command_convert,
+                                          &command_generate, &command_status,      &command_version};
+
+int report_failure(const command *self) {
+    fprintf(stderr, "skald %s: %s\n", self->name, skald_error());
+    return EXIT_FAILED;
+}
+
+static void print_help(void) {
+    printf("Usage: skald COMMAND [OPTION...] [ARGUMENT...]\n\n"
+           "Skald trains linear models (least squares, logistic regression, squared hinge, huber; l1 and l2) on data "
+           "that\n"
+           "many machines hold together. A coordinator keeps the model; workers, however uneven, compute on their "
+           "shards;\n"
+           "each result is merged as it comes. History (SAGA) makes that converge to the exact optimum.\n\n");
+    for (size_t i = 0; i < SKALD_ARRAY_LENGTH(commands); i++)
+        printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
+    printf("\nThree lines to begin with:\n\n"
+           "  skald generate rcv1 --rows 20000 --output train.svm\n"
+           "  skald train --loss logistic --l2 1e-4 --target-gap 1e-8 --model model.h5 train.svm\n"
+           "  skald evaluate --model model.h5 train.svm\n\n"
+           "'skald help COMMAND' tells the rest.\n");
+}
+
+static const command *find(const char *name) {
+    for (size_t i = 0; i < SKALD_ARRAY_LENGTH(commands); i++)
+        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+    const char *nearest = NULL;
+    unsigned least = 4;
+    for (size_t i = 0; i < SKALD_ARRAY_LENGTH(commands); i++) {
+        unsigned distance = skald_edit_distance(name, strlen(name), commands[i]->name);
+        if (distance < least) {
+            least = distance;
+            nearest = commands[i]->name;
+        }
+    }
+    fprintf(stderr, "skald: unknown command '%s'%s%s%s\nTry 'skald --help'.\n", name, nearest ? "; did you mean " : "",
+            nearest ? nearest : "", nearest ? "?" : "");
+    exit(EXIT_USAGE);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        fprintf(stderr, "skald: a command is missing\nTry 'skald --help'.\n");
+        return EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    bool help = strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0;
+    if (help && argc == 2) {
+        print_help();
+        return EXIT_DONE;
+    }
+    if (strcmp(name, "--version") == 0) name = "version";
+    const command *chosen = find(help ? argv[2] : name);
+    arguments_warn_unknown_variables(commands, SKALD_ARRAY_LENGTH(commands));
+    if (help) {
+        char command_name[32], flag[] = "--help";
+        snprintf(command_name, sizeof command_name, "%s", chosen->name);
+        char *words[] = {command_name, flag, NULL};
+        return chosen->run(chosen, 2, words);
+    }
+    int code = chosen->run(chosen, argc - 1, argv + 1);
+    /* what was printed must have arrived: a full disk under stdout is a failure */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "skald %s: cannot write to standard output\n", chosen->name);
+        if (code == EXIT_DONE) code = EXIT_FAILED;
+    }
+    return code;
 }

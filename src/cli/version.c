@@ -1,0 +1,16 @@
+/* skald version: what this binary is. */
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "skald/worker.h"
+
+static int run(const command *self, int argc, char **argv) {
+    arguments args;
+    char nothing = 0;
+    arguments_parse(self, argc, argv, &nothing, &args);
+    printf("skald %s (protocol %u)\n", SKALD_VERSION, SKALD_PROTOCOL);
+    arguments_free(&args);
+    return EXIT_DONE;
+}
+
+const command command_version = {.name = "version", .words = "", .summary = "print the version", .run = run};

@@ -1,0 +1,108 @@
+/* skald worker: joins a coordinator and computes for it until told that the run is over. */
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "skald/worker.h"
+
+typedef struct values {
+    const char *connect, *device, *name, *isa;
+    int64_t threads, wait, pace_ms, parent;
+    bool quiet;
+} values;
+
+#define AT(member) offsetof(values, member)
+
+/* clang-format off */
+static const skald_option table[] = {
+    {"connect", SKALD_OPTION_TEXT, AT(connect), "127.0.0.1:7700", .value = "ADDRESS",
+     .help = "The coordinator: HOST:PORT or unix:/PATH"},
+    {"wait", SKALD_OPTION_DURATION, AT(wait), "30s", 0, 1e8, .help = "How long to wait for it"},
+    {"threads", SKALD_OPTION_INT, AT(threads), "1", 1, 1024, .help = "Threads; each runs its own tasks"},
+    {"device", SKALD_OPTION_TEXT, AT(device), "auto", .value = "auto|cpu", .help = "Where to compute"},
+    {"name", SKALD_OPTION_TEXT, AT(name), .help = "What to be called in tables and messages (default HOST:PID)"},
+    {"quiet", SKALD_OPTION_FLAG, AT(quiet), .help = "Nothing but errors"},
+    {"parent", SKALD_OPTION_INT, AT(parent), "0", 0, 1e9, .help = "End when this process, which started us, ends",
+     .hidden = true},
+    {"pace-ms", SKALD_OPTION_INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
+    {"isa", SKALD_OPTION_TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
+};
+/* clang-format on */
+
+static void on_notice(void *user, const char *text) {
+    const values *v = user;
+    if (!v->quiet) fprintf(stderr, "skald worker: %s\n", text);
+}
+
+/* A worker of `skald train` must not outlive it, and leaves Ctrl-C to it. */
+static bool bind_to_parent(pid_t parent) {
+    signals_ignore_interrupt();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return getppid() == parent; /* it may have ended before the line above */
+}
+
+/* "fd:3": the address is read from there, once the parent knows it. Returns false if it never comes. */
+static bool read_address(const char *where, char *out, size_t size) {
+    int fd = atoi(where + 3);
+    size_t used = 0;
+    while (used + 1 < size) {
+        ssize_t got = read(fd, out + used, size - 1 - used);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        used += (size_t)got;
+    }
+    out[used] = '\0';
+    close(fd);
+    return used > 0;
+}
+
+static int run(const command *self, int argc, char **argv) {
+    values v = {0};
+    arguments args;
+    char address[256];
+    arguments_parse(self, argc, argv, &v, &args);
+    signals_install();
+    if (v.parent && !bind_to_parent((pid_t)v.parent)) return EXIT_FAILED;
+    if (strncmp(v.connect, "fd:", 3) == 0) {
+        if (!read_address(v.connect, address, sizeof address)) return EXIT_FAILED;
+        v.connect = address;
+    }
+    skald_worker_options options = {.address = v.connect,
+                                    .data_path = args.words[0],
+                                    .name = v.name,
+                                    .compute = {.device = v.device, .threads = (int)v.threads, .isa = v.isa},
+                                    .wait_ns = v.wait,
+                                    .pace_ms = (int)v.pace_ms,
+                                    .notice = on_notice,
+                                    .user = &v};
+    if (!v.quiet)
+        fprintf(stderr, "skald worker: joining %s (waiting for it up to %.0f s)\n", v.connect, (double)v.wait * 1e-9);
+    skald_status st = skald_worker_run(skald_net_grpc(), &options, signals_stop_flag());
+    int code = st == SKALD_OK ? EXIT_DONE : st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : report_failure(self);
+    arguments_free(&args);
+    return code;
+}
+
+const command command_worker = {
+    .name = "worker",
+    .words = "[DATA]",
+    .summary = "join a coordinator and compute for it",
+    .about =
+        "Joins the coordinator at ADDRESS and computes for it until the run is over. DATA is this machine's copy of "
+        "the data file, when it does not lie where the coordinator says; a copy that differs is refused.",
+    .notes = "For example:\n\n"
+             "  skald worker --connect node1:7700 --threads 16\n"
+             "  skald worker --connect node1:7700 --name fast-one /scratch/train.h5\n\n"
+             "Exit codes: 0 the run ended in order, 1 failed (also: no coordinator within --wait), 2 usage error, 130 "
+             "interrupted.\n\n",
+    .table = table,
+    .count = sizeof table / sizeof *table,
+    .most_words = 1,
+    .run = run,
+};
