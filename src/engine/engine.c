@@ -1,0 +1,397 @@
+/* Dispatch, collect, commit: the engine port over a crew of workers, asynchronous or synchronous. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "engine/run.h"
+
+static skald_run *of(skald_engine *e) {
+    return (skald_run *)e;
+}
+
+static bool trains(skald_task_kind kind) {
+    return kind == SKALD_TASK_GRADIENT || kind == SKALD_TASK_SAGA || kind == SKALD_TASK_LOCAL;
+}
+
+/* ---- dispatch -------------------------------------------------------------------------------------- */
+
+static skald_status publish(skald_run *run) {
+    if (run->current && !run->dirty) return SKALD_OK;
+    const double *vectors[2] = {run->work.w, run->work.abar};
+    skald_version *v =
+        skald_versions_publish(run->versions, run->commits, vectors, run->work.local && run->work.history ? 2 : 1);
+    if (!v) return SKALD_ENOMEM;
+    skald_version_unref(run->current);
+    run->current = v;
+    run->dirty = false;
+    return SKALD_OK;
+}
+
+skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task) {
+    task->id = ++run->next_task;
+    task->n = run->problem->n;
+    task->generation = run->generation;
+    if (run->flight_count == run->flight_capacity)
+        return skald_fail(SKALD_EINTERNAL, "more tasks in flight than slots");
+    run->flights[run->flight_count++] = (skald_flight){.task = task->id,
+                                                       .kind = task->kind,
+                                                       .worker = worker,
+                                                       .shard = task->shard,
+                                                       .generation = run->generation,
+                                                       .commits = task->model ? task->model->commits : run->commits,
+                                                       .issued_ns = skald_now_ns(run->clock)};
+    run->members[worker].busy++;
+    if (trains(task->kind)) run->training++;
+    if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy = true;
+    return run->crew->ops->submit(run->crew, worker, task);
+}
+
+static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t shard) {
+    TRY(publish(run));
+    const skald_work *work = &run->work;
+    skald_ledger_entry *e = &run->ledger.entries[shard];
+    uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
+    skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
+                               : work->history ? SKALD_TASK_SAGA
+                                               : SKALD_TASK_GRADIENT,
+                       .shard = shard,
+                       .model = run->current,
+                       .position = e->position,
+                       .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
+                       .step_rows = work->step_rows,
+                       .eta = work->eta,
+                       .saga = work->history};
+    e->position += task.rows;
+    return skald_run_submit(run, worker, &task);
+}
+
+/* A refused result left the shard's history unknown, or somebody wants an audit: recompute its anchor. */
+static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
+    if (!run->history) return false;
+    const skald_member *m = run->crew->ops->member(run->crew, worker);
+    for (uint32_t i = 0; i < m->shard_count; i++) {
+        skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
+        if (e->busy || !(e->suspect || e->audit)) continue;
+        *task = (skald_task){.kind = SKALD_TASK_ANCHOR, .shard = m->shards[i]};
+        return true;
+    }
+    return false;
+}
+
+/* The barrier: may this worker be given training work now? Asynchronous: always. Synchronous: while the
+ * round is being dealt. While an evaluation wants the machine to itself, nobody. */
+static bool admitted(const skald_run *run) {
+    if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
+    return run->options->mode == SKALD_ASYNC || !run->round_open;
+}
+
+static skald_status dispatch_to(skald_run *run, uint32_t worker) {
+    const skald_member *m = run->crew->ops->member(run->crew, worker);
+    uint32_t first = run->flight_count;
+    while (run->members[worker].busy < m->slots) {
+        skald_task task = {0};
+        if (anchor_task(run, worker, &task) || skald_evaluator_task(&run->evaluator, worker, &task)) {
+            TRY(skald_run_submit(run, worker, &task));
+            continue;
+        }
+        uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m) : UINT32_MAX;
+        if (shard == UINT32_MAX) break;
+        TRY(submit_training(run, worker, shard));
+    }
+    /* synchronous: sum_k (n_k/n) D_k/r_k, each shard standing for its worker's equal visits to all its shards */
+    uint32_t dealt = 0;
+    for (uint32_t f = first; f < run->flight_count; f++) dealt += trains(run->flights[f].kind);
+    for (uint32_t f = first; f < run->flight_count; f++) {
+        skald_flight *flight = &run->flights[f];
+        if (trains(flight->kind))
+            flight->share = (double)run->ledger.entries[flight->shard].rows / run->problem->n * m->shard_count / dealt;
+    }
+    return SKALD_OK;
+}
+
+static skald_status dispatch(skald_engine *engine, const skald_work *work) {
+    skald_run *run = of(engine);
+    if (!run->current) run->dirty = true;
+    run->work = *work;
+    if (!run->watch.good) TRY(skald_watch_init(run));
+    if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
+    for (uint32_t k = 0; k < run->size; k++)
+        if (run->members[k].alive) TRY(dispatch_to(run, k));
+    if (run->training) run->round_open = true;
+    /* the training clock stands still while only evaluations run */
+    int64_t now = skald_now_ns(run->clock);
+    if (!run->training && !run->pause_began_ns) run->pause_began_ns = now;
+    if (run->training && run->pause_began_ns) run->paused_ns += now - run->pause_began_ns, run->pause_began_ns = 0;
+    return SKALD_OK;
+}
+
+/* ---- collect --------------------------------------------------------------------------------------- */
+
+static skald_flight *find(skald_run *run, uint64_t task) {
+    for (uint32_t f = 0; f < run->flight_count; f++)
+        if (run->flights[f].task == task) return &run->flights[f];
+    return NULL;
+}
+
+static void land(skald_run *run, skald_flight *flight) {
+    run->members[flight->worker].busy--;
+    if (flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].busy = false;
+    if (trains(flight->kind)) run->training--;
+    *flight = run->flights[--run->flight_count];
+}
+
+static void count(skald_run *run, const skald_flight *flight, skald_result *r, uint64_t staleness) {
+    run->rows += r->rows;
+    run->engine.passes = skald_run_passes(run);
+    run->ledger.entries[flight->shard].visits++;
+    run->merged++;
+    run->staleness_sum += staleness;
+    if (staleness > run->staleness_max) run->staleness_max = staleness;
+    skald_member_state *m = &run->members[flight->worker];
+    m->staleness_last = staleness;
+    m->staleness_sum += staleness;
+    if (staleness > m->staleness_max) m->staleness_max = staleness;
+    skald_watch_loss(run, r);
+}
+
+static const double *history_of(const skald_run *run, const skald_result *r) {
+    return !run->history ? NULL : r->kind == SKALD_TASK_LOCAL ? r->vectors[1] : r->vectors[0];
+}
+
+static void merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
+    uint64_t staleness = run->commits - flight->commits;
+    uint32_t p = run->training; /* this one included: it has not landed yet */
+    uint64_t limit = run->options->max_stale ? run->options->max_stale : 8ull * run->engine.parallel;
+    double q = run->history ? 1 : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap);
+    *m = (skald_merge){.local = r->kind == SKALD_TASK_LOCAL,
+                       .history = history_of(run, r),
+                       .rows = r->rows,
+                       .staleness = staleness,
+                       .in_flight = p,
+                       .bias = q,
+                       .weight = q / r->rows, /* the rows really in it */
+                       .fold = flight->generation != run->generation ||
+                               (staleness > limit && run->options->stale == SKALD_STALE_FOLD)};
+    *(m->local ? &m->dw : &m->g) = r->vectors[0];
+    if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
+    if (m->fold) run->folded++;
+    count(run, flight, r, staleness);
+    run->held = r;
+}
+
+static void add_scaled(double *restrict to, double a, const double *restrict from, uint32_t dim) {
+    for (uint32_t j = 0; j < dim; j++) to[j] += a * from[j];
+}
+
+/* The round is complete: one merge for all of it, summed in the order of dispatch. */
+static void merge_round(skald_run *run, skald_merge *m) {
+    const uint32_t dim = run->problem->dim;
+    *m = (skald_merge){.weight = 1, .bias = 1, .in_flight = 1, .local = run->work.local};
+    memset(run->round_g, 0, dim * sizeof(double));
+    if (run->history) memset(run->history_sum, 0, dim * sizeof(double));
+    uint64_t order = 0;
+    while (run->training) {
+        skald_flight *next = NULL;
+        for (uint32_t f = 0; f < run->flight_count; f++) {
+            skald_flight *c = &run->flights[f];
+            if (c->result && c->task > order && (!next || c->task < next->task)) next = c;
+        }
+        order = next->task;
+        skald_result *r = next->result;
+        m->rows += r->rows;
+        m->fold |= next->generation != run->generation;
+        add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
+        const double *h = history_of(run, r);
+        if (h) {
+            skald_ledger_merge(&run->ledger, next->shard, h);
+            add_scaled(run->history_sum, 1, h, dim);
+        }
+        count(run, next, r, 0);
+        land(run, next);
+        run->crew->ops->release(run->crew, r);
+    }
+    *(m->local ? &m->dw : &m->g) = run->round_g;
+    m->history = run->history ? run->history_sum : NULL;
+    if (m->fold) run->folded++;
+    run->round_open = false;
+}
+
+static void finish_audit(skald_run *run) {
+    if (run->audit.drift > run->audit_drift) run->audit_drift = run->audit.drift;
+    char *json = skald_table_json(run, true);
+    run->crew->ops->answer(run->crew, run->audit.asker, json, NULL);
+    free(json);
+    run->audit.asker = NULL;
+}
+
+/* An anchor recomputed from scratch, in stream order: every result of the shard merged before it is in A_k. */
+static bool merge_anchor(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
+    skald_ledger_entry *e = &run->ledger.entries[flight->shard];
+    const uint32_t dim = run->problem->dim;
+    double difference = 0, norm = 0;
+    for (uint32_t j = 0; j < dim; j++) {
+        double d = r->vectors[0][j] - e->anchor[j];
+        run->history_sum[j] = d;
+        difference += d * d;
+        norm += r->vectors[0][j] * r->vectors[0][j];
+    }
+    double drift = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
+    bool repair = e->suspect;
+    e->suspect = false;
+    if (e->audit) {
+        e->audit = false;
+        if (!repair && drift > run->audit.drift) run->audit.drift = drift;
+        if (--run->audit.outstanding == 0) finish_audit(run);
+    }
+    if (!repair) return false;
+    memcpy(e->anchor, r->vectors[0], dim * sizeof(double));
+    *m = (skald_merge){.history = run->history_sum, .fold = true, .local = run->work.local, .in_flight = 1, .bias = 1};
+    m->g = m->dw = run->history_sum;
+    run->held = r;
+    return true;
+}
+
+static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r) {
+    const skald_member *member = run->crew->ops->member(run->crew, flight->worker);
+    skald_status st = SKALD_AGAIN;
+    if (r->status == SKALD_ENUMERIC && trains(flight->kind)) {
+        st = flight->generation == run->generation ? skald_watch_rollback(run, r->error) : SKALD_AGAIN;
+        if (st == SKALD_OK) st = SKALD_AGAIN;
+    } else if (r->status == SKALD_EREFUSED && ++run->members[flight->worker].refused < 100) {
+        /* the message was not usable; what the worker did to its history is unknown */
+        run->refused++;
+        skald_run_notice(run, "result of worker %u (%s) refused: %s", flight->worker, member->name, r->error);
+        if (run->history && flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].suspect = true;
+    } else {
+        st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
+                        skald_task_kind_name(flight->kind), r->error);
+    }
+    land(run, flight);
+    run->crew->ops->release(run->crew, r);
+    if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = false;
+    return st;
+}
+
+static bool round_complete(const skald_run *run) {
+    for (uint32_t f = 0; f < run->flight_count; f++)
+        if (trains(run->flights[f].kind) && !run->flights[f].result) return false;
+    return run->training > 0;
+}
+
+static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
+    skald_flight *flight = find(run, r->task);
+    if (!flight) { /* not asked for: a crew filters duplicates, so this is a stray */
+        run->crew->ops->release(run->crew, r);
+        return SKALD_AGAIN;
+    }
+    r->worker = flight->worker;
+    skald_table_result(run, flight, r);
+    bool evaluates = flight->kind == SKALD_TASK_OBJECTIVE || flight->kind == SKALD_TASK_SHIFT;
+    if (r->status != SKALD_OK && evaluates && r->status == SKALD_EREFUSED) {
+        run->evaluator.asked[flight->worker] = false; /* ask again */
+        return failed(run, flight, r);
+    }
+    if (r->status != SKALD_OK) return failed(run, flight, r);
+    if (evaluates) {
+        bool done = false;
+        land(run, flight);
+        TRY(skald_evaluator_add(&run->evaluator, run->crew, r, &done));
+        if (done) skald_judge_done(run);
+        return SKALD_AGAIN;
+    }
+    if (flight->kind == SKALD_TASK_ANCHOR) {
+        bool merge = merge_anchor(run, flight, r, m);
+        land(run, flight);
+        if (merge) return SKALD_OK;
+        run->crew->ops->release(run->crew, r);
+        return SKALD_AGAIN;
+    }
+    if (run->options->mode == SKALD_SYNC) {
+        flight->result = r;
+        if (!round_complete(run)) return SKALD_AGAIN;
+        merge_round(run, m);
+        return SKALD_OK;
+    }
+    merge_one(run, flight, r, m);
+    land(run, flight);
+    return SKALD_OK;
+}
+
+static void on_request(skald_run *run, const skald_event *event) {
+    if (event->request == SKALD_REQUEST_MODEL) {
+        run->crew->ops->answer(run->crew, event->asker, NULL, run->current);
+        return;
+    }
+    if (event->request == SKALD_REQUEST_AUDIT && run->history && !run->audit.asker && !run->stop) {
+        run->audit = (skald_audit){.asker = event->asker, .outstanding = run->ledger.count};
+        for (uint32_t k = 0; k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
+        return; /* answered when every shard's anchor has come back */
+    }
+    char *json = skald_table_json(run, false);
+    run->crew->ops->answer(run->crew, event->asker, json, NULL);
+    free(json);
+}
+
+skald_status skald_run_pump(skald_run *run, skald_merge *m) {
+    skald_event event = {0};
+    TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
+    skald_table_progress(run);
+    switch (event.kind) {
+    case SKALD_EVENT_NONE:
+        return SKALD_AGAIN;
+    case SKALD_EVENT_RESULT:
+        return on_result(run, event.result, m);
+    case SKALD_EVENT_LOST: {
+        const skald_member *member = run->crew->ops->member(run->crew, event.worker);
+        run->members[event.worker].alive = false;
+        return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s; %llu rows were with it, so the run ends here",
+                          event.worker, member->name, event.reason ? event.reason : "no reason given",
+                          (unsigned long long)member->rows);
+    }
+    case SKALD_EVENT_REQUEST:
+        on_request(run, &event);
+        return SKALD_AGAIN;
+    }
+    return SKALD_AGAIN;
+}
+
+static skald_status collect(skald_engine *engine, skald_merge *m) {
+    skald_run *run = of(engine);
+    return skald_run_pump(run, m);
+}
+
+static skald_status commit(skald_engine *engine, const skald_merge *m, double step) {
+    skald_run *run = of(engine);
+    if (run->held) {
+        if (!m->fold && !run->history) skald_ledger_add_mass(&run->ledger, run->held->shard, step);
+        run->crew->ops->release(run->crew, run->held);
+        run->held = NULL;
+    }
+    run->dirty = true;
+    if (m->fold) return SKALD_OK; /* the model did not change: the clock stands */
+    run->commits++;
+    run->updates++;
+    run->step_used = step;
+    return skald_watch_commit(run);
+}
+
+static bool finished(skald_engine *engine) {
+    skald_run *run = of(engine);
+    const skald_train_options *o = run->options;
+    if (run->stop) return true;
+    if (run->stop_flag && *run->stop_flag)
+        run->stop = SKALD_STOP_INTERRUPTED;
+    else if (o->max_passes > 0 && run->engine.passes >= o->max_passes)
+        run->stop = SKALD_STOP_PASSES;
+    else if (o->max_updates && run->updates >= o->max_updates)
+        run->stop = SKALD_STOP_UPDATES;
+    else if (o->max_seconds > 0 && (double)skald_run_now(run) * 1e-9 >= o->max_seconds)
+        run->stop = SKALD_STOP_TIME;
+    if (run->stop && run->work.w) { /* the solver's vectors go with it: keep the last model */
+        memcpy(run->watch.good, run->work.w, run->problem->dim * sizeof(double));
+    }
+    return run->stop != SKALD_STOP_NONE;
+}
+
+const skald_engine_ops skald_crew_engine_ops = {finished, dispatch, collect, commit};

@@ -1,0 +1,150 @@
+#include "engine/evaluation.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+enum { NEWTON_MAX = 30 };
+
+skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, uint32_t workers) {
+    memset(ev, 0, sizeof *ev);
+    ev->problem = problem;
+    ev->workers = workers;
+    ev->asked = skald_zalloc(workers, sizeof *ev->asked);
+    ev->results = skald_zalloc(workers, sizeof(skald_result *));
+    if (!ev->asked || !ev->results) return SKALD_ENOMEM;
+    for (int p = 0; p < SKALD_MAX_POINTS; p++) {
+        ev->point[p] = skald_zalloc(problem->dim, sizeof(double));
+        ev->gradient[p] = skald_zalloc(problem->dim, sizeof(double));
+        if (!ev->point[p] || !ev->gradient[p]) return SKALD_ENOMEM;
+    }
+    return skald_versions_create(problem->dim, SKALD_MAX_POINTS, &ev->versions);
+}
+
+void skald_evaluator_fini(skald_evaluator *ev) {
+    skald_version_unref(ev->model);
+    skald_versions_destroy(ev->versions);
+    for (int p = 0; p < SKALD_MAX_POINTS; p++) {
+        free(ev->point[p]);
+        free(ev->gradient[p]);
+    }
+    free(ev->asked);
+    free(ev->results);
+    memset(ev, 0, sizeof *ev);
+}
+
+static skald_status enter(skald_evaluator *ev, skald_phase phase) {
+    ev->phase = phase;
+    ev->outstanding = ev->workers;
+    memset(ev->asked, 0, ev->workers * sizeof *ev->asked);
+    if (phase != SKALD_PHASE_FINAL) return SKALD_OK;
+    skald_version *old = ev->model; /* the points again, at the b0 found */
+    ev->model = skald_versions_publish(ev->versions, old->commits, (const double *const *)ev->point, ev->points);
+    skald_version_unref(old);
+    return ev->model ? SKALD_OK : SKALD_ENOMEM;
+}
+
+skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const double *const *points, uint32_t count,
+                                   bool gradients) {
+    const uint32_t dim = ev->problem->dim;
+    ev->points = count;
+    ev->gradients = gradients;
+    ev->newton_rounds = 0;
+    memset(ev->shift, 0, sizeof ev->shift);
+    for (uint32_t p = 0; p < count; p++) memcpy(ev->point[p], points[p], dim * sizeof(double));
+    skald_version_unref(ev->model);
+    ev->model = skald_versions_publish(ev->versions, commits, points, count);
+    if (!ev->model) return SKALD_ENOMEM;
+    ev->phase = ev->problem->objective.intercept ? SKALD_PHASE_MARGINS : SKALD_PHASE_FINAL;
+    ev->outstanding = ev->workers;
+    memset(ev->asked, 0, ev->workers * sizeof *ev->asked);
+    return SKALD_OK;
+}
+
+bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
+    if (ev->phase == SKALD_PHASE_IDLE || ev->asked[worker]) return false;
+    ev->asked[worker] = true;
+    t->shard = SKALD_ALL_SHARDS;
+    t->points = ev->points;
+    if (ev->phase == SKALD_PHASE_NEWTON) {
+        t->kind = SKALD_TASK_SHIFT;
+        t->model = NULL;
+        memcpy(t->shift, ev->shift, sizeof t->shift);
+        return true;
+    }
+    t->kind = SKALD_TASK_OBJECTIVE;
+    t->model = ev->model;
+    t->keep_margins = ev->phase == SKALD_PHASE_MARGINS;
+    t->want_gradient = ev->phase == SKALD_PHASE_FINAL && ev->gradients;
+    return true;
+}
+
+static void reduce(skald_evaluator *ev, skald_crew *crew) {
+    const uint32_t dim = ev->problem->dim;
+    memset(ev->sums, 0, sizeof ev->sums);
+    for (int p = 0; p < SKALD_MAX_POINTS; p++) memset(ev->gradient[p], 0, dim * sizeof(double));
+    for (uint32_t k = 0; k < ev->workers; k++) { /* in worker order, so that the bits do not depend on arrival */
+        skald_result *r = ev->results[k];
+        if (!r) continue;
+        for (uint32_t p = 0; p < ev->points; p++) {
+            ev->sums[p].loss += r->sums[p].loss;
+            ev->sums[p].dphi += r->sums[p].dphi;
+            ev->sums[p].d2phi += r->sums[p].d2phi;
+            ev->sums[p].correct += r->sums[p].correct;
+            ev->sums[p].rows += r->sums[p].rows;
+            if (p < r->count)
+                for (uint32_t j = 0; j < dim; j++) ev->gradient[p][j] += r->vectors[p][j];
+        }
+        if (r->kind == SKALD_TASK_OBJECTIVE) ev->rows += (uint64_t)r->sums[0].rows;
+        crew->ops->release(crew, r);
+        ev->results[k] = NULL;
+    }
+}
+
+/* One Newton step on b0 for every point; true when all are there. */
+static bool newton(skald_evaluator *ev) {
+    bool there = true;
+    double n = ev->problem->n;
+    for (uint32_t p = 0; p < ev->points; p++) {
+        double slope = ev->sums[p].dphi / n, curvature = ev->sums[p].d2phi / n;
+        if (fabs(slope) < 1e-14) continue;
+        there = false;
+        /* a flat spot (all hinges inactive) or a saturated logistic: a bounded step instead of a wild one */
+        double step = curvature > 1e-12 ? slope / curvature : copysign(1, slope);
+        ev->shift[p] -= step > 2 ? 2 : step < -2 ? -2 : step;
+    }
+    return there || ++ev->newton_rounds > NEWTON_MAX;
+}
+
+static void certify(skald_evaluator *ev) {
+    for (uint32_t p = 0; p < ev->points; p++)
+        ev->certificate[p] = skald_certify(&ev->problem->objective, ev->problem->dim, ev->problem->n, ev->point[p],
+                                           ev->sums[p].loss, ev->gradients ? ev->gradient[p] : NULL);
+}
+
+skald_status skald_evaluator_add(skald_evaluator *ev, skald_crew *crew, skald_result *r, bool *done) {
+    *done = false;
+    ev->results[r->worker] = r;
+    if (--ev->outstanding) return SKALD_OK;
+    reduce(ev, crew);
+    switch (ev->phase) {
+    case SKALD_PHASE_MARGINS:
+    case SKALD_PHASE_NEWTON:
+        if (!newton(ev)) return enter(ev, SKALD_PHASE_NEWTON);
+        for (uint32_t p = 0; p < ev->points; p++) ev->point[p][ev->problem->dim - 1] += ev->shift[p];
+        return enter(ev, SKALD_PHASE_FINAL);
+    case SKALD_PHASE_FINAL:
+        certify(ev);
+        ev->phase = SKALD_PHASE_IDLE;
+        *done = true;
+        return SKALD_OK;
+    case SKALD_PHASE_IDLE:
+        break;
+    }
+    return skald_fail(SKALD_EINTERNAL, "evaluation result in no phase");
+}
+
+uint32_t skald_evaluator_best(const skald_evaluator *ev) {
+    return ev->points > 1 && ev->certificate[1].objective < ev->certificate[0].objective ? 1 : 0;
+}

@@ -1,0 +1,95 @@
+/* When to evaluate the objective for real, and what the outcome means. */
+#include <math.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "engine/run.h"
+
+/* Confirming passes stay within this share of the rows processed for training. */
+static const double BUDGET = 0.1;
+
+/* |soft(abar, l1) + l2 w|: the gradient by the history, at no cost, about a pass behind. */
+static double history_gradient(const skald_run *run) {
+    const skald_objective *o = &run->problem->objective;
+    double sum = 0;
+    for (uint32_t j = 0; j < run->problem->features; j++) {
+        double wj = run->work.w[j], smooth = run->work.abar[j] + o->l2 * wj;
+        double sub = wj > 0 ? smooth + o->l1 : wj < 0 ? smooth - o->l1 : skald_soft(smooth, o->l1);
+        sum += sub * sub;
+    }
+    return sqrt(sum);
+}
+
+/* Does the history say that the target is reached? An estimate: it only decides whether to look. */
+static bool looks_reached(skald_run *run) {
+    const skald_train_options *o = run->options;
+    if (!run->history || !(o->target_gap > 0 || o->target_gradient > 0)) return false;
+    if (run->engine.passes - run->estimate_checked < 0.1 || run->engine.passes < 1) return false;
+    run->estimate_checked = run->engine.passes;
+    double norm = history_gradient(run), l2 = run->problem->objective.l2;
+    bool gap = o->target_gap <= 0 || norm * norm / (2 * l2) <= o->target_gap * fabs(run->watch.estimate);
+    bool gradient = o->target_gradient <= 0 || norm <= o->target_gradient;
+    return gap && gradient;
+}
+
+bool skald_judge_due(skald_run *run) {
+    const skald_train_options *o = run->options;
+    if (run->stop || o->eval_every < 0 || run->updates == 0) return false;
+    double since = run->engine.passes - run->last_eval_passes;
+    if (o->eval_every > 0) return since >= o->eval_every;
+    if (o->has_target_objective) return since >= 1;
+    bool affordable = (double)run->evaluator.rows <= BUDGET * run->rows;
+    return affordable && (looks_reached(run) || since >= 1 / BUDGET);
+}
+
+skald_status skald_judge_begin(skald_run *run) {
+    const double *points[2] = {run->work.w, run->watch.average};
+    run->eval_passes = run->engine.passes;
+    run->eval_seconds = (double)skald_run_now(run) * 1e-9;
+    run->eval_train_seconds = run->eval_seconds - (double)run->paused_ns * 1e-9;
+    run->eval_commits = run->commits;
+    run->eval_updates = run->updates;
+    run->last_eval_passes = run->engine.passes;
+    return skald_evaluator_begin(&run->evaluator, run->commits, points, run->watch.has_average ? 2 : 1, true);
+}
+
+static double relative(double gap, double objective) {
+    return gap / fabs(objective - gap);
+}
+
+void skald_judge_done(skald_run *run) {
+    const skald_evaluator *ev = &run->evaluator;
+    const skald_train_options *o = run->options;
+    uint32_t best = skald_evaluator_best(ev);
+    const skald_certificate *c = &ev->certificate[best];
+    double gap = c->gap; /* each point bounds F*: the better bound serves both */
+    if (ev->points > 1) {
+        const skald_certificate *other = &ev->certificate[1 - best];
+        double bound = c->objective - (other->objective - other->gap);
+        if (bound >= 0 && bound < gap) gap = bound;
+    }
+    run->last = (skald_evaluation){.passes = run->eval_passes,
+                                   .seconds = run->eval_seconds,
+                                   .train_seconds = run->eval_train_seconds,
+                                   .commits = run->eval_commits,
+                                   .updates = run->eval_updates,
+                                   .objective = c->objective,
+                                   .gap = gap,
+                                   .relative_gap = relative(gap, c->objective),
+                                   .gradient_norm = c->gradient_norm,
+                                   .accuracy = skald_loss_is_binary(run->problem->objective.loss)
+                                                   ? ev->sums[best].correct / ev->sums[best].rows
+                                                   : NAN,
+                                   .average = best == 1};
+    run->evaluations++;
+    memcpy(run->delivered, ev->point[best], run->problem->dim * sizeof(double));
+    if (run->observer && run->observer->evaluation) run->observer->evaluation(run->observer->user, &run->last);
+    if (run->stop) return; /* the final one */
+    double target = o->target_objective + o->target_tolerance * fabs(o->target_objective);
+    if (o->has_target_objective && c->objective <= target)
+        run->stop = SKALD_STOP_OBJECTIVE;
+    else if (o->target_gap > 0 && run->last.relative_gap <= o->target_gap)
+        run->stop = SKALD_STOP_GAP;
+    else if (o->target_gradient > 0 && c->gradient_norm <= o->target_gradient)
+        run->stop = SKALD_STOP_GRADIENT;
+}

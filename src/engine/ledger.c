@@ -1,0 +1,62 @@
+#include "engine/ledger.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+skald_status skald_ledger_init(skald_ledger *l, const skald_problem *p, bool history) {
+    memset(l, 0, sizeof *l);
+    l->count = p->shard_count;
+    l->dim = p->dim;
+    l->n = p->n;
+    l->entries = skald_zalloc(l->count, sizeof *l->entries);
+    if (!l->entries) return SKALD_ENOMEM;
+    for (uint32_t k = 0; k < l->count; k++) l->entries[k].rows = p->shards[k].rows;
+    if (history) {
+        l->anchors = skald_zalloc((size_t)l->count * l->dim, sizeof(double));
+        if (!l->anchors)
+            return skald_context(SKALD_ENOMEM, "anchors of %u shards x %u columns (use fewer --shards)", l->count,
+                                 l->dim);
+        for (uint32_t k = 0; k < l->count; k++) l->entries[k].anchor = l->anchors + (size_t)k * l->dim;
+    }
+    return SKALD_OK;
+}
+
+void skald_ledger_fini(skald_ledger *l) {
+    free(l->anchors);
+    free(l->entries);
+    memset(l, 0, sizeof *l);
+}
+
+uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m) {
+    uint32_t best = UINT32_MAX;
+    double least = 0;
+    for (uint32_t i = 0; i < m->shard_count; i++) {
+        const skald_ledger_entry *e = &l->entries[m->shards[i]];
+        double epochs = (double)e->position / (double)e->rows;
+        if (!e->busy && (best == UINT32_MAX || epochs < least)) best = m->shards[i], least = epochs;
+    }
+    return best;
+}
+
+void skald_ledger_merge(skald_ledger *l, uint32_t shard, const double *history) {
+    double *restrict a = l->entries[shard].anchor;
+    const double *restrict d = history;
+    for (uint32_t j = 0; j < l->dim; j++) a[j] += d[j];
+}
+
+double skald_ledger_bias(const skald_ledger *l, uint32_t shard, double cap) {
+    const skald_ledger_entry *e = &l->entries[shard];
+    double fair = (double)e->rows / l->n;
+    if (l->mass <= 0) return 1;
+    double mean = l->mass / l->count; /* a prior of one mean visit a shard */
+    double prior = mean * fair * l->count;
+    double q = fair * (l->mass + mean * l->count) / (e->mass + prior);
+    return q < cap ? q : cap;
+}
+
+void skald_ledger_add_mass(skald_ledger *l, uint32_t shard, double step) {
+    l->entries[shard].mass += step;
+    l->mass += step;
+}

@@ -1,0 +1,40 @@
+/* The ledger of shards: who holds which, how far its draws have come, its part of the anchor. */
+#ifndef SKALD_ENGINE_LEDGER_H
+#define SKALD_ENGINE_LEDGER_H
+
+#include "skald/crew.h"
+
+typedef struct skald_ledger_entry {
+    uint64_t rows;
+    uint64_t position; /* rows drawn so far */
+    uint64_t visits;   /* results merged */
+    double mass;       /* step mass: sum of the steps its results were applied with */
+    double *anchor;    /* A_k = sum s_i alpha_i x_i as of the last merged result; NULL without history */
+    bool busy;         /* a task on it is in flight */
+    bool suspect;      /* a result was refused: its anchor has to be recomputed */
+    bool audit;        /* ... or compared, because somebody asked */
+} skald_ledger_entry;
+
+typedef struct skald_ledger {
+    uint32_t count, dim;
+    double n, mass;
+    skald_ledger_entry *entries;
+    double *anchors; /* count x dim */
+} skald_ledger;
+
+skald_status skald_ledger_init(skald_ledger *ledger, const skald_problem *problem, bool history);
+void skald_ledger_fini(skald_ledger *ledger);
+
+/* The idle shard of the member whose draws have come least far (ties: first in its list);
+ * UINT32_MAX when all are busy. */
+uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member);
+
+/* A_k += D. */
+void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *history);
+
+/* q_k = (n_k/n) / (the shard's share of the step mass), at most `cap`: what keeps SGD unbiased under
+ * uneven speeds. A prior of one even pass tempers the first visits. */
+double skald_ledger_bias(const skald_ledger *ledger, uint32_t shard, double cap);
+void skald_ledger_add_mass(skald_ledger *ledger, uint32_t shard, double step);
+
+#endif

@@ -1,0 +1,127 @@
+/* The state of one training run over a crew; private to src/engine. One owner thread. */
+#ifndef SKALD_ENGINE_RUN_H
+#define SKALD_ENGINE_RUN_H
+
+#include "engine/evaluation.h"
+#include "engine/ledger.h"
+#include "engine/versions.h"
+#include "skald/train.h"
+
+/* A task that has been handed out. */
+typedef struct skald_flight {
+    uint64_t task;
+    skald_task_kind kind;
+    uint32_t worker, shard, generation;
+    uint64_t commits; /* the clock when its version was published */
+    int64_t issued_ns;
+    skald_result *result; /* sync: arrived, waiting for the rest of the round */
+    double share;         /* sync: weight in the round */
+} skald_flight;
+
+/* Per worker; what skald_worker_row shows. */
+typedef struct skald_member_state {
+    bool alive;
+    uint32_t busy; /* slots with a task */
+    uint32_t refused;
+    uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
+    double task_ns, wait_ns, compute_ns, network_ns; /* moving averages */
+} skald_member_state;
+
+/* Objective estimate from the batches, the guard's snapshot, the average iterate. */
+typedef struct skald_watch {
+    double window_loss, window_rows, window_begin; /* since this many passes */
+    double estimate;                               /* F by the last full window; NaN before */
+    double best;                                   /* lowest mean loss of a window; at first the loss at 0 */
+    double *good;                                  /* w of the last window that was well */
+    uint32_t failures;                             /* rollbacks without a good window in between */
+    double *sum, *average;                         /* iterates since average_begin; mean over the pass before */
+    double sum_count, average_begin;
+    bool has_average;
+} skald_watch;
+
+typedef struct skald_audit {
+    void *asker;          /* NULL: none is running */
+    uint32_t outstanding; /* shards still to be compared */
+    double drift;         /* largest relative difference so far */
+} skald_audit;
+
+typedef struct skald_run {
+    skald_engine engine;
+    skald_crew *crew;
+    const skald_problem *problem;
+    const skald_train_options *options;
+    skald_clock *clock;
+    const skald_observer *observer;
+    const volatile int *stop_flag;
+
+    bool history;
+    skald_work work; /* the solver's vectors, as of the last dispatch */
+    skald_ledger ledger;
+    skald_member_state *members;
+    uint32_t size;
+    skald_flight *flights;                            /* capacity: all slots */
+    uint32_t flight_count, flight_capacity, training; /* training: flights that train */
+    bool round_open;
+    skald_versions *versions;
+    skald_version *current;
+    bool dirty; /* the vectors changed since `current` was published */
+
+    skald_result *held;  /* async: the result being merged */
+    double *round_g;     /* sync: the round's direction or model difference */
+    double *history_sum; /* sync: the round's history; repair: an anchor's difference */
+
+    uint64_t next_task, commits, updates, folded, rollbacks, refused, merged;
+    uint64_t staleness_sum, staleness_max;
+    double rows; /* processed by training tasks */
+    uint32_t generation;
+
+    skald_watch watch;
+    skald_evaluator evaluator;
+    double eval_passes, eval_seconds, eval_train_seconds; /* when the running evaluation was pinned */
+    uint64_t eval_commits, eval_updates, evaluations;
+    double last_eval_passes, estimate_checked;
+    skald_evaluation last;
+    bool quiesce; /* training waits for the running evaluation */
+    double *delivered;
+
+    skald_audit audit;
+    double audit_drift;
+
+    int64_t begin_ns, paused_ns, pause_began_ns, progress_ns;
+    uint64_t progress_updates;
+    double progress_rows, rows_per_s, updates_per_s;
+    skald_stop stop;
+    double step_used, theta_used;
+} skald_run;
+
+/* run.c */
+int64_t skald_run_now(const skald_run *run); /* ns since training began */
+void skald_run_notice(const skald_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+double skald_run_passes(const skald_run *run);
+
+/* watch.c: after each commit; rolls back when the run diverges (SKALD_EDIVERGED when that does not help). */
+skald_status skald_watch_init(skald_run *run);
+void skald_watch_fini(skald_run *run);
+void skald_watch_loss(skald_run *run, const skald_result *result);
+skald_status skald_watch_commit(skald_run *run);
+skald_status skald_watch_rollback(skald_run *run, const char *why);
+
+/* judge.c: when to evaluate, and what the outcome means for stopping. */
+bool skald_judge_due(skald_run *run);
+skald_status skald_judge_begin(skald_run *run);
+void skald_judge_done(skald_run *run);
+
+/* table.c: the status table. */
+void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *result);
+void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *row);
+uint32_t skald_table_slowest(const skald_run *run, double *ratio); /* UINT32_MAX: nobody stands out */
+void skald_table_progress(skald_run *run);                         /* tells the observer, at most 10 times a second */
+char *skald_table_json(const skald_run *run, bool audit);          /* free() it; NULL when out of memory */
+
+/* engine.c: the engine port over a crew. */
+extern const skald_engine_ops skald_crew_engine_ops;
+/* The next event, dealt with; SKALD_AGAIN when it was not a training result, or none came. */
+skald_status skald_run_pump(skald_run *run, skald_merge *merge);
+skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
+
+#endif

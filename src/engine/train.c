@@ -1,0 +1,308 @@
+/* A training run from a ready crew to its outcome. */
+#include "skald/train.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "engine/run.h"
+
+int64_t skald_run_now(const skald_run *run) {
+    return skald_now_ns(run->clock) - run->begin_ns;
+}
+
+double skald_run_passes(const skald_run *run) {
+    return run->rows / run->problem->n;
+}
+
+void skald_run_notice(const skald_run *run, const char *format, ...) {
+    if (!run->observer || !run->observer->notice) return;
+    char text[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    run->observer->notice(run->observer->user, text);
+}
+
+const char *skald_stop_name(skald_stop stop) {
+    switch (stop) {
+    case SKALD_STOP_NONE:
+        return "failed";
+    case SKALD_STOP_GAP:
+        return "target gap reached";
+    case SKALD_STOP_GRADIENT:
+        return "target gradient reached";
+    case SKALD_STOP_OBJECTIVE:
+        return "target objective reached";
+    case SKALD_STOP_PASSES:
+        return "maximum passes done";
+    case SKALD_STOP_TIME:
+        return "time is up";
+    case SKALD_STOP_UPDATES:
+        return "maximum updates done";
+    case SKALD_STOP_INTERRUPTED:
+        return "interrupted";
+    }
+    return "unknown";
+}
+
+/* ---- smoothness ------------------------------------------------------------------------------------ */
+
+/* One product (1/m) X'SX v over a sample of rows, summed over the workers. */
+static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_shard, double *out, double *rows) {
+    const uint32_t dim = run->problem->dim;
+    memset(out, 0, dim * sizeof(double));
+    *rows = 0;
+    for (uint32_t k = 0; k < run->size; k++) {
+        skald_task t = {.kind = SKALD_TASK_CURVATURE, .shard = SKALD_ALL_SHARDS, .model = v, .rows = rows_per_shard};
+        TRY(skald_run_submit(run, k, &t));
+    }
+    while (run->flight_count) {
+        skald_event event = {0};
+        TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
+        if (run->stop_flag && *run->stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted before training");
+        if (event.kind == SKALD_EVENT_LOST)
+            return skald_fail(SKALD_ELOST, "worker %u is gone: %s", event.worker, event.reason);
+        if (event.kind == SKALD_EVENT_REQUEST) {
+            run->crew->ops->answer(run->crew, event.asker, "{\"state\":\"starting\"}", NULL);
+            continue;
+        }
+        if (event.kind != SKALD_EVENT_RESULT) continue;
+        skald_result *r = event.result;
+        if (r->status != SKALD_OK) return skald_fail(r->status, "worker %u: %s", r->worker, r->error);
+        for (uint32_t j = 0; j < dim; j++) out[j] += r->vectors[0][j];
+        *rows += r->sums[0].rows;
+        for (uint32_t f = 0; f < run->flight_count; f++)
+            if (run->flights[f].task == r->task) run->flights[f] = run->flights[--run->flight_count];
+        run->members[r->worker].busy--;
+        run->crew->ops->release(run->crew, r);
+    }
+    return SKALD_OK;
+}
+
+/* L = max phi'' times the largest eigenvalue of (1/n) sum s_i x_i x_i', by power iteration on a sample;
+ * x 1.1, because the iteration stops early; a small sample errs to the safe side. */
+static skald_status measure_L(skald_run *run, double *L) {
+    const skald_problem *p = run->problem;
+    double *v = skald_alloc(p->dim, sizeof(double)), *next = skald_alloc(p->dim, sizeof(double));
+    skald_status st = SKALD_ENOMEM;
+    if (!v || !next) goto out;
+    for (uint32_t j = 0; j < p->dim; j++) v[j] = skald_normal(p->seed + 77, j);
+    double lambda = 0, rows = 0;
+    uint32_t sample = (uint32_t)ceil(4000.0 / p->shard_count);
+    for (int round = 0; round < 20; round++) {
+        double norm = 0;
+        for (uint32_t j = 0; j < p->dim; j++) norm += v[j] * v[j];
+        norm = sqrt(norm);
+        if (!(norm > 0)) break;
+        for (uint32_t j = 0; j < p->dim; j++) v[j] /= norm;
+        const double *vectors[1] = {v};
+        skald_version *version = skald_versions_publish(run->versions, 0, vectors, 1);
+        if (!version) {
+            st = SKALD_ENOMEM;
+            goto out;
+        }
+        st = product(run, version, sample, next, &rows);
+        skald_version_unref(version);
+        if (st != SKALD_OK) goto out;
+        double quotient = 0;
+        for (uint32_t j = 0; j < p->dim; j++) next[j] /= rows, quotient += v[j] * next[j];
+        double *swap = v;
+        v = next;
+        next = swap;
+        bool settled = quotient < lambda * 1.02;
+        if (quotient > lambda) lambda = quotient;
+        if (settled) break;
+    }
+    *L = fmin(1.1 * skald_loss_curvature(p->objective.loss) * lambda, p->L_max);
+    if (!(*L > 0)) *L = p->L_max;
+    st = SKALD_OK;
+out:
+    free(v);
+    free(next);
+    return st;
+}
+
+/* ---- begin and end --------------------------------------------------------------------------------- */
+
+static skald_status check(const skald_train_options *o, const skald_problem *p) {
+    if (o->target_gap > 0 && p->objective.l2 <= 0)
+        return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 > 0 (the certificate divides by it): use "
+                                        "--target-gradient");
+    return SKALD_OK;
+}
+
+static skald_status begin(skald_run *run) {
+    const skald_crew_ops *ops = run->crew->ops;
+    const uint32_t dim = run->problem->dim;
+    TRY(check(run->options, run->problem));
+    run->engine.ops = &skald_crew_engine_ops;
+    skald_vectors_host(&run->engine.vectors, dim);
+    run->engine.problem = run->problem;
+    run->engine.backoff = 1;
+    run->history = run->options->algo == SKALD_SAGA;
+    run->quiesce = run->options->has_target_objective || run->options->mode == SKALD_SYNC;
+    run->size = ops->size(run->crew);
+    run->members = skald_zalloc(run->size, sizeof *run->members);
+    if (!run->members) return SKALD_ENOMEM;
+    for (uint32_t k = 0; k < run->size; k++) {
+        run->members[k].alive = true;
+        run->engine.parallel += ops->member(run->crew, k)->slots;
+    }
+    run->flight_capacity = run->engine.parallel;
+    run->flights = skald_zalloc(run->flight_capacity, sizeof *run->flights);
+    run->round_g = skald_zalloc(dim, sizeof(double));
+    run->history_sum = skald_zalloc(dim, sizeof(double));
+    run->delivered = skald_zalloc(dim, sizeof(double));
+    if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
+    TRY(skald_ledger_init(&run->ledger, run->problem, run->history));
+    TRY(skald_versions_create(dim, 2, &run->versions));
+    TRY(skald_evaluator_init(&run->evaluator, run->problem, run->size));
+    run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = NAN;
+    run->audit_drift = -1;
+    if (run->problem->L <= 0)
+        TRY(measure_L(run, &((skald_problem *)run->problem)->L)); /* the crew's, fixed from here on */
+    run->begin_ns = skald_now_ns(run->clock);
+    return SKALD_OK;
+}
+
+/* Goes on until the running evaluation is done; nothing else is dispatched any more. */
+static skald_status complete_evaluation(skald_run *run) {
+    skald_merge ignored;
+    while (skald_evaluator_active(&run->evaluator)) {
+        skald_work none = run->work;
+        TRY(run->engine.ops->dispatch(&run->engine, &none));
+        skald_status st = skald_run_pump(run, &ignored);
+        if (st == SKALD_OK && run->held) { /* a straggler: computed, too late to matter */
+            run->crew->ops->release(run->crew, run->held);
+            run->held = NULL;
+        } else if (st != SKALD_OK && st != SKALD_AGAIN) {
+            return st;
+        }
+    }
+    return SKALD_OK;
+}
+
+static skald_status evaluate_now(skald_run *run, const double *const *points, uint32_t count) {
+    TRY(complete_evaluation(run));
+    TRY(skald_evaluator_begin(&run->evaluator, run->commits, points, count, true));
+    return complete_evaluation(run);
+}
+
+/* l1: one full proximal step of the point delivered, so that its zeros are exact. */
+static skald_status sharpen(skald_run *run) {
+    const skald_problem *p = run->problem;
+    if (!(p->objective.l1 > 0)) return SKALD_OK;
+    uint32_t best = skald_evaluator_best(&run->evaluator);
+    double *g = run->evaluator.gradient[best];
+    for (uint32_t j = 0; j < p->dim; j++) g[j] /= p->n;
+    skald_regulariser r = {p->objective.l2, p->objective.l1, p->objective.intercept};
+    run->engine.vectors.ops->proximal_step(&run->engine.vectors, run->delivered, g, 1 / (p->L + p->objective.l2), &r);
+    const double *points[1] = {run->delivered};
+    run->eval_passes = run->engine.passes;
+    return evaluate_now(run, points, 1);
+}
+
+/* The limits ended it: evaluate what there is. (A target ended it: that was an evaluation.) */
+static skald_status finish(skald_run *run) {
+    if (!run->watch.good) return skald_fail(SKALD_INTERRUPTED, "interrupted before the first update");
+    bool by_target =
+        run->stop == SKALD_STOP_GAP || run->stop == SKALD_STOP_GRADIENT || run->stop == SKALD_STOP_OBJECTIVE;
+    if (!by_target) {
+        const double *points[2] = {run->watch.good, run->watch.average};
+        run->eval_passes = run->engine.passes;
+        run->eval_seconds = (double)skald_run_now(run) * 1e-9;
+        run->eval_train_seconds = run->eval_seconds - (double)run->paused_ns * 1e-9;
+        run->eval_commits = run->commits;
+        run->eval_updates = run->updates;
+        TRY(complete_evaluation(run));
+        TRY(evaluate_now(run, points, run->watch.has_average ? 2 : 1));
+    }
+    return sharpen(run);
+}
+
+static void fill(skald_run *run, skald_outcome *out) {
+    out->stop = run->stop;
+    bool wanted =
+        run->options->target_gap > 0 || run->options->target_gradient > 0 || run->options->has_target_objective;
+    const skald_train_options *o = run->options;
+    bool met = (o->target_gap > 0 && run->last.relative_gap <= o->target_gap) ||
+               (o->target_gradient > 0 && run->last.gradient_norm <= o->target_gradient) ||
+               (o->has_target_objective &&
+                run->last.objective <= o->target_objective + o->target_tolerance * fabs(o->target_objective));
+    out->reached = !wanted || met;
+    out->last = run->last;
+    out->seconds = (double)skald_run_now(run) * 1e-9;
+    out->train_seconds = run->eval_train_seconds;
+    out->passes = run->engine.passes;
+    out->rows_per_s = out->train_seconds > 0 ? run->rows / out->train_seconds : 0;
+    out->updates = run->updates;
+    out->commits = run->commits;
+    out->folded = run->folded;
+    out->rollbacks = run->rollbacks;
+    out->evaluations = run->evaluations;
+    out->staleness_mean = run->merged ? (double)run->staleness_sum / (double)run->merged : 0;
+    out->staleness_max = run->staleness_max;
+    out->step = run->work.local ? run->work.eta : run->step_used;
+    out->theta = run->work.local ? run->step_used : 0;
+    out->step_rows = run->work.local ? run->work.step_rows : run->work.task_rows;
+    out->task_rows = run->work.task_rows;
+    out->audit_drift = run->audit_drift;
+    out->workers = skald_zalloc(run->size, sizeof *out->workers);
+    if (out->workers) {
+        out->worker_count = run->size;
+        for (uint32_t k = 0; k < run->size; k++) skald_table_row(run, k, &out->workers[k]);
+    }
+    out->w = run->delivered;
+    run->delivered = NULL;
+}
+
+static void end(skald_run *run) {
+    for (uint32_t f = 0; f < run->flight_count; f++)
+        if (run->flights[f].result) run->crew->ops->release(run->crew, run->flights[f].result);
+    if (run->held) run->crew->ops->release(run->crew, run->held);
+    if (run->audit.asker)
+        run->crew->ops->answer(run->crew, run->audit.asker, "{\"state\":\"ended before the audit did\"}", NULL);
+    for (uint32_t k = 0; run->evaluator.results && k < run->size; k++)
+        if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
+    skald_version_unref(run->current);
+    skald_versions_destroy(run->versions);
+    skald_evaluator_fini(&run->evaluator);
+    skald_ledger_fini(&run->ledger);
+    skald_watch_fini(run);
+    free(run->members);
+    free(run->flights);
+    free(run->round_g);
+    free(run->history_sum);
+    free(run->delivered);
+}
+
+skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_train_options *options, skald_clock *clock,
+                         const skald_observer *observer, const volatile int *stop_flag, skald_outcome *outcome) {
+    skald_train_options o = *options;
+    if (o.q_cap <= 0) o.q_cap = 8;
+    if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
+    skald_run run = {.crew = crew,
+                     .problem = crew->problem,
+                     .options = &o,
+                     .clock = clock,
+                     .observer = observer,
+                     .stop_flag = stop_flag};
+    memset(outcome, 0, sizeof *outcome);
+    skald_status st = begin(&run);
+    if (st == SKALD_OK) st = solver(&run.engine, &o);
+    if (st == SKALD_OK) st = finish(&run);
+    if (run.members && run.evaluator.asked) fill(&run, outcome);
+    end(&run);
+    return st;
+}
+
+void skald_outcome_free(skald_outcome *outcome) {
+    free(outcome->workers);
+    free(outcome->w);
+    memset(outcome, 0, sizeof *outcome);
+}

@@ -1,2 +1,0 @@
-extern int skald_solver_placeholder;
-int skald_solver_placeholder;

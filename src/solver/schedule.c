@@ -1,0 +1,72 @@
+#include "solver/schedule.h"
+
+#include <math.h>
+
+double skald_expected_smoothness(double n, double b, double L, double L_max) {
+    if (n <= 1 || b >= n) return L;
+    return n * (b - 1) / (b * (n - 1)) * L + (n - b) / (b * (n - 1)) * L_max;
+}
+
+/* Rows a local step. Small batches make the most progress a row, big ones spare passes over the state (five
+ * doubles an entry from cache for each step against one float an entry from memory for each row): the
+ * minimum of time to a given accuracy, ~ (row + state/b) x b L_b. Sparse steps touch only the batch's columns. */
+static uint32_t local_batch(const skald_problem *p) {
+    if (!p->dense) return 1;
+    uint32_t best = 1;
+    double least = INFINITY;
+    for (uint32_t b = 1; b <= 16; b *= 2) {
+        double cost = (1 + 1.7 / b) * b * skald_expected_smoothness(p->n, b, p->L, p->L_max);
+        if (cost < least) least = cost, best = b;
+    }
+    return best;
+}
+
+static double mean_shard_rows(const skald_problem *p) {
+    return p->n / p->shard_count;
+}
+
+skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_options *o, bool history) {
+    const skald_problem *p = e->problem;
+    skald_schedule s = {
+        .local = o->local != 0, .theta = o->theta > 0 ? o->theta : 1, .damp = o->stale != SKALD_STALE_APPLY};
+    double shard = mean_shard_rows(p);
+    if (s.local) {
+        s.step_rows = o->step_rows ? o->step_rows : local_batch(p);
+        s.task_rows = o->task_rows ? o->task_rows : (uint32_t)fmax(ceil(shard), 1);
+    } else {
+        /* plain: a batch a message; where L_b has come half way down to L, but no more than an eighth of a shard's
+         * epoch */
+        double b = fmin(fmax(p->L_max / p->L, 1), fmax(shard / 8, 1));
+        s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)b;
+        s.step_rows = s.task_rows;
+    }
+    double L_b = skald_expected_smoothness(p->n, s.step_rows, p->L, p->L_max) + p->objective.l2;
+    if (o->step > 0) {
+        s.eta = o->step;
+    } else if (history) {
+        s.eta = 1 / (3 * L_b);
+        if (!s.local && o->mode == SKALD_ASYNC) s.eta /= e->parallel; /* ASYNC's rule for plain tasks */
+        if (!s.local && o->mode == SKALD_SYNC)                        /* a round is one batch of P tasks */
+            s.eta = 1 / (3 * (skald_expected_smoothness(p->n, (double)s.step_rows * e->parallel, p->L, p->L_max) +
+                              p->objective.l2));
+    } else {
+        s.eta = 1 / (2 * L_b);
+        if (!s.local && o->mode == SKALD_ASYNC) s.eta /= e->parallel;
+    }
+    if (!history) s.decay = o->step_decay < 0 ? (o->step > 0 ? 0 : 0.1) : o->step_decay;
+    return s;
+}
+
+double skald_schedule_eta(const skald_schedule *s, const skald_engine *e) {
+    double eta = s->eta * e->backoff;
+    return s->decay > 0 ? eta / sqrt(1 + e->passes / s->decay) : eta;
+}
+
+double skald_schedule_damping(const skald_schedule *s, const skald_merge *m) {
+    if (m->fold) return 0;
+    return s->damp ? fmin(1, m->in_flight / (1.0 + (double)m->staleness)) : 1;
+}
+
+double skald_schedule_theta(const skald_schedule *s, const skald_merge *m) {
+    return s->theta / m->in_flight * skald_schedule_damping(s, m) * m->bias;
+}

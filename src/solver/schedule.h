@@ -1,0 +1,29 @@
+/* Step sizes, batch sizes and staleness rules. */
+#ifndef SKALD_SOLVER_SCHEDULE_H
+#define SKALD_SOLVER_SCHEDULE_H
+
+#include "skald/train.h"
+
+typedef struct skald_schedule {
+    bool local;
+    uint32_t task_rows, step_rows;
+    double eta;   /* step of one update at the worker (local) or at the coordinator (plain) */
+    double decay; /* T in eta / sqrt(1 + passes/T); 0: constant */
+    double theta; /* local: what one merge counts, times P */
+    bool damp;    /* damp steps staler than regular running makes them */
+} skald_schedule;
+
+/* L_b: expected smoothness of a batch of b out of n rows (Gazagnadou, Gower, Salmon 2019):
+ * n(b-1)/(b(n-1)) L + (n-b)/(b(n-1)) L_max. */
+double skald_expected_smoothness(double n, double b, double L, double L_max);
+
+skald_schedule skald_schedule_make(const skald_engine *engine, const skald_train_options *options, bool history);
+
+/* The step for work begun now: schedule times the guard's backoff. */
+double skald_schedule_eta(const skald_schedule *s, const skald_engine *engine);
+/* min(1, P / (1 + tau)): staleness of about P - 1 is regular, only the excess is damped. 0 when folded. */
+double skald_schedule_damping(const skald_schedule *s, const skald_merge *m);
+/* theta = (1/P) min(1, P/(1+tau)) x q: weight of a local model difference. */
+double skald_schedule_theta(const skald_schedule *s, const skald_merge *m);
+
+#endif
