@@ -5,8 +5,9 @@
  * segments as they came off the wire, which may cut a double in half.
  *
  * Threads: handlers run on the adapter's I/O thread and must not block: they hand over and return. All
- * other calls may be made from any thread, including from inside a handler. Within a session frames arrive in the order
- * sent (unless the in-process adapter was told to reorder). */
+ * other calls may be made from any thread, including from inside a handler; shutdown, disconnect and call block and may
+ * not be called there. Within a session frames arrive in the order sent (unless the in-process adapter was told to
+ * reorder). */
 #ifndef SKALD_NET_H
 #define SKALD_NET_H
 
@@ -26,7 +27,7 @@ typedef struct skald_segment {
     size_t size;
 } skald_segment;
 
-#define SKALD_MAX_SEGMENTS 12
+#define SKALD_MAX_SEGMENTS 16
 
 /* An incoming frame: segments valid until skald_frame_release. `impl` belongs to the adapter. */
 typedef struct skald_frame {

@@ -1,2 +1,0 @@
-extern int skald_net_placeholder;
-int skald_net_placeholder;

@@ -1,0 +1,64 @@
+/* What both adapters share: the head of a session and of a call, and frames that are recycled. */
+#ifndef SKALD_NET_SESSION_H
+#define SKALD_NET_SESSION_H
+
+#include <pthread.h>
+
+#include "skald/net.h"
+
+#define NET_MAX_FRAME_BYTES ((size_t)1 << 30)
+#define NET_KEEPALIVE_NS 10000000000ll
+#define NET_MAX_SESSIONS 4096u
+#define NET_COPY_BYTES 1024  /* segments up to here are copied, longer ones referenced */
+#define NET_REASON_BYTES 512 /* longer reasons are cut */
+
+typedef struct net_session_ops {
+    skald_status (*send)(skald_net_session *session, const skald_segment *segments, size_t count);
+    size_t (*pending)(const skald_net_session *session);
+    void (*close)(skald_net_session *session, skald_status code, const char *reason);
+    void (*destroy)(skald_net_session *session); /* the last reference went */
+} net_session_ops;
+
+struct skald_net_session {
+    const net_session_ops *ops;
+    int refs;   /* atomic */
+    void *user; /* atomic */
+    char *peer; /* malloc'd, freed with the session */
+};
+
+void net_session_init(skald_net_session *session, const net_session_ops *ops);
+
+struct skald_net_call {
+    void (*reply)(skald_net_call *call, skald_status code, const char *reason, const skald_segment *segments,
+                  size_t count);
+};
+
+/* Fills in the defaults. SKALD_EINVAL when a value is out of range. */
+skald_status net_options_resolve(const skald_net_options *given, skald_net_options *out);
+/* Checks what is to be sent against the limit; *bytes: their sum. A long segment needs an owner. */
+skald_status net_segments_check(const skald_segment *segments, size_t count, size_t limit, size_t *bytes);
+
+/* ---- frames --------------------------------------------------------------------------------------- */
+
+/* Frames in use keep their recycler alive, so they may outlive the server or client that made them. */
+typedef struct net_frames net_frames;
+
+typedef struct net_frame {
+    skald_frame base; /* first: a skald_frame * from here is a net_frame * */
+    net_frames *frames;
+    struct net_frame *next; /* for whoever holds the frame; the recycler, when idle */
+    skald_segment *segments;
+    size_t capacity;
+    /* What the segments point into; dropped by the recycler's `drop`. */
+    void *payload;
+    skald_bytes *owners[SKALD_MAX_SEGMENTS + 1];
+    size_t owner_count;
+} net_frame;
+
+/* `drop` lets go of what a released frame points into; `fini` (may be NULL) runs when the recycler goes. */
+net_frames *net_frames_create(void (*drop)(net_frame *frame), void (*fini)(void));
+void net_frames_unref(net_frames *frames);
+/* A frame with room for `segments`, no owners, count and size 0. NULL when out of memory. */
+net_frame *net_frames_get(net_frames *frames, size_t segments);
+
+#endif

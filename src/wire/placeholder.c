@@ -1,2 +1,0 @@
-extern int skald_wire_placeholder;
-int skald_wire_placeholder;
