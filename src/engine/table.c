@@ -106,6 +106,16 @@ static json_t *number(double x) { /* JSON has no NaN or infinity */
     return isfinite(x) ? json_real(x) : json_null();
 }
 
+/* What is being trained: a client that fetches the model learns from here what it is for. */
+static json_t *problem_json(const skald_problem *p) {
+    json_t *labels = json_array();
+    for (uint32_t k = 0; k < p->label_count; k++) json_array_append_new(labels, json_real(p->labels[k].value));
+    return json_pack("{s:s,s:f,s:f,s:f,s:b,s:I,s:f,s:b,s:b,s:o}", "loss", skald_loss_name(p->objective.loss),
+                     "huber_delta", p->objective.huber_delta, "l2", p->objective.l2, "l1", p->objective.l1, "intercept",
+                     (int)p->objective.intercept, "features", (json_int_t)p->features, "rows", p->n, "zero_based",
+                     (int)p->transform.zero_based, "scaled", (int)(p->transform.scale != NULL), "labels", labels);
+}
+
 char *skald_table_json(const skald_run *run, bool audit) {
     skald_progress p;
     fill_progress(run, &p);
@@ -135,6 +145,7 @@ char *skald_table_json(const skald_run *run, bool audit) {
     if (!root) return NULL;
     if (p.slowest != UINT32_MAX)
         json_object_set_new(root, "slowest", json_pack("{s:s,s:f}", "name", p.slowest_name, "ratio", p.slowest_ratio));
+    json_object_set_new(root, "problem", problem_json(run->problem));
     if (audit)
         json_object_set_new(root, "audit",
                             json_pack("{s:i,s:f}", "shards", (int)run->ledger.count, "drift", run->audit.drift));

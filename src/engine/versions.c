@@ -44,7 +44,7 @@ static void free_if_unused(skald_versions *p, size_t out) {
 }
 
 static void release(skald_bytes *bytes) {
-    entry *e = (entry *)((char *)bytes - offsetof(skald_version, bytes));
+    entry *e = (entry *)(void *)((char *)bytes - offsetof(skald_version, bytes));
     skald_versions *p = e->pool;
     pthread_mutex_lock(&p->mutex);
     e->next = p->idle;
@@ -62,13 +62,11 @@ void skald_versions_destroy(skald_versions *p) {
     free_if_unused(p, out);
 }
 
-skald_version *skald_versions_publish(skald_versions *p, uint64_t commits, const double *const *vectors,
-                                      uint32_t count) {
+skald_version *skald_versions_blank(skald_versions *p, uint64_t id, uint32_t count) {
     pthread_mutex_lock(&p->mutex);
     entry *e = p->idle;
     if (e) p->idle = e->next;
     p->out++;
-    uint64_t id = ++p->next_id;
     pthread_mutex_unlock(&p->mutex);
     if (!e) {
         e = skald_zalloc(1, sizeof *e);
@@ -84,14 +82,22 @@ skald_version *skald_versions_publish(skald_versions *p, uint64_t commits, const
     }
     skald_version *v = &e->version;
     v->id = id;
-    v->commits = commits;
+    v->commits = 0;
     v->count = count;
     v->dim = p->dim;
     for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++) v->vectors[k] = k < count ? e->data + (size_t)k * p->dim : NULL;
-    for (uint32_t k = 0; k < count; k++) memcpy(e->data + (size_t)k * p->dim, vectors[k], p->dim * sizeof(double));
     v->bytes.data = (const uint8_t *)e->data;
     v->bytes.size = (size_t)count * p->dim * sizeof(double);
     v->bytes.release = release;
     v->bytes.refs = 1;
+    return v;
+}
+
+skald_version *skald_versions_publish(skald_versions *p, uint64_t commits, const double *const *vectors,
+                                      uint32_t count) {
+    skald_version *v = skald_versions_blank(p, ++p->next_id, count); /* published by the owner thread alone */
+    if (!v) return NULL;
+    v->commits = commits;
+    for (uint32_t k = 0; k < count; k++) memcpy(skald_version_data(v, k), vectors[k], p->dim * sizeof(double));
     return v;
 }

@@ -74,6 +74,11 @@ typedef struct skald_status_view {
     bool audited;
     uint32_t audit_shards;
     double audit_drift;
+    bool has_problem; /* the rest: what is being trained */
+    skald_objective objective;
+    uint32_t features, label_count;
+    double rows, labels[2];
+    bool scaled, zero_based;
 } skald_status_view;
 
 /* SKALD_EPEER when the text is not what a coordinator sends. */

@@ -49,19 +49,38 @@ static void parse_progress(const json_t *o, const skald_status_view *v, skald_pr
     p->passes = number(o, "passes", 0);
     p->rows_per_s = number(o, "rows_per_s", 0);
     p->updates_per_s = number(o, "updates_per_s", 0);
-    p->estimated_objective = NAN;
+    p->estimated_objective = number(o, "estimated_objective", NAN);
     p->last_objective = number(o, "objective", NAN);
     p->last_gap = number(o, "gap", NAN);
     p->workers = v->worker_count;
     p->slowest = UINT32_MAX;
-    double tasks = 0;
-    for (uint32_t k = 0; k < v->worker_count; k++) {
-        const skald_worker_row *w = &v->workers[k];
-        p->staleness_mean += w->staleness_mean * (double)w->tasks;
-        tasks += (double)w->tasks;
-        if (w->staleness_max > p->staleness_max) p->staleness_max = w->staleness_max;
+    p->staleness_mean = number(o, "staleness_mean", 0);
+    p->staleness_max = count_of(o, "staleness_max");
+    const json_t *slowest = json_object_get(o, "slowest");
+    if (json_is_object(slowest)) {
+        p->slowest = 0; /* which one does not matter here, its name does */
+        p->slowest_ratio = number(slowest, "ratio", 1);
+        text(slowest, "name", p->slowest_name, sizeof p->slowest_name);
     }
-    if (tasks > 0) p->staleness_mean /= tasks;
+}
+
+static void parse_problem(const json_t *o, skald_status_view *v) {
+    const char *loss = json_string_value(json_object_get(o, "loss"));
+    const json_t *labels = json_object_get(o, "labels");
+    size_t count = json_array_size(labels);
+    v->has_problem = loss && skald_loss_parse(loss, &v->objective.loss) == SKALD_OK && count <= 2;
+    if (!v->has_problem) return;
+    v->objective.huber_delta = number(o, "huber_delta", 1);
+    v->objective.l2 = number(o, "l2", 0);
+    v->objective.l1 = number(o, "l1", 0);
+    v->objective.intercept = json_is_true(json_object_get(o, "intercept"));
+    v->objective.classes = 1;
+    v->features = (uint32_t)count_of(o, "features");
+    v->rows = number(o, "rows", 0);
+    v->scaled = json_is_true(json_object_get(o, "scaled"));
+    v->zero_based = json_is_true(json_object_get(o, "zero_based"));
+    v->label_count = (uint32_t)count;
+    for (size_t k = 0; k < count; k++) v->labels[k] = json_number_value(json_array_get(labels, k));
 }
 
 skald_status skald_status_parse(const char *json, skald_status_view *out) {
@@ -94,6 +113,7 @@ skald_status skald_status_parse(const char *json, skald_status_view *out) {
         out->audit_shards = (uint32_t)count_of(audit, "shards");
         out->audit_drift = number(audit, "drift", NAN);
     }
+    if (st == SKALD_OK) parse_problem(json_object_get(o, "problem"), out);
     json_decref(o);
     return st;
 }

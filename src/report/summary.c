@@ -48,8 +48,7 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
 void skald_status_print(FILE *out, const skald_status_view *v) {
     const skald_progress *p = &v->progress;
     char rows[32], updates[32];
-    fprintf(out, "run %s, term %llu: %s (%s, %s), version %llu\n", v->run, (unsigned long long)v->term, v->state,
-            v->algo, v->mode, (unsigned long long)v->version);
+    fprintf(out, "%s: %s, %s, version %llu\n", v->state, v->algo, v->mode, (unsigned long long)v->version);
     fprintf(out, "%.2f passes in %.1f s; %s rows/s, %s updates/s\n", p->passes, p->seconds,
             skald_count_format(p->rows_per_s, rows, sizeof rows),
             skald_count_format(p->updates_per_s, updates, sizeof updates));
