@@ -48,26 +48,35 @@ typedef struct skald_block {
 typedef struct skald_label {
     double value;      /* as in the file */
     uint64_t count;    /* rows */
-    double weight_sum; /* of sample weights */
+    double weight_sum; /* of the weights stored in the file; rows without one count 1 */
 } skald_label;
 
 /* What a scan of one or more parts found; also, after merging all parts, the manifest. Mergeable in any
- * order: skald_manifest_merge keeps parts apart by index, so the result does not depend on the order. */
+ * order, and the result depends neither on it nor on how parts were grouped: blocks are ordered by part, and
+ * sums over parts carry the low word that rounding left (*_lo, folded in by skald_manifest_finish).
+ *
+ * Weights: those stored in an HDF5 file are in weight_sum. Those of a --weights file are not: a scan does not
+ * know its rows' numbers in the file, so they count 1 here, and skald_source_read puts them into s. The sum of
+ * s over all loaded shards is what normalises. */
 #define SKALD_MAX_LABELS 1024
 typedef struct skald_manifest {
     skald_layout layout;
     uint64_t rows, nonzeros;
     uint32_t dim;         /* columns seen (largest index + 1 after the base is taken off), no intercept */
+    uint32_t dim_limit;   /* the source's option `dim`, checked by finish; 0: none */
     bool zero_based;      /* an index 0 was seen */
+    bool shuffled;        /* HDF5 that says so: rows are in random order, shards can be contiguous */
     double weight_sum;    /* sample weights, before class weights and rescaling */
     double max_row_norm2; /* max |x_i|^2 */
     double sum_row_norm2; /* sum |x_i|^2 */
+    double weight_sum_lo, sum_row_norm2_lo;
     skald_label *labels;  /* ascending by value */
     uint32_t label_count; /* distinct labels; SKALD_MAX_LABELS + 1 means more than that (real targets) */
     double label_min, label_max;
     /* per column, `dim` entries each, zeros of sparse rows counted in n but not stored */
     double *col_sum, *col_sum2, *col_max_abs;
-    skald_block *blocks; /* ordered by position in the file once all parts are merged */
+    double *col_sum_lo, *col_sum2_lo; /* NULL once finished */
+    skald_block *blocks;              /* ordered by position in the file once all parts are merged */
     uint64_t block_count;
     uint32_t *part_of_block; /* block_count entries: part index, for ordering while merging */
     uint32_t parts_merged;
@@ -76,8 +85,8 @@ typedef struct skald_manifest {
 void skald_manifest_free(skald_manifest *m);
 /* Folds `from` into `into` (which may be zeroed). */
 skald_status skald_manifest_merge(skald_manifest *into, const skald_manifest *from);
-/* After the last merge: sorts blocks, makes first_row global, shifts 1-based files, checks
- * (no rows: SKALD_EDATA). */
+/* After the last merge: sorts blocks, makes first_row global, shifts 1-based files, checks: no rows, more
+ * columns than dim_limit, a part scanned twice are SKALD_EDATA. The message has no path: the caller adds it. */
 skald_status skald_manifest_finish(skald_manifest *m);
 /* Serialise to / from bytes for the wire (little-endian, versioned). *out is malloc'ed. Decoding checks
  * every length and refuses anything inconsistent with SKALD_EPEER. */
@@ -87,7 +96,7 @@ skald_status skald_manifest_unpack(const uint8_t *bytes, size_t size, skald_mani
 typedef struct skald_source skald_source;
 
 typedef struct skald_source_options {
-    const char *weights_path; /* NULL, or a text file with one sample weight a row */
+    const char *weights_path; /* NULL, or a text file with one finite weight >= 0 a row, read at open; see manifest */
     int index_base;           /* -1 auto (0-based if an index 0 occurs), 0 or 1 */
     uint32_t dim;             /* 0: as seen; else the number of columns (more in the file: refused) */
     int threads;              /* >= 1 */
@@ -101,8 +110,9 @@ void skald_source_close(skald_source *source);
 uint32_t skald_source_parts(const skald_source *source);
 const char *
 skald_source_describe(const skald_source *source); /* "LIBSVM text", "LIBSVM text, gzip (read whole)", ... */
-/* Scans parts [first, first+count). NaN/Inf, malformed lines, unsorted or duplicate indices: as
- * documented in the README; refusals are SKALD_EDATA with path:line. `out` is zeroed first. */
+/* Scans parts [first, first+count). Unsorted indices are sorted; comments, blank lines, CRLF and `qid:n` are
+ * skipped; NaN/Inf, malformed lines, duplicate indices, labels that are no number: SKALD_EDATA with path:line
+ * (HDF5: path, dataset and row). `out` is zeroed first. */
 skald_status skald_source_scan(skald_source *source, uint32_t first, uint32_t count, skald_manifest *out);
 
 typedef enum skald_scaling { SKALD_SCALE_NONE = 0, SKALD_SCALE_MAXABS, SKALD_SCALE_STANDARD } skald_scaling;
@@ -121,9 +131,11 @@ typedef struct skald_transform {
     const double *label_targets; /* ... becomes y */
     const double *label_weights; /* NULL, or the class weight of each label */
     double weight_scale;         /* n / sum of weights */
+    uint64_t rows;               /* of the whole file, to check the weights file's length; 0: not checked */
 } skald_transform;
 
-/* Reads blocks (any subset, any order; rows come out in that order) into memory. `checksum` (may be
+/* Reads blocks (any subset, any order; rows come out in that order) into memory. Blocks come from the wire: any
+ * that does not fit the file is SKALD_EDATA. Zeros stored in sparse files are dropped. `checksum` (may be
  * NULL) receives the combination of the block hashes as re-read: equal to skald_blocks_checksum(blocks)
  * iff the file is the one that was scanned. */
 skald_status skald_source_read(skald_source *source, const skald_block *blocks, uint64_t block_count,
@@ -159,8 +171,8 @@ typedef struct skald_generate_report {
 skald_status skald_generate(const skald_generate_options *options, const char *path, skald_generate_report *report);
 
 /* `skald convert`: any readable source to the HDF5 form, rows shuffled by `seed`, original row numbers
- * kept, attribute shuffled = 1 (so that shards are contiguous and load at disk speed). Writes
- * path.tmp, then renames. */
+ * kept, attribute shuffled = 1 (so that shards are contiguous and load at disk speed). Holds the whole set in
+ * memory. Writes path.tmp, then renames. */
 skald_status skald_convert(const char *input, const skald_source_options *options, uint64_t seed, const char *output);
 
 #endif

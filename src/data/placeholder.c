@@ -1,2 +1,0 @@
-extern int skald_data_placeholder;
-int skald_data_placeholder;
