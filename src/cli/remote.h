@@ -1,0 +1,22 @@
+/* Calls to a running coordinator that need no session: its status, its model. */
+#ifndef SKALD_CLI_REMOTE_H
+#define SKALD_CLI_REMOTE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "skald/status.h"
+
+/* The coordinator's status as JSON text; free() it. Waits up to wait_ns for a coordinator to be there. */
+skald_status remote_status(const char *address, int64_t wait_ns, bool audit, char **json);
+
+typedef struct remote_model {
+    double *w; /* dim; free() it; NULL: there is none yet */
+    uint32_t dim;
+    uint64_t version;
+} remote_model;
+
+/* The model, in the feature space it is trained in. */
+skald_status remote_fetch_model(const char *address, int64_t wait_ns, remote_model *out);
+
+#endif

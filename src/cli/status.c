@@ -1,0 +1,59 @@
+/* skald status: what a running coordinator is doing. */
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/cli.h"
+#include "cli/remote.h"
+#include "report/report.h"
+
+typedef struct values {
+    const char *connect;
+    int64_t wait;
+    bool json, audit;
+} values;
+
+#define AT(member) offsetof(values, member)
+
+/* clang-format off */
+static const skald_option table[] = {
+    {"connect", SKALD_OPTION_TEXT, AT(connect), "127.0.0.1:7700", .value = "ADDRESS",
+     .help = "The coordinator: HOST:PORT or unix:/PATH"},
+    {"wait", SKALD_OPTION_DURATION, AT(wait), "10s", 0, 1e8, .help = "How long to wait for its answer"},
+    {"json", SKALD_OPTION_FLAG, AT(json), .help = "The JSON object as it came, instead of a table"},
+    {"audit", SKALD_OPTION_FLAG, AT(audit),
+     .help = "Have every worker add up its history from scratch and compare it with the coordinator's"},
+};
+/* clang-format on */
+
+static int run(const command *self, int argc, char **argv) {
+    values v = {0};
+    arguments args;
+    arguments_parse(self, argc, argv, &v, &args);
+    char *json = NULL;
+    skald_status_view view = {0};
+    skald_status st = remote_status(v.connect, v.wait, v.audit, &json);
+    if (st == SKALD_OK && v.json) puts(json);
+    if (st == SKALD_OK && !v.json) {
+        st = skald_status_parse(json, &view);
+        if (st == SKALD_OK) skald_status_print(stdout, &view);
+    }
+    skald_status_view_free(&view);
+    free(json);
+    arguments_free(&args);
+    return st == SKALD_OK ? EXIT_DONE : report_failure(self);
+}
+
+const command command_status = {
+    .name = "status",
+    .words = "",
+    .summary = "show what a running coordinator is doing",
+    .about = "Asks the coordinator at ADDRESS for the state of its run and of every worker.",
+    .notes = "For example:\n\n"
+             "  skald status --connect node1:7700\n"
+             "  skald status --connect unix:/run/skald.sock --audit --json\n\n"
+             "The README says what the columns mean.\n\n",
+    .table = table,
+    .count = sizeof table / sizeof *table,
+    .run = run,
+};
