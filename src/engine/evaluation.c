@@ -7,9 +7,11 @@
 
 enum { NEWTON_MAX = 30 };
 
-skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, uint32_t workers) {
+skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, skald_versions *versions,
+                                  uint32_t workers) {
     memset(ev, 0, sizeof *ev);
     ev->problem = problem;
+    ev->versions = versions;
     ev->workers = workers;
     ev->asked = skald_zalloc(workers, sizeof *ev->asked);
     ev->results = skald_zalloc(workers, sizeof(skald_result *));
@@ -19,12 +21,11 @@ skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *prob
         ev->gradient[p] = skald_zalloc(problem->dim, sizeof(double));
         if (!ev->point[p] || !ev->gradient[p]) return SKALD_ENOMEM;
     }
-    return skald_versions_create(problem->dim, SKALD_MAX_POINTS, &ev->versions);
+    return SKALD_OK;
 }
 
 void skald_evaluator_fini(skald_evaluator *ev) {
     skald_version_unref(ev->model);
-    skald_versions_destroy(ev->versions);
     for (int p = 0; p < SKALD_MAX_POINTS; p++) {
         free(ev->point[p]);
         free(ev->gradient[p]);

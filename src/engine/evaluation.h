@@ -38,7 +38,9 @@ typedef struct skald_evaluator {
     skald_certificate certificate[SKALD_MAX_POINTS];
 } skald_evaluator;
 
-skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, uint32_t workers);
+/* Versions are published from the run's own pool: their ids are unique in the run. */
+skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, skald_versions *versions,
+                                  uint32_t workers);
 void skald_evaluator_fini(skald_evaluator *ev);
 
 /* Pins the points (copies) and begins. */

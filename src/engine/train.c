@@ -161,7 +161,7 @@ static skald_status begin(skald_run *run) {
     if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history));
     TRY(skald_versions_create(dim, 2, &run->versions));
-    TRY(skald_evaluator_init(&run->evaluator, run->problem, run->size));
+    TRY(skald_evaluator_init(&run->evaluator, run->problem, run->versions, run->size));
     run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = NAN;
     run->audit_drift = -1;
     if (run->problem->L <= 0)
@@ -270,8 +270,8 @@ static void end(skald_run *run) {
     for (uint32_t k = 0; run->evaluator.results && k < run->size; k++)
         if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
     skald_version_unref(run->current);
-    skald_versions_destroy(run->versions);
     skald_evaluator_fini(&run->evaluator);
+    skald_versions_destroy(run->versions);
     skald_ledger_fini(&run->ledger);
     skald_watch_fini(run);
     free(run->members);

@@ -16,4 +16,11 @@ void skald_versions_destroy(skald_versions *pool);
 skald_version *skald_versions_publish(skald_versions *pool, uint64_t commits, const double *const *vectors,
                                       uint32_t count);
 
+/* A version to be filled in by the caller before it is shared: `id` as its publisher numbered it. */
+skald_version *skald_versions_blank(skald_versions *pool, uint64_t id, uint32_t count);
+/* A vector of a blank version. */
+static inline double *skald_version_data(skald_version *v, uint32_t k) {
+    return (double *)(uintptr_t)v->vectors[k];
+}
+
 #endif
