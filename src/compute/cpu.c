@@ -1,0 +1,340 @@
+/* The CPU backend: shards, argument checks, the table of operations. */
+#include "compute/cpu.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+/* ---- scratch -------------------------------------------------------------------------------------- */
+
+skald_status cpu_scratch_take(cpu_compute *c, size_t bytes, cpu_scratch **out) {
+    pthread_mutex_lock(&c->lock);
+    cpu_scratch *s = c->scratch;
+    if (s) c->scratch = s->next;
+    pthread_mutex_unlock(&c->lock);
+    if (!s) s = skald_zalloc(1, sizeof *s);
+    if (!s) return SKALD_ENOMEM;
+    if (s->size < bytes) {
+        free(s->bytes);
+        s->size = 0;
+        s->bytes = skald_alloc(bytes, 1);
+        if (!s->bytes) {
+            free(s);
+            return SKALD_ENOMEM;
+        }
+        s->size = bytes;
+    }
+    s->used = 0;
+    *out = s;
+    return SKALD_OK;
+}
+
+void *cpu_scratch_carve(cpu_scratch *s, size_t count, size_t size) {
+    void *p = s->bytes + s->used;
+    s->used += (count * size + 63) / 64 * 64;
+    return p;
+}
+
+void cpu_scratch_give(cpu_compute *c, cpu_scratch *s) {
+    pthread_mutex_lock(&c->lock);
+    s->next = c->scratch;
+    c->scratch = s;
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- shards --------------------------------------------------------------------------------------- */
+
+static skald_status check_shape(const cpu_compute *c, const skald_rows *rows) {
+    if (rows->dim != c->base.dim)
+        return skald_fail(SKALD_EINVAL, "rows of %u columns for a model of %u", rows->dim, c->base.dim);
+    if (rows->n > UINT32_MAX) return skald_fail(SKALD_EINVAL, "%zu rows in one shard: too many", rows->n);
+    if (rows->layout == SKALD_DENSE && (rows->stride < rows->dim || rows->stride % 16 != 0))
+        return skald_fail(SKALD_EINVAL, "dense rows of %u columns with a stride of %zu", rows->dim, rows->stride);
+    if (rows->layout != SKALD_DENSE && rows->layout != SKALD_CSR)
+        return skald_fail(SKALD_EINVAL, "unknown layout %d", (int)rows->layout);
+    return SKALD_OK;
+}
+
+static skald_status row_norm2(const skald_rows *rows, bool intercept, size_t i, double *out) {
+    double norm2 = 0;
+    if (rows->layout == SKALD_DENSE) {
+        const float *x = rows->x + i * rows->stride;
+        for (size_t j = 0; j < rows->dim; j++) norm2 += (double)x[j] * (double)x[j];
+        for (size_t j = rows->dim; j < rows->stride; j++)
+            if (x[j] != 0) return skald_fail(SKALD_EINVAL, "row %zu: padding is not zero", i);
+    } else {
+        const uint64_t begin = rows->ptr[i], end = rows->ptr[i + 1];
+        if (end < begin) return skald_fail(SKALD_EINVAL, "row %zu: negative length", i);
+        for (uint64_t k = begin; k < end; k++) {
+            if (rows->idx[k] >= rows->dim || (k > begin && rows->idx[k] <= rows->idx[k - 1]))
+                return skald_fail(SKALD_EINVAL, "row %zu: column %u out of range or order", i, rows->idx[k]);
+            norm2 += (double)rows->val[k] * (double)rows->val[k];
+        }
+        if (intercept && (begin == end || rows->idx[end - 1] != rows->dim - 1))
+            return skald_fail(SKALD_EINVAL, "row %zu: the intercept's column is missing", i);
+    }
+    *out = norm2;
+    return SKALD_OK;
+}
+
+static skald_status take_facts(const cpu_compute *c, const skald_rows *rows, skald_shard_facts *facts) {
+    *facts = (skald_shard_facts){.rows = rows->n};
+    facts->nonzeros = rows->layout == SKALD_DENSE ? (double)rows->n * rows->dim : (double)rows->ptr[rows->n];
+    for (size_t i = 0; i < rows->n; i++) {
+        double norm2 = 0, s = (double)rows->s[i];
+        TRY(row_norm2(rows, c->base.objective.intercept, i, &norm2));
+        if (!isfinite(norm2) || !isfinite(s) || s < 0)
+            return skald_fail(SKALD_EDATA, "row %zu of the shard: a value or weight is not finite", i);
+        facts->weight_sum += s;
+        facts->sum_weighted_norm2 += s * norm2;
+        if (s * norm2 > facts->max_weighted_norm2) facts->max_weighted_norm2 = s * norm2;
+    }
+    return SKALD_OK;
+}
+
+static void unload(skald_compute *c, skald_shard *base) {
+    (void)c;
+    cpu_shard *shard = (cpu_shard *)base;
+    if (!shard) return;
+    skald_rows_free(&shard->rows);
+    free(shard->alpha);
+    free(shard->pending);
+    free(shard->margin[0]);
+    free(shard->margin[1]);
+    free(shard);
+}
+
+static skald_status load(skald_compute *c, skald_rows *rows, skald_shard **out) {
+    skald_status st;
+    *out = NULL;
+    cpu_shard *shard = skald_zalloc(1, sizeof *shard);
+    if (!shard) {
+        skald_rows_free(rows);
+        return SKALD_ENOMEM;
+    }
+    shard->rows = *rows;
+    memset(rows, 0, sizeof *rows);
+    TRY_GOTO(st, check_shape((cpu_compute *)c, &shard->rows), failed);
+    TRY_GOTO(st, take_facts((cpu_compute *)c, &shard->rows, &shard->base.facts), failed);
+    shard->alpha = skald_zalloc(shard->rows.n, sizeof(float));
+    shard->pending = skald_alloc(shard->rows.n, sizeof(float));
+    if (!shard->alpha || !shard->pending) {
+        st = SKALD_ENOMEM;
+        goto failed;
+    }
+    *out = &shard->base;
+    return SKALD_OK;
+failed:
+    unload(c, &shard->base);
+    return st;
+}
+
+/* ---- operations ----------------------------------------------------------------------------------- */
+
+static skald_status check_batch(const cpu_shard *shard, const skald_batch *batch) {
+    if (!batch->rows) return SKALD_OK;
+    if (batch->count > shard->rows.n)
+        return skald_fail(SKALD_EINVAL, "a batch of %zu rows from a shard of %zu", batch->count, shard->rows.n);
+    uint32_t most = 0;
+    for (size_t k = 0; k < batch->count; k++) most = batch->rows[k] > most ? batch->rows[k] : most;
+    if (batch->count && most >= shard->rows.n)
+        return skald_fail(SKALD_EINVAL, "row %u of a shard of %zu rows", most, shard->rows.n);
+    return SKALD_OK;
+}
+
+/* A pass with w[0..points) widened; the rest of *pass as the caller filled it in. */
+static skald_status run_pass(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, cpu_pass *pass,
+                             double *const g[2], cpu_tally *tally) {
+    static const skald_batch all = {0};
+    if (!batch) batch = &all;
+    TRY(check_batch(shard, batch));
+    pass->shard = shard;
+    pass->objective = &c->base.objective;
+    pass->rows = batch->rows;
+    if (batch->rows)
+        pass->count = batch->count;
+    else if (!pass->count)
+        pass->count = shard->rows.n;
+    cpu_scratch *scratch;
+    TRY(cpu_scratch_take(c, pass->points * CPU_SCRATCH_BYTES(cpu_width(shard), double), &scratch));
+    if (cpu_width(shard) != shard->rows.dim)
+        for (uint32_t p = 0; p < pass->points; p++) pass->w[p] = cpu_widen(shard, pass->w[p], scratch);
+    skald_status st = cpu_pass_run(c, pass, g, tally);
+    cpu_scratch_give(c, scratch);
+    return st;
+}
+
+static skald_status gradient(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w, double *g,
+                             skald_sums *sums) {
+    cpu_tally tally;
+    cpu_pass pass = {.kind = CPU_GRADIENT, .points = 1, .w = {w}};
+    TRY(run_pass((cpu_compute *)c, (cpu_shard *)shard, batch, &pass, (double *[2]){g, NULL}, &tally));
+    *sums = tally.sums[0];
+    return SKALD_OK;
+}
+
+static skald_status saga(skald_compute *c, skald_shard *base, const skald_batch *batch, const double *w, double *g,
+                         skald_sums *sums) {
+    cpu_tally tally;
+    cpu_shard *shard = (cpu_shard *)base;
+    cpu_pass pass = {.kind = CPU_SAGA, .points = 1, .w = {w}, .pending = shard->pending};
+    TRY(run_pass((cpu_compute *)c, shard, batch, &pass, (double *[2]){g, NULL}, &tally));
+    for (size_t k = 0; k < pass.count; k++) shard->alpha[pass.rows ? pass.rows[k] : k] = shard->pending[k];
+    *sums = tally.sums[0];
+    return SKALD_OK;
+}
+
+static skald_status local(skald_compute *c, skald_shard *shard, const skald_batch *batch, const skald_local *spec,
+                          const double *w, const double *abar, double *dw, double *g, skald_sums *sums) {
+    TRY(check_batch((cpu_shard *)shard, batch));
+    return cpu_local_run((cpu_compute *)c, (cpu_shard *)shard, batch, spec, w, abar, dw, g, sums);
+}
+
+static skald_status difference(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w,
+                               const double *u, double *g, skald_sums *sums) {
+    cpu_tally tally;
+    cpu_pass pass = {.kind = CPU_DIFFERENCE, .points = 2, .w = {w, u}};
+    TRY(run_pass((cpu_compute *)c, (cpu_shard *)shard, batch, &pass, (double *[2]){g, NULL}, &tally));
+    *sums = tally.sums[0];
+    return SKALD_OK;
+}
+
+static skald_status keep_room(cpu_shard *shard, uint32_t points) {
+    for (uint32_t p = 0; p < points; p++)
+        if (!shard->margin[p] && !(shard->margin[p] = skald_alloc(shard->rows.n, sizeof(double)))) return SKALD_ENOMEM;
+    return SKALD_OK;
+}
+
+static skald_status objective(skald_compute *c, skald_shard *base, uint32_t points, const double *const *w,
+                              double *const *g, bool keep_margins, skald_sums *sums) {
+    cpu_shard *shard = (cpu_shard *)base;
+    if (points < 1 || points > 2) return skald_fail(SKALD_EINVAL, "objective at %u points: 1 or 2", points);
+    cpu_pass pass = {.kind = CPU_OBJECTIVE, .points = points, .w = {w[0], points > 1 ? w[1] : NULL}};
+    if (keep_margins) {
+        TRY(keep_room(shard, points));
+        for (uint32_t p = 0; p < points; p++) pass.margin[p] = shard->margin[p];
+        shard->margins = 0;
+    }
+    double *const out[2] = {g ? g[0] : NULL, g && points > 1 ? g[1] : NULL};
+    cpu_tally tally;
+    TRY(run_pass((cpu_compute *)c, shard, NULL, &pass, out, &tally));
+    if (keep_margins) shard->margins = points;
+    memcpy(sums, tally.sums, points * sizeof *sums);
+    return SKALD_OK;
+}
+
+static skald_status shift(skald_compute *c, skald_shard *base, uint32_t points, const double *delta, skald_sums *sums) {
+    const cpu_compute *cpu = (cpu_compute *)c;
+    const cpu_shard *shard = (cpu_shard *)base;
+    if (points < 1 || points > shard->margins)
+        return skald_fail(SKALD_EINVAL, "shift at %u points: %u are kept", points, shard->margins);
+    for (uint32_t p = 0; p < points; p++) {
+        sums[p] = (skald_sums){0};
+        cpu->kernels->losses(&c->objective, &shard->rows, NULL, shard->margin[p], delta[p], 0, shard->rows.n, &sums[p]);
+        if (!isfinite(sums[p].dphi))
+            return skald_fail(SKALD_ENUMERIC, "a derivative is not finite at a shift of %g", delta[p]);
+    }
+    return SKALD_OK;
+}
+
+static skald_status anchor(skald_compute *c, skald_shard *shard, double *a) {
+    cpu_tally tally;
+    cpu_pass pass = {.kind = CPU_ANCHOR};
+    return run_pass((cpu_compute *)c, (cpu_shard *)shard, NULL, &pass, (double *[2]){a, NULL}, &tally);
+}
+
+static skald_status curvature(skald_compute *c, skald_shard *base, size_t m, const double *v, double *g) {
+    cpu_shard *shard = (cpu_shard *)base;
+    if (m < 1 || m > shard->rows.n) return skald_fail(SKALD_EINVAL, "curvature over %zu of %zu rows", m, shard->rows.n);
+    cpu_tally tally;
+    cpu_pass pass = {.kind = CPU_CURVATURE, .points = 1, .w = {v}, .count = m};
+    TRY(run_pass((cpu_compute *)c, shard, NULL, &pass, (double *[2]){g, NULL}, &tally));
+    for (size_t j = 0; j < shard->rows.dim; j++) g[j] /= (double)m;
+    return SKALD_OK;
+}
+
+static skald_status history_get(skald_compute *c, skald_shard *base, float *alpha) {
+    (void)c;
+    const cpu_shard *shard = (cpu_shard *)base;
+    memcpy(alpha, shard->alpha, shard->rows.n * sizeof *alpha);
+    return SKALD_OK;
+}
+
+static skald_status history_set(skald_compute *c, skald_shard *base, const float *alpha) {
+    (void)c;
+    cpu_shard *shard = (cpu_shard *)base;
+    for (size_t i = 0; i < shard->rows.n; i++)
+        if (!isfinite(alpha[i])) return skald_fail(SKALD_ENUMERIC, "history of row %zu is not finite", i);
+    memcpy(shard->alpha, alpha, shard->rows.n * sizeof *alpha);
+    return SKALD_OK;
+}
+
+/* ---- open and destroy ----------------------------------------------------------------------------- */
+
+static void destroy(skald_compute *base) {
+    cpu_compute *c = (cpu_compute *)base;
+    if (!c) return;
+    cpu_pool_destroy(c->pool);
+    for (cpu_scratch *s = c->scratch; s;) {
+        cpu_scratch *next = s->next;
+        free(s->bytes);
+        free(s);
+        s = next;
+    }
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+static const skald_compute_ops operations = {"cpu",     load,  unload, gradient,  saga,        local,       difference,
+                                             objective, shift, anchor, curvature, history_get, history_set, destroy};
+
+/* The kernels for `isa`, or the best this machine runs when NULL. */
+static skald_status choose(const char *isa, const cpu_kernels **out) {
+    const cpu_kernels *known[3] = {&cpu_kernels_portable};
+    bool here[3] = {true};
+    size_t count = 1;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    known[count] = &cpu_kernels_avx2;
+    here[count++] = avx2;
+    known[count] = &cpu_kernels_avx512;
+    here[count++] = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+#endif
+    for (size_t k = count; k-- > 0;) {
+        if (isa ? strcmp(isa, known[k]->name) != 0 : !here[k]) continue;
+        if (!here[k]) return skald_fail(SKALD_EUNSUPPORTED, "this machine's CPU has no %s; use portable", isa);
+        *out = known[k];
+        return SKALD_OK;
+    }
+    if (strcmp(isa, "avx2") == 0 || strcmp(isa, "avx512") == 0)
+        return skald_fail(SKALD_EUNSUPPORTED, "this build has no %s kernels; use portable", isa);
+    return skald_fail(SKALD_EINVAL, "unknown instruction set '%s': use portable, avx2 or avx512", isa);
+}
+
+skald_status cpu_open(int threads, const char *isa, const skald_objective *objective_, uint32_t dim,
+                      skald_compute **out) {
+    const cpu_kernels *kernels = NULL;
+    *out = NULL;
+    TRY(choose(isa, &kernels));
+    cpu_compute *c = skald_zalloc(1, sizeof *c);
+    if (!c) return SKALD_ENOMEM;
+    c->base.ops = &operations;
+    c->base.objective = *objective_;
+    c->base.dim = dim;
+    c->kernels = kernels;
+    pthread_mutex_init(&c->lock, NULL);
+    snprintf(c->base.device, sizeof c->base.device, "cpu (%s, %d thread%s)", kernels->name, threads,
+             threads == 1 ? "" : "s");
+    skald_status st = cpu_pool_create(threads, &c->pool);
+    if (st != SKALD_OK) {
+        destroy(&c->base);
+        return st;
+    }
+    *out = &c->base;
+    return SKALD_OK;
+}

@@ -1,0 +1,162 @@
+/* The CPU backend, inside.
+ *
+ *   cpu.c            shards, argument checks, the table of operations
+ *   cpu_pass.c       passes over rows: fixed chunks, reduced in fixed order, so bits do not depend on threads
+ *   cpu_local.c      local steps: scratch, outputs, undo
+ *   cpu_pool.c       the threads inside one operation
+ *   cpu_<isa>.c      the kernels: the .inc files of kernels/ compiled for one instruction set each
+ *
+ * Kernels know nothing of threads, argument checks or allocation. */
+#ifndef SKALD_COMPUTE_CPU_H
+#define SKALD_COMPUTE_CPU_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "skald/compute.h"
+
+/* ---- shards --------------------------------------------------------------------------------------- */
+
+typedef struct cpu_shard {
+    skald_shard base; /* first: see skald_shard */
+    skald_rows rows;
+    float *alpha;      /* n: the history */
+    float *pending;    /* n: alpha's replacement or undo, by position in the batch */
+    double *margin[2]; /* n each, once kept by `objective`; NULL before */
+    uint32_t margins;  /* points kept: 0, 1, 2 */
+} cpu_shard;
+
+/* ---- kernels -------------------------------------------------------------------------------------- */
+
+typedef enum cpu_pass_kind {
+    CPU_GRADIENT,
+    CPU_SAGA,
+    CPU_DIFFERENCE,
+    CPU_OBJECTIVE,
+    CPU_ANCHOR,
+    CPU_CURVATURE
+} cpu_pass_kind;
+
+/* One pass over the rows of a batch: margins against `points` vectors, coefficients by `kind`, and
+ * `outputs` sums of coefficient x row. */
+typedef struct cpu_pass {
+    cpu_pass_kind kind;
+    const skald_objective *objective;
+    const cpu_shard *shard;
+    const uint32_t *rows; /* NULL: rows 0 .. count */
+    size_t count;
+    uint32_t points, outputs;
+    const double *w[2]; /* width entries, zero beyond dim */
+    float *pending;     /* CPU_SAGA: receives phi' by position in the batch */
+    double *margin[2];  /* CPU_OBJECTIVE: receive z by row, or NULL */
+} cpu_pass;
+
+typedef struct cpu_tally {
+    skald_sums sums[2];
+    double probe; /* 0, or NaN once a margin or coefficient was not finite */
+} cpu_tally;
+
+/* Skipped steps of a sparse column: w_m = q w - s a after m steps with gradient a and no prox. */
+typedef struct cpu_skip {
+    double q, s; /* (1 - eta l2)^m, eta sum_{k<m} (1 - eta l2)^k */
+} cpu_skip;
+
+/* A column's state in sparse local steps: one half of a cache line. */
+typedef struct cpu_column {
+    double w, d; /* model as of step `last`; sum of s c x over the steps so far */
+    double a;    /* abar as it came */
+    uint32_t last;
+    uint32_t unused;
+} cpu_column;
+
+/* One call of `local`. abar is never stored: it is a + d/n, so that the sum that is returned and the one
+ * that is used are the same numbers. */
+typedef struct cpu_local {
+    const skald_objective *objective;
+    cpu_shard *shard;
+    const uint32_t *rows; /* NULL: rows 0 .. count */
+    size_t count, step_rows;
+    bool saga;
+    double eta, inv_n;    /* inv_n: 1/n, 0 for sgd */
+    double *w, *d, *a;    /* dense: width entries each (d, a: saga only), in and out */
+    double *sum;          /* dense: width entries of scratch */
+    cpu_column *columns;  /* CSR: dim */
+    const cpu_skip *skip; /* CSR: steps + 1 entries */
+    double *z;            /* count: margins, by position in the batch */
+    double *tile;         /* 3 x (step_rows rounded up to 8), scratch */
+    const float **x;      /* dense: 2 x (step_rows rounded up to 8), scratch */
+    size_t undo;          /* out: alphas saved in shard->pending */
+    double probe;         /* out, as in cpu_tally */
+} cpu_local;
+
+typedef struct cpu_kernels {
+    const char *name;
+    /* Adds coefficient x row over positions [begin, end) of the batch to g[o] (width entries). */
+    void (*pass)(const cpu_pass *pass, size_t begin, size_t end, double *const g[2], cpu_tally *tally);
+    /* Steps until done or until a coefficient is not finite. */
+    void (*local)(cpu_local *local);
+    /* loss, dphi, d2phi, correct and rows of rows [begin, end) (positions of `rows` when not NULL), whose
+     * margins are z[begin..end) + delta. */
+    void (*losses)(const skald_objective *objective, const skald_rows *data, const uint32_t *rows, const double *z,
+                   double delta, size_t begin, size_t end, skald_sums *sums);
+} cpu_kernels;
+
+extern const cpu_kernels cpu_kernels_portable;
+#if defined(__x86_64__)
+extern const cpu_kernels cpu_kernels_avx2;
+extern const cpu_kernels cpu_kernels_avx512;
+#endif
+
+/* ---- threads -------------------------------------------------------------------------------------- */
+
+typedef struct cpu_pool cpu_pool;
+/* threads >= 1, the caller's included. */
+skald_status cpu_pool_create(int threads, cpu_pool **out);
+void cpu_pool_destroy(cpu_pool *pool);
+/* Calls task(context, k) once for every k < count, on any of the threads; returns when all are done. When
+ * another thread is using the pool, the caller does all of it. */
+void cpu_pool_run(cpu_pool *pool, size_t count, void (*task)(void *context, size_t k), void *context);
+
+/* ---- the backend ---------------------------------------------------------------------------------- */
+
+/* Scratch memory, taken for the length of an operation and kept for the next one. */
+typedef struct cpu_scratch {
+    struct cpu_scratch *next;
+    char *bytes;
+    size_t size, used;
+} cpu_scratch;
+
+typedef struct cpu_compute {
+    skald_compute base;
+    const cpu_kernels *kernels;
+    cpu_pool *pool;
+    pthread_mutex_t lock; /* guards scratch */
+    cpu_scratch *scratch;
+} cpu_compute;
+
+skald_status cpu_open(int threads, const char *isa, const skald_objective *objective, uint32_t dim,
+                      skald_compute **out);
+
+/* Entries a dense vector needs for the kernels: dim rounded up for dense rows. */
+static inline size_t cpu_width(const cpu_shard *shard) {
+    return shard->rows.layout == SKALD_DENSE ? shard->rows.stride : shard->rows.dim;
+}
+
+/* Bytes of a scratch block of `count` T, to be added up before cpu_scratch_take. */
+#define CPU_SCRATCH_BYTES(count, T) (((count) * sizeof(T) + 127) / 64 * 64)
+skald_status cpu_scratch_take(cpu_compute *c, size_t bytes, cpu_scratch **out);
+void *cpu_scratch_carve(cpu_scratch *scratch, size_t count, size_t size); /* 64-byte aligned, not zeroed */
+void cpu_scratch_give(cpu_compute *c, cpu_scratch *scratch);
+
+/* Runs a pass; g[o] receive dim entries, tally the sums. SKALD_ENUMERIC as compute.h says. */
+skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[2], cpu_tally *tally);
+/* A copy of dim entries with zeros up to the shard's width; v itself if that is dim. */
+const double *cpu_widen(const cpu_shard *shard, const double *v, cpu_scratch *scratch);
+
+/* cpu_local.c, cpu_pass.c: operations of skald_compute_ops, arguments checked by cpu.c. */
+skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, const skald_local *local,
+                           const double *w, const double *abar, double *dw, double *g, skald_sums *sums);
+
+#endif

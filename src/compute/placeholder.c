@@ -1,2 +1,0 @@
-extern int skald_compute_placeholder;
-int skald_compute_placeholder;

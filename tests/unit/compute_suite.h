@@ -1,0 +1,636 @@
+/* The conformance suite of the compute port: every operation against plain loops in double.
+ *
+ * Include it, describe the backend in a compute_suite, and call compute_suite_run. Nothing here knows which
+ * backend it is. */
+#ifndef COMPUTE_SUITE_H
+#define COMPUTE_SUITE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "skald/compute.h"
+
+typedef struct compute_suite {
+    skald_status (*open)(const void *user, const skald_objective *objective, uint32_t dim, skald_compute **out);
+    const void *user;
+    double tolerance; /* of sums over rows, relative to the sizes of their terms */
+} compute_suite;
+
+/* ---- problems ------------------------------------------------------------------------------------- */
+
+typedef struct shape {
+    skald_layout layout;
+    size_t n;
+    uint32_t dim;
+    bool weighted;
+    double scale; /* of the values */
+    uint64_t seed;
+} shape;
+
+/* A shard on the backend, and the same rows as doubles. */
+typedef struct problem {
+    const compute_suite *suite;
+    skald_compute *c;
+    skald_shard *shard;
+    skald_objective o;
+    size_t n;
+    uint32_t dim;
+    double *x, *y, *s; /* n x dim, n, n */
+    double *alpha;     /* n: history as the reference has it */
+} problem;
+
+static inline skald_rows make_rows(const shape *sh, const skald_objective *o) {
+    const uint64_t key = sh->seed;
+    const size_t n = sh->n, dim = sh->dim, features = dim - o->intercept;
+    skald_rows r = {.layout = sh->layout, .n = n, .dim = sh->dim};
+    const double density = sh->layout == SKALD_DENSE ? 1 : features < 20 ? 0.6 : 10.0 / (double)features;
+    float *x = skald_zalloc(n * dim, sizeof *x);
+    r.y = skald_alloc(n, sizeof *r.y);
+    r.s = skald_alloc(n, sizeof *r.s);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < features; j++)
+            if (skald_uniform(key + 1, i * dim + j) < density)
+                x[i * dim + j] = (float)(sh->scale * skald_normal(key, i * dim + j));
+        if (o->intercept) x[i * dim + dim - 1] = 1;
+        double y = skald_normal(key + 2, i);
+        r.y[i] = skald_loss_is_binary(o->loss) ? (y > 0 ? 1 : -1) : (float)y;
+        r.s[i] = sh->weighted ? (float)(0.25 + 1.5 * skald_uniform(key + 3, i)) : 1;
+    }
+    if (sh->layout == SKALD_DENSE) {
+        r.stride = (dim + 15) / 16 * 16;
+        r.x = skald_zalloc(n * r.stride, sizeof *r.x);
+        for (size_t i = 0; i < n; i++) memcpy(r.x + i * r.stride, x + i * dim, dim * sizeof *x);
+    } else {
+        size_t most = 0;
+        for (size_t k = 0; k < n * dim; k++) most += x[k] != 0;
+        r.ptr = skald_zalloc(n + 1, sizeof *r.ptr);
+        r.idx = skald_alloc(most, sizeof *r.idx);
+        r.val = skald_alloc(most, sizeof *r.val);
+        for (size_t i = 0, k = 0; i < n; i++) {
+            for (size_t j = 0; j < dim; j++)
+                if (x[i * dim + j] != 0) {
+                    r.idx[k] = (uint32_t)j;
+                    r.val[k++] = x[i * dim + j];
+                }
+            r.ptr[i + 1] = k;
+        }
+    }
+    free(x);
+    return r;
+}
+
+static inline problem problem_open(const compute_suite *suite, const shape *sh, const skald_objective *o) {
+    problem p = {.suite = suite, .o = *o, .n = sh->n, .dim = sh->dim};
+    skald_rows r = make_rows(sh, o);
+    p.x = skald_zalloc(p.n * p.dim, sizeof *p.x);
+    p.y = skald_zalloc(p.n, sizeof *p.y);
+    p.s = skald_zalloc(p.n, sizeof *p.s);
+    p.alpha = skald_zalloc(p.n, sizeof *p.alpha);
+    for (size_t i = 0; i < p.n; i++) {
+        p.y[i] = (double)r.y[i];
+        p.s[i] = (double)r.s[i];
+        if (r.layout == SKALD_DENSE)
+            for (size_t j = 0; j < p.dim; j++) p.x[i * p.dim + j] = (double)r.x[i * r.stride + j];
+        else
+            for (uint64_t k = r.ptr[i]; k < r.ptr[i + 1]; k++) p.x[i * p.dim + r.idx[k]] = (double)r.val[k];
+    }
+    if (suite->open(suite->user, o, p.dim, &p.c) != SKALD_OK || p.c->ops->load(p.c, &r, &p.shard) != SKALD_OK)
+        fail_msg("%s", skald_error());
+    assert_null(r.y); /* taken over */
+    return p;
+}
+
+static inline void problem_close(problem *p) {
+    p->c->ops->unload(p->c, p->shard);
+    p->c->ops->destroy(p->c);
+    free(p->x);
+    free(p->y);
+    free(p->s);
+    free(p->alpha);
+}
+
+static inline double *vector(const problem *p, uint64_t key, double scale) {
+    double *v = skald_zalloc(p->dim, sizeof *v);
+    for (size_t j = 0; j < p->dim; j++) v[j] = scale * skald_normal(key, j);
+    return v;
+}
+
+/* ---- the reference -------------------------------------------------------------------------------- */
+
+static inline double ref_margin(const problem *p, size_t i, const double *w) {
+    double z = 0;
+    for (size_t j = 0; j < p->dim; j++) z += p->x[i * p->dim + j] * w[j];
+    return z;
+}
+static inline double ref_first(const problem *p, size_t i, double z) {
+    return skald_loss_derivative(p->o.loss, p->o.huber_delta, z, p->y[i]);
+}
+static inline double ref_value(const problem *p, size_t i, double z) {
+    return skald_loss_value(p->o.loss, p->o.huber_delta, z, p->y[i]);
+}
+
+/* Compares g with sum_k c_k x_{row k}. */
+static inline void check_sum(const problem *p, const double *g, const uint32_t *rows, size_t count, const double *c) {
+    for (size_t j = 0; j < p->dim; j++) {
+        double sum = 0, size = 1e-300;
+        for (size_t k = 0; k < count; k++) {
+            const double x = p->x[(rows ? rows[k] : k) * p->dim + j];
+            sum += c[k] * x;
+            size += (1 + fabs(c[k])) * fabs(x); /* 1: c may be a difference of derivatives of that size */
+        }
+        if (!(fabs(g[j] - sum) <= p->suite->tolerance * size))
+            fail_msg("column %zu of %u: %.17g, should be %.17g", j, p->dim, g[j], sum);
+    }
+}
+
+static inline void check_near(double got, double want, double tolerance, const char *what) {
+    if (!(fabs(got - want) <= tolerance * (1 + fabs(want)))) fail_msg("%s: %.17g, should be %.17g", what, got, want);
+}
+
+static inline skald_sums ref_sums(const problem *p, const double *w, double delta) {
+    skald_sums sums = {0};
+    for (size_t i = 0; i < p->n; i++) {
+        double z = ref_margin(p, i, w) + delta;
+        sums.loss += p->s[i] * ref_value(p, i, z);
+        sums.dphi += p->s[i] * ref_first(p, i, z);
+        sums.d2phi += p->s[i] * skald_loss_second(p->o.loss, p->o.huber_delta, z, p->y[i]);
+        sums.correct += skald_loss_correct(p->o.loss, z, p->y[i]);
+        sums.rows += 1;
+    }
+    return sums;
+}
+
+static inline void check_sums(const skald_sums *got, const skald_sums *want) {
+    check_near(got->loss, want->loss, 1e-11, "loss");
+    check_near(got->dphi, want->dphi, 1e-10, "dphi");
+    check_near(got->d2phi, want->d2phi, 1e-11, "d2phi");
+    check_near(got->correct, want->correct, 0, "correct");
+    check_near(got->rows, want->rows, 0, "rows");
+}
+
+/* The local steps of compute.h, every column in every step. */
+static inline void ref_local(problem *p, const uint32_t *rows, size_t count, const skald_local *l, const double *w0,
+                             const double *abar0, double *dw, double *g) {
+    const size_t dim = p->dim;
+    double *w = skald_zalloc(dim, sizeof *w), *abar = skald_zalloc(dim, sizeof *abar);
+    double *d = skald_zalloc(dim, sizeof *d), *c = skald_zalloc(l->step_rows, sizeof *c);
+    memcpy(w, w0, dim * sizeof *w);
+    if (l->saga) memcpy(abar, abar0, dim * sizeof *abar);
+    memset(g, 0, dim * sizeof *g);
+    for (size_t k = 0; k < count; k += l->step_rows) {
+        size_t b = skald_min_size(l->step_rows, count - k);
+        for (size_t r = 0; r < b; r++) {
+            size_t i = rows ? rows[k + r] : k + r;
+            c[r] = ref_first(p, i, ref_margin(p, i, w));
+            if (l->saga) {
+                double fresh = (double)(float)c[r];
+                c[r] = fresh - p->alpha[i];
+                p->alpha[i] = fresh;
+            }
+        }
+        memset(d, 0, dim * sizeof *d);
+        for (size_t r = 0; r < b; r++) {
+            size_t i = rows ? rows[k + r] : k + r;
+            for (size_t j = 0; j < dim; j++) d[j] += p->s[i] * c[r] * p->x[i * dim + j];
+        }
+        for (size_t j = 0; j < dim; j++) {
+            bool free_column = p->o.intercept && j == dim - 1;
+            double v = w[j] - l->eta * (d[j] / (double)b + abar[j] + (free_column ? 0 : p->o.l2) * w[j]);
+            w[j] = free_column ? v : skald_soft(v, l->eta * p->o.l1);
+            if (l->saga) {
+                abar[j] += d[j] / l->n;
+                g[j] += d[j];
+            }
+        }
+    }
+    for (size_t j = 0; j < dim; j++) dw[j] = w[j] - w0[j];
+    free(w);
+    free(abar);
+    free(d);
+    free(c);
+}
+
+/* ---- operations ----------------------------------------------------------------------------------- */
+
+#define OK(expr)                                                                                                       \
+    do {                                                                                                               \
+        if ((expr) != SKALD_OK) fail_msg("%s: %s", #expr, skald_error());                                              \
+    } while (0)
+
+static inline void check_history(problem *p) {
+    float *alpha = skald_zalloc(p->n, sizeof *alpha);
+    OK(p->c->ops->history_get(p->c, p->shard, alpha));
+    for (size_t i = 0; i < p->n; i++) check_near((double)alpha[i], p->alpha[i], 2e-7, "alpha");
+    free(alpha);
+}
+
+static inline void check_passes(problem *p, const uint32_t *rows, size_t count, uint64_t key) {
+    const skald_compute_ops *ops = p->c->ops;
+    const skald_batch batch = {rows, count};
+    skald_sums sums;
+    if (!rows) count = p->n;
+    double *w = vector(p, key, 0.3), *u = vector(p, key + 1, 0.3), *g = vector(p, key + 2, 1), *c;
+    c = skald_zalloc(count, sizeof *c);
+    double loss = 0;
+    for (size_t k = 0; k < count; k++) {
+        size_t i = rows ? rows[k] : k;
+        double z = ref_margin(p, i, w);
+        c[k] = p->s[i] * ref_first(p, i, z);
+        loss += p->s[i] * ref_value(p, i, z);
+    }
+    OK(ops->gradient(p->c, p->shard, &batch, w, g, &sums));
+    check_sum(p, g, rows, count, c);
+    check_near(sums.loss, loss, 1e-11, "loss of gradient");
+    check_near(sums.rows, (double)count, 0, "rows of gradient");
+
+    for (size_t k = 0; k < count; k++) {
+        size_t i = rows ? rows[k] : k;
+        c[k] -= p->s[i] * ref_first(p, i, ref_margin(p, i, u));
+    }
+    OK(ops->difference(p->c, p->shard, &batch, w, u, g, &sums));
+    check_sum(p, g, rows, count, c);
+    check_near(sums.loss, loss, 1e-11, "loss of difference");
+    check_history(p); /* untouched by both */
+
+    /* saga: its sum is compared with the history it reports, whose rounding to float may differ by a bit */
+    float *fresh = skald_zalloc(p->n, sizeof *fresh);
+    OK(ops->saga(p->c, p->shard, &batch, w, g, &sums));
+    OK(ops->history_get(p->c, p->shard, fresh));
+    for (size_t k = 0; k < count; k++) {
+        size_t i = rows ? rows[k] : k;
+        check_near((double)fresh[i], ref_first(p, i, ref_margin(p, i, w)), 2e-7, "alpha after saga");
+        c[k] = p->s[i] * ((double)fresh[i] - p->alpha[i]);
+        p->alpha[i] = (double)fresh[i];
+    }
+    check_sum(p, g, rows, count, c);
+    check_near(sums.loss, loss, 1e-11, "loss of saga");
+    check_history(p);
+    free(fresh);
+    free(w);
+    free(u);
+    free(g);
+    free(c);
+}
+
+static inline void check_objective_op(problem *p, uint64_t key) {
+    const skald_compute_ops *ops = p->c->ops;
+    double *w = vector(p, key, 0.3), *u = vector(p, key + 1, 0.2), *g = vector(p, 1, 1), *h = vector(p, 1, 1);
+    double *c = skald_zalloc(p->n, sizeof *c);
+    const double *points[2] = {w, u};
+    skald_sums sums[2], want[2] = {ref_sums(p, w, 0), ref_sums(p, u, 0)};
+
+    for (uint32_t count = 1; count <= 2; count++)
+        for (int with = 0; with < 4; with++) {
+            double *out[2] = {with & 1 ? g : NULL, with & 2 ? h : NULL};
+            OK(ops->objective(p->c, p->shard, count, points, out, with == 3, sums));
+            for (uint32_t q = 0; q < count; q++) {
+                check_sums(&sums[q], &want[q]);
+                if (!out[q]) continue;
+                for (size_t i = 0; i < p->n; i++) c[i] = p->s[i] * ref_first(p, i, ref_margin(p, i, points[q]));
+                check_sum(p, out[q], NULL, p->n, c);
+            }
+        }
+    const double delta[2] = {0.7, -0.4};
+    OK(ops->shift(p->c, p->shard, 2, delta, sums));
+    for (int q = 0; q < 2; q++) {
+        skald_sums moved = ref_sums(p, points[q], delta[q]);
+        check_sums(&sums[q], &moved);
+    }
+    size_t m = (p->n + 1) / 2;
+    memset(c, 0, p->n * sizeof *c);
+    for (size_t i = 0; i < m; i++) c[i] = p->s[i] * ref_margin(p, i, w) / (double)m;
+    OK(ops->curvature(p->c, p->shard, m, w, g));
+    check_sum(p, g, NULL, p->n, c);
+    for (size_t i = 0; i < p->n; i++) c[i] = p->s[i] * p->alpha[i];
+    OK(ops->anchor(p->c, p->shard, g));
+    check_sum(p, g, NULL, p->n, c);
+    free(w);
+    free(u);
+    free(g);
+    free(h);
+    free(c);
+}
+
+static inline void check_local(problem *p, const uint32_t *rows, size_t count, bool saga, uint32_t step_rows,
+                               uint64_t key) {
+    const skald_batch batch = {rows, count};
+    const skald_local l = {.saga = saga, .step_rows = step_rows, .eta = 0.02, .n = (double)(3 * p->n)};
+    double *w = vector(p, key, 0.1), *abar = vector(p, key + 1, 0.05), *g = vector(p, key, 1), *dw = vector(p, key, 1);
+    double *want_g = vector(p, key, 1), *want_dw = vector(p, key, 1);
+    skald_sums sums;
+    w[0] = 0; /* a zero is special with l1 */
+    if (!rows) count = p->n;
+    OK(p->c->ops->local(p->c, p->shard, &batch, &l, w, saga ? abar : NULL, dw, saga ? g : NULL, &sums));
+    ref_local(p, rows, count, &l, w, abar, want_dw, want_g);
+    for (size_t j = 0; j < p->dim; j++) {
+        check_near(dw[j], want_dw[j], 1e-11, "dw");
+        if (w[j] + want_dw[j] == 0) assert_true(w[j] + dw[j] == 0); /* l1: zeros are zeros */
+        if (saga) check_near(g[j], want_g[j], 1e-11, "g of local");
+    }
+    check_near(sums.rows, (double)count, 0, "rows of local");
+    assert_true(sums.loss >= 0 && isfinite(sums.loss));
+    check_history(p);
+    free(w);
+    free(abar);
+    free(g);
+    free(dw);
+    free(want_g);
+    free(want_dw);
+}
+
+/* ---- the suite ------------------------------------------------------------------------------------ */
+
+static inline uint32_t *draw(size_t n, size_t count, uint64_t key) {
+    uint32_t *rows = skald_alloc(count, sizeof *rows);
+    for (size_t k = 0; k < count; k++) rows[k] = (uint32_t)skald_permute(key, n, k);
+    return rows;
+}
+
+static inline skald_objective objective_of(skald_loss loss, double l2, double l1, bool intercept) {
+    return (skald_objective){
+        .loss = loss, .huber_delta = 0.6, .l2 = l2, .l1 = l1, .intercept = intercept, .classes = 1};
+}
+
+/* Every operation over losses, layouts, intercept, weights, tails and batch sizes. */
+static inline void suite_operations(const compute_suite *suite) {
+    static const struct {
+        size_t n;
+        uint32_t dim;
+    } sizes[] = {{33, 1}, {4200, 3}, {300, 47}, {70, 784}, {40, 2000}, {37, 2001}, {19, 8192}};
+    static const size_t batches[] = {1, 31, 4096};
+    for (size_t z = 0; z < SKALD_ARRAY_LENGTH(sizes); z++)
+        for (int variant = 0; variant < 16; variant++) {
+            const skald_loss loss = (skald_loss)(variant & 3);
+            const bool intercept = sizes[z].dim > 1 && ((variant >> 2) & 1) != (variant & 1);
+            const shape s = {.layout = variant & 8 ? SKALD_CSR : SKALD_DENSE,
+                             .n = sizes[z].n,
+                             .dim = sizes[z].dim,
+                             .weighted = (variant >> 2) & 1,
+                             .scale = 1,
+                             .seed = z * 100 + (uint64_t)variant};
+            const skald_objective o = objective_of(loss, 0.01, 0, intercept);
+            problem p = problem_open(suite, &s, &o);
+            check_passes(&p, NULL, 0, 5);
+            for (size_t b = 0; b < SKALD_ARRAY_LENGTH(batches); b++) {
+                size_t count = skald_min_size(batches[b], p.n);
+                uint32_t *rows = draw(p.n, count, b);
+                check_passes(&p, rows, count, b);
+                free(rows);
+            }
+            check_objective_op(&p, 9);
+            problem_close(&p);
+        }
+}
+
+/* Local steps: l2, l1, both, neither; batches of 1 to more than all; saga and sgd; a short last step. */
+static inline void suite_local(const compute_suite *suite) {
+    static const uint32_t dims[] = {1, 3, 47, 2001};
+    static const uint32_t steps[] = {1, 2, 3, 5, 8, 19, 1000};
+    for (size_t z = 0; z < SKALD_ARRAY_LENGTH(dims); z++)
+        for (int variant = 0; variant < 32; variant++) {
+            const double l2 = variant & 1 ? 0.05 : 0, l1 = variant & 2 ? 0.06 : 0;
+            const bool intercept = dims[z] > 1 && variant & 4;
+            const skald_loss loss = (skald_loss)((variant + (int)z) & 3);
+            const shape s = {.layout = variant & 8 ? SKALD_CSR : SKALD_DENSE,
+                             .n = dims[z] > 1000 ? 41 : 133,
+                             .dim = dims[z],
+                             .weighted = variant & 16,
+                             .scale = dims[z] > 1000 ? 0.2 : 1,
+                             .seed = z * 100 + (uint64_t)variant};
+            const skald_objective o = objective_of(loss, l2, l1, intercept);
+            problem p = problem_open(suite, &s, &o);
+            for (size_t b = 0; b < SKALD_ARRAY_LENGTH(steps); b++) {
+                size_t count = p.n - p.n / 5;
+                uint32_t *rows = draw(p.n, count, b);
+                check_local(&p, rows, count, true, steps[b], b);
+                check_local(&p, rows, count, false, steps[b], b);
+                free(rows);
+            }
+            check_local(&p, NULL, 0, true, 4, 3);
+            problem_close(&p);
+        }
+}
+
+/* The sums handed out since the start add up to the anchor. Seen to fail when local rounded c_i to float
+ * after subtracting alpha_i instead of before. */
+static inline void suite_invariant(const compute_suite *suite) {
+    for (int layout = 0; layout < 2; layout++) {
+        const shape s = {(skald_layout)layout, 500, 83, true, 1, 17};
+        const skald_objective o = objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
+        problem p = problem_open(suite, &s, &o);
+        const skald_compute_ops *ops = p.c->ops;
+        double *total = skald_zalloc(p.dim, sizeof *total), *g = skald_zalloc(p.dim, sizeof *g);
+        double *w = vector(&p, 1, 0.1), *dw = skald_zalloc(p.dim, sizeof *dw),
+               *size = skald_zalloc(p.dim, sizeof *size);
+        skald_sums sums;
+        for (uint64_t call = 0; call < 60; call++) {
+            size_t count = 1 + skald_random(3, call) % 300;
+            uint32_t *rows = draw(p.n, count, call);
+            const skald_batch batch = {rows, count};
+            const skald_local l = {true, (uint32_t)(1 + call % 9), 0.05, 500};
+            if (call % 3 == 0)
+                OK(ops->saga(p.c, p.shard, &batch, w, g, &sums));
+            else
+                OK(ops->local(p.c, p.shard, &batch, &l, w, total, dw, g, &sums));
+            for (size_t j = 0; j < p.dim; j++) {
+                total[j] += g[j];
+                size[j] += fabs(g[j]);
+                w[j] = 0.5 * w[j] + 0.1 * skald_normal(call, j);
+            }
+            free(rows);
+        }
+        OK(ops->anchor(p.c, p.shard, g));
+        for (size_t j = 0; j < p.dim; j++)
+            if (!(fabs(total[j] - g[j]) <= suite->tolerance * (1 + size[j])))
+                fail_msg("column %zu: %.17g handed out, %.17g in the table", j, total[j], g[j]);
+        free(total);
+        free(g);
+        free(w);
+        free(dw);
+        free(size);
+        problem_close(&p);
+    }
+}
+
+/* A failure part of the way leaves every alpha as it was. Seen to fail (both operations) when alpha was
+ * written tile by tile without undo. */
+static inline void suite_numeric(const compute_suite *suite) {
+    for (int layout = 0; layout < 2; layout++) {
+        const shape s = {(skald_layout)layout, 400, 30, true, 1, 23};
+        const skald_objective o = objective_of(SKALD_SQUARED, 0, 0, false);
+        problem p = problem_open(suite, &s, &o);
+        const skald_compute_ops *ops = p.c->ops;
+        double *w = vector(&p, 1, 0.1), *g = vector(&p, 2, 1), *dw = vector(&p, 2, 1), *zero = vector(&p, 3, 0);
+        float *before = skald_zalloc(p.n, sizeof *before), *after = skald_zalloc(p.n, sizeof *after);
+        skald_sums sums[2];
+        const skald_batch all = {NULL, 0};
+        OK(ops->saga(p.c, p.shard, &all, w, g, sums));
+        OK(ops->history_get(p.c, p.shard, before));
+
+        const skald_local wild = {true, 4, 1e3, 400}; /* diverges after some steps */
+        w[3] += 1;
+        assert_int_equal(ops->local(p.c, p.shard, &all, &wild, w, zero, dw, g, sums), SKALD_ENUMERIC);
+        OK(ops->history_get(p.c, p.shard, after));
+        assert_memory_equal(before, after, p.n * sizeof *before);
+
+        static const double bad[] = {NAN, INFINITY, 1e300, 1e39};
+        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(bad); k++) {
+            /* sparse: only the rows that have column 7 see it */
+            w[7] = bad[k];
+            assert_int_equal(ops->saga(p.c, p.shard, &all, w, g, sums), SKALD_ENUMERIC);
+            const skald_local calm = {true, 4, 1e-3, 400};
+            assert_int_equal(ops->local(p.c, p.shard, &all, &calm, w, zero, dw, g, sums), SKALD_ENUMERIC);
+            if (k < 2) {
+                const double *points[2] = {zero, w};
+                double *none[2] = {NULL, NULL};
+                assert_int_equal(ops->gradient(p.c, p.shard, &all, w, g, sums), SKALD_ENUMERIC);
+                assert_int_equal(ops->difference(p.c, p.shard, &all, zero, w, g, sums), SKALD_ENUMERIC);
+                assert_int_equal(ops->objective(p.c, p.shard, 2, points, none, false, sums), SKALD_ENUMERIC);
+            }
+            OK(ops->history_get(p.c, p.shard, after));
+            assert_memory_equal(before, after, p.n * sizeof *before);
+        }
+        free(w);
+        free(g);
+        free(dw);
+        free(zero);
+        free(before);
+        free(after);
+        problem_close(&p);
+    }
+}
+
+/* Losses over the whole range of margins, row by row, to 1e-12 relative: no overflow, no cancellation. */
+static inline void suite_losses(const compute_suite *suite) {
+    for (int loss = 0; loss < 4; loss++) {
+        const shape s = {SKALD_DENSE, 1600, 1, false, 1, 1};
+        const skald_objective o = objective_of((skald_loss)loss, 0, 0, false);
+        problem p = problem_open(suite, &s, &o);
+        for (size_t k = 0; k < 1600; k++) {
+            /* margins from 1e-9 to 1e4 of either sign: w does what x does not */
+            const uint32_t row = (uint32_t)k;
+            const skald_batch one = {&row, 1};
+            double z = (k & 1 ? 1 : -1) * pow(10, -9 + 13.0 * (double)k / 1599);
+            double w = z / p.x[k], g;
+            z = w * p.x[k];
+            skald_sums sums;
+            OK(p.c->ops->gradient(p.c, p.shard, &one, &w, &g, &sums));
+            double loss_want = ref_value(&p, k, z), first = ref_first(&p, k, z);
+            if (!(fabs(sums.loss - loss_want) <= 2e-12 * fabs(loss_want) + 1e-300) ||
+                !(fabs(g - first * p.x[k]) <= fmax(1e-11, suite->tolerance) * fabs(first * p.x[k]) + 1e-300))
+                fail_msg("%s at z = %g, y = %g: %.17g and %.17g, should be %.17g and %.17g",
+                         skald_loss_name((skald_loss)loss), z, p.y[k], sums.loss, g / p.x[k], loss_want, first);
+        }
+        problem_close(&p);
+    }
+}
+
+/* Everything that comes from the wire is checked. */
+static inline void suite_refusals(const compute_suite *suite) {
+    const shape s = {SKALD_CSR, 50, 12, false, 1, 4};
+    const skald_objective o = objective_of(SKALD_LOGISTIC, 0.1, 0, false);
+    problem p = problem_open(suite, &s, &o);
+    const skald_compute_ops *ops = p.c->ops;
+    double *w = vector(&p, 1, 0.1), *g = vector(&p, 2, 1), *dw = vector(&p, 2, 1);
+    skald_sums sums[2];
+    const uint32_t rows[3] = {1, 50, 2};
+    const skald_batch bad = {rows, 3}, fine = {rows, 1};
+    const skald_local l = {true, 1, 0.1, 50}, no_rows = {true, 0, 0.1, 50}, no_step = {true, 1, 0, 50};
+    const skald_local nan_step = {true, 1, NAN, 50}, overshoot = {true, 1, 10, 50}, no_n = {true, 1, 0.1, 0};
+    assert_int_equal(ops->gradient(p.c, p.shard, &bad, w, g, sums), SKALD_EINVAL);
+    assert_non_null(strstr(skald_error(), "row 50 of a shard of 50"));
+    assert_int_equal(ops->saga(p.c, p.shard, &bad, w, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->difference(p.c, p.shard, &bad, w, w, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->local(p.c, p.shard, &bad, &l, w, w, dw, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->local(p.c, p.shard, &fine, &no_rows, w, w, dw, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->local(p.c, p.shard, &fine, &no_step, w, w, dw, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->local(p.c, p.shard, &fine, &nan_step, w, w, dw, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->local(p.c, p.shard, &fine, &overshoot, w, w, dw, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->local(p.c, p.shard, &fine, &no_n, w, w, dw, g, sums), SKALD_EINVAL);
+    assert_int_equal(ops->local(p.c, p.shard, &fine, &l, w, NULL, dw, g, sums), SKALD_EINVAL);
+    const double *points[2] = {w, w};
+    double *none[2] = {NULL, NULL};
+    assert_int_equal(ops->objective(p.c, p.shard, 3, points, none, false, sums), SKALD_EINVAL);
+    assert_int_equal(ops->objective(p.c, p.shard, 0, points, none, false, sums), SKALD_EINVAL);
+    assert_int_equal(ops->shift(p.c, p.shard, 1, w, sums), SKALD_EINVAL); /* none kept */
+    OK(ops->objective(p.c, p.shard, 1, points, none, true, sums));
+    assert_int_equal(ops->shift(p.c, p.shard, 2, w, sums), SKALD_EINVAL);
+    assert_int_equal(ops->curvature(p.c, p.shard, 51, w, g), SKALD_EINVAL);
+    float alpha[50] = {0};
+    alpha[3] = NAN;
+    assert_int_equal(ops->history_set(p.c, p.shard, alpha), SKALD_ENUMERIC);
+    alpha[3] = 2;
+    OK(ops->history_set(p.c, p.shard, alpha));
+    p.alpha[3] = 2;
+    check_history(&p); /* and nothing else moved it */
+    free(w);
+    free(g);
+    free(dw);
+    problem_close(&p);
+
+    /* rows that are not what they should be; load takes them over all the same */
+    for (int k = 0; k < 6; k++) {
+        static const skald_status want[] = {SKALD_EINVAL, SKALD_EINVAL, SKALD_EINVAL,
+                                            SKALD_EDATA,  SKALD_EDATA,  SKALD_EINVAL};
+        skald_compute *c;
+        skald_shard *shard;
+        OK(suite->open(suite->user, &o, 12, &c));
+        skald_rows r = make_rows(&s, &o);
+        if (k == 0) r.dim = 13;
+        if (k == 1) r.idx[5] = 12;
+        if (k == 2) r.ptr[3] = r.ptr[5] + 1;
+        if (k == 3) r.val[9] = NAN;
+        if (k == 4) r.s[2] = -1;
+        if (k == 5) r.layout = (skald_layout)7;
+        assert_int_equal(c->ops->load(c, &r, &shard), want[k]);
+        assert_null(shard);
+        assert_null(r.y);
+        c->ops->destroy(c);
+    }
+}
+
+static inline void suite_facts(const compute_suite *suite) {
+    for (int layout = 0; layout < 2; layout++) {
+        const shape s = {(skald_layout)layout, 77, 19, true, 2, 3};
+        const skald_objective o = objective_of(SKALD_HUBER, 0, 0, true);
+        problem p = problem_open(suite, &s, &o);
+        skald_shard_facts f, want = {.rows = p.n};
+        skald_shard_get_facts(p.shard, &f);
+        for (size_t i = 0; i < p.n; i++) {
+            double norm2 = 0;
+            for (size_t j = 0; j < p.dim; j++) {
+                norm2 += p.x[i * p.dim + j] * p.x[i * p.dim + j];
+                want.nonzeros += p.x[i * p.dim + j] != 0;
+            }
+            want.weight_sum += p.s[i];
+            want.sum_weighted_norm2 += p.s[i] * norm2;
+            want.max_weighted_norm2 = fmax(want.max_weighted_norm2, p.s[i] * norm2);
+        }
+        assert_int_equal(f.rows, want.rows);
+        check_near(f.nonzeros, want.nonzeros, 0, "nonzeros");
+        check_near(f.weight_sum, want.weight_sum, 1e-12, "weight_sum");
+        check_near(f.sum_weighted_norm2, want.sum_weighted_norm2, 1e-12, "sum_weighted_norm2");
+        check_near(f.max_weighted_norm2, want.max_weighted_norm2, 1e-12, "max_weighted_norm2");
+        problem_close(&p);
+    }
+}
+
+static inline void compute_suite_run(const compute_suite *suite) {
+    suite_facts(suite);
+    suite_losses(suite);
+    suite_operations(suite);
+    suite_local(suite);
+    suite_invariant(suite);
+    suite_numeric(suite);
+    suite_refusals(suite);
+}
+
+#endif
