@@ -57,6 +57,10 @@ void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out);
 skald_status skald_problem_loaded(skald_problem *problem);
 /* s_i *= weight_scale: what the holder of the rows does then, before loading them into a backend. */
 void skald_rows_rescale(skald_rows *rows, double weight_scale);
+/* Blocks as little-endian words, SKALD_BLOCK_WORDS each, for the wire. */
+#define SKALD_BLOCK_WORDS 5
+void skald_blocks_to_words(const skald_block *blocks, uint64_t count, uint64_t *words);
+void skald_blocks_from_words(const uint64_t *words, uint64_t count, skald_block *blocks);
 void skald_problem_free(skald_problem *problem);
 
 #endif

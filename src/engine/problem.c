@@ -1,5 +1,6 @@
 #include "skald/problem.h"
 
+#include <endian.h>
 #include <float.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -206,4 +207,20 @@ void skald_problem_free(skald_problem *p) {
     free(p->shards);
     free(p->blocks);
     memset(p, 0, sizeof *p);
+}
+
+void skald_blocks_to_words(const skald_block *b, uint64_t count, uint64_t *words) {
+    for (uint64_t k = 0; k < count; k++, words += SKALD_BLOCK_WORDS) {
+        const uint64_t fields[SKALD_BLOCK_WORDS] = {b[k].offset, b[k].bytes, b[k].first_row, b[k].rows, b[k].hash};
+        for (int f = 0; f < SKALD_BLOCK_WORDS; f++) words[f] = htole64(fields[f]);
+    }
+}
+
+void skald_blocks_from_words(const uint64_t *words, uint64_t count, skald_block *b) {
+    for (uint64_t k = 0; k < count; k++, words += SKALD_BLOCK_WORDS)
+        b[k] = (skald_block){.offset = le64toh(words[0]),
+                             .bytes = le64toh(words[1]),
+                             .first_row = le64toh(words[2]),
+                             .rows = (uint32_t)le64toh(words[3]),
+                             .hash = le64toh(words[4])};
 }

@@ -1,0 +1,201 @@
+/* What the lanes do: scan, read, load, and run tasks. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/base.h"
+#include "worker/worker_state.h"
+
+static skald_clock *system_clock(void) {
+    return skald_clock_system();
+}
+
+/* ---- setup ----------------------------------------------------------------------------------------- */
+
+skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim) {
+    if (w->source) return SKALD_OK;
+    skald_source_options o = {.weights_path = w->weights[0] ? w->weights : NULL,
+                              .index_base = index_base,
+                              .dim = dim,
+                              .threads = w->options->compute.threads > 1 ? w->options->compute.threads : 1};
+    return skald_source_open(w->path, &o, &w->source);
+}
+
+static void scan(skald_worker *w, const skald_job *job) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__ScanReply reply = SKALD__V1__SCAN_REPLY__INIT;
+    frame.body_case = SKALD__V1__FRAME__BODY_SCAN_REPLY;
+    frame.scan_reply = &reply;
+    reply.first = job->first;
+    reply.count = job->count;
+    skald_manifest manifest = {0};
+    uint8_t *packed = NULL;
+    size_t size = 0;
+    skald_bytes *bytes = NULL;
+    skald_status st = w->source ? SKALD_OK : skald_fail(SKALD_EPEER, "no data file is open");
+    if (st == SKALD_OK && job->count) {
+        st = skald_source_scan(w->source, job->first, job->count, &manifest);
+        if (st == SKALD_OK) st = skald_manifest_pack(&manifest, &packed, &size);
+        if (st == SKALD_OK && !(bytes = skald_bytes_create(size))) st = SKALD_ENOMEM;
+        if (st == SKALD_OK) memcpy(skald_bytes_data(bytes), packed, size);
+    }
+    if (w->source) {
+        reply.parts = skald_source_parts(w->source);
+        reply.description = (char *)skald_source_describe(w->source);
+    }
+    if (st != SKALD_OK) reply.error = (char *)skald_error();
+    skald_wire_vector vector = {bytes, bytes ? bytes->data : NULL, size};
+    skald_worker_send(w, &frame, &vector, bytes ? 1 : 0);
+    skald_bytes_unref(bytes);
+    free(packed);
+    skald_manifest_free(&manifest);
+}
+
+static void lease(skald_worker *w, const skald_job *job) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Loaded reply = SKALD__V1__LOADED__INIT;
+    frame.body_case = SKALD__V1__FRAME__BODY_LOADED;
+    frame.loaded = &reply;
+    reply.shard = job->shard;
+    int64_t start = skald_now_ns(system_clock());
+    skald_status st = SKALD_OK;
+    skald_shard_facts facts = {0};
+    if (!w->set_up || !w->source || job->shard >= w->shard_count) {
+        st = skald_fail(SKALD_EPEER, "lease of shard %u before setup", job->shard);
+    } else if (!atomic_load(&w->begun)) {
+        skald_rows *rows = &w->read[job->shard];
+        uint64_t checksum = job->checksum;
+        if (!rows->n) /* else it is a repetition */
+            st = skald_source_read(w->source, job->blocks, job->block_count, &w->transform, rows, &checksum);
+        if (st == SKALD_OK && checksum != job->checksum)
+            st = skald_fail(
+                SKALD_EDATA,
+                "%s: shard %u differs from what was scanned: the file changed, or this worker's copy is another file",
+                w->path, job->shard);
+        if (st == SKALD_OK) skald_rows_facts(rows, &facts);
+    }
+    reply.rows = facts.rows;
+    reply.nonzeros = facts.nonzeros;
+    reply.weight_sum = facts.weight_sum;
+    reply.max_weighted_norm2 = facts.max_weighted_norm2;
+    reply.sum_weighted_norm2 = facts.sum_weighted_norm2;
+    reply.load_ns = skald_now_ns(system_clock()) - start;
+    if (st != SKALD_OK) reply.error = (char *)skald_error();
+    skald_worker_send(w, &frame, NULL, 0);
+}
+
+static void begin(skald_worker *w, const skald_job *job) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Ready reply = SKALD__V1__READY__INIT;
+    frame.body_case = SKALD__V1__FRAME__BODY_READY;
+    frame.ready = &reply;
+    reply.stage = 2;
+    skald_status st = w->set_up ? SKALD_OK : skald_fail(SKALD_EPEER, "begin before setup");
+    if (st == SKALD_OK && !atomic_load(&w->begun)) {
+        for (uint32_t k = 0; k < w->shard_count && st == SKALD_OK; k++) {
+            if (!w->read[k].n) continue;
+            skald_rows_rescale(&w->read[k], job->weight_scale);
+            st = skald_runner_add(&w->runner, k, &w->read[k]);
+        }
+        if (st == SKALD_OK) atomic_store(&w->begun, true);
+    }
+    if (st != SKALD_OK) reply.error = (char *)skald_error();
+    skald_worker_send(w, &frame, NULL, 0);
+}
+
+/* ---- tasks ----------------------------------------------------------------------------------------- */
+
+static void sleep_until(int64_t when_ns) {
+    struct timespec t = {when_ns / SKALD_NS_PER_S, when_ns % SKALD_NS_PER_S};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
+    }
+}
+
+static void run_task(skald_worker *w, skald_lane *lane, skald_job *job, int64_t idle_since_ns) {
+    skald_task *t = &job->task;
+    int64_t start = skald_now_ns(system_clock());
+    skald_result r = {0};
+    uint32_t count = skald_task_vectors(t);
+    skald_bytes *bytes = count ? skald_pool_get(w->vectors) : NULL;
+    for (uint32_t k = 0; bytes && k < count; k++)
+        r.vectors[k] = (double *)(void *)skald_bytes_data(bytes) + (size_t)k * w->runner.dim;
+    if (count && !bytes) {
+        r.task = t->id;
+        r.kind = t->kind;
+        r.shard = t->shard;
+        r.status = SKALD_ENOMEM;
+        snprintf(r.error, sizeof r.error, "%s", skald_error());
+    } else {
+        skald_runner_run(&w->runner, lane, t, &r);
+    }
+    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_LOCAL) sleep_until(start + w->options->pace_ms * 1000000ll);
+    r.wait_ns = start - idle_since_ns;
+    r.receive_ns = start - job->arrived_ns;
+    uint64_t version = t->model ? t->model->id : 0;
+    skald_version_unref(t->model);
+    atomic_fetch_add(&w->progress, 1);
+    skald_outbox_post(w, &r, version, bytes);
+}
+
+static void *lane_main(void *argument) {
+    skald_worker *w = argument;
+    skald_lane lane = {0};
+    int64_t idle_since = skald_now_ns(system_clock());
+    skald_job job;
+    while (skald_queue_pop(w->jobs, &job, -1) == SKALD_OK && job.kind != SKALD_JOB_STOP) {
+        bool alone = job.kind != SKALD_JOB_TASK || job.task.shard == SKALD_ALL_SHARDS;
+        if (alone)
+            pthread_rwlock_wrlock(&w->exclusive);
+        else
+            pthread_rwlock_rdlock(&w->exclusive);
+        switch (job.kind) {
+        case SKALD_JOB_SCAN:
+            scan(w, &job);
+            break;
+        case SKALD_JOB_LEASE:
+            lease(w, &job);
+            free(job.blocks);
+            break;
+        case SKALD_JOB_BEGIN:
+            begin(w, &job);
+            break;
+        case SKALD_JOB_TASK:
+            if (!lane.rows && skald_lane_init(&lane, &w->runner) != SKALD_OK) {
+                skald_worker_notice(w, "%s", skald_error());
+                skald_version_unref(job.task.model);
+                break; /* the coordinator asks again */
+            }
+            run_task(w, &lane, &job, idle_since);
+            break;
+        case SKALD_JOB_STOP:
+            break;
+        }
+        pthread_rwlock_unlock(&w->exclusive);
+        idle_since = skald_now_ns(system_clock());
+    }
+    skald_lane_fini(&lane);
+    return NULL;
+}
+
+skald_status skald_worker_start_lanes(skald_worker *w) {
+    uint32_t wanted = w->options->compute.threads > 1 ? (uint32_t)w->options->compute.threads : 1;
+    w->lanes = skald_zalloc(wanted, sizeof *w->lanes);
+    if (!w->lanes) return SKALD_ENOMEM;
+    for (; w->lane_count < wanted; w->lane_count++)
+        if (pthread_create(&w->lanes[w->lane_count], NULL, lane_main, w) != 0)
+            return skald_fail(SKALD_ENOMEM, "cannot start a thread");
+    return SKALD_OK;
+}
+
+void skald_worker_stop_lanes(skald_worker *w) {
+    skald_job stop = {.kind = SKALD_JOB_STOP};
+    for (uint32_t k = 0; k < w->lane_count; k++) skald_queue_push(w->jobs, &stop);
+    for (uint32_t k = 0; k < w->lane_count; k++) pthread_join(w->lanes[k], NULL);
+    free(w->lanes);
+    skald_job job;
+    while (w->jobs && skald_queue_pop(w->jobs, &job, 0) == SKALD_OK) {
+        if (job.kind == SKALD_JOB_TASK) skald_version_unref(job.task.model);
+        if (job.kind == SKALD_JOB_LEASE) free(job.blocks);
+    }
+}

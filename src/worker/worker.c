@@ -1,0 +1,380 @@
+/* The worker's control thread: joins, decodes what the coordinator sends, beats, repeats. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "worker/worker_state.h"
+
+/* Work is lost only with its process: what is unanswered is said again after this. */
+static const int64_t REPEAT_NS = 5 * SKALD_NS_PER_S;
+static const int64_t HEARTBEAT_NS = 2 * SKALD_NS_PER_S;
+
+typedef enum event_kind { EVENT_OPEN, EVENT_FRAME, EVENT_CLOSE } event_kind;
+typedef struct event {
+    event_kind kind;
+    skald_net_session *session;
+    skald_frame *frame;
+    skald_status code;
+    char reason[300];
+} event;
+
+void skald_worker_notice(const skald_worker *w, const char *format, ...) {
+    if (!w->options->notice) return;
+    char text[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    w->options->notice(w->options->user, text);
+}
+
+void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n) {
+    pthread_mutex_lock(&w->session_mutex);
+    skald_net_session *s = w->session ? skald_net_session_ref(w->session) : NULL;
+    pthread_mutex_unlock(&w->session_mutex);
+    if (!s) return;
+    skald_status st = skald_wire_send(s, frame, vectors, n, w->headers);
+    if (st == SKALD_ETOOBIG) skald_worker_notice(w, "%s", skald_error());
+    skald_net_session_unref(s);
+}
+
+/* ---- handlers on the I/O thread: hand over and return ---------------------------------------------- */
+
+static void on_open(void *user, skald_net_session *session) {
+    skald_worker *w = user;
+    event e = {.kind = EVENT_OPEN, .session = skald_net_session_ref(session)};
+    if (skald_queue_push(w->events, &e) != SKALD_OK) skald_net_session_unref(session);
+}
+
+static void on_frame(void *user, skald_net_session *session, skald_frame *frame) {
+    skald_worker *w = user;
+    event e = {.kind = EVENT_FRAME, .frame = frame};
+    if (skald_queue_push(w->events, &e) != SKALD_OK) skald_frame_release(frame);
+}
+
+static void on_close(void *user, skald_net_session *session, skald_status code, const char *reason) {
+    skald_worker *w = user;
+    event e = {.kind = EVENT_CLOSE, .code = code};
+    snprintf(e.reason, sizeof e.reason, "%s", reason ? reason : "");
+    skald_queue_push(w->events, &e);
+}
+
+/* ---- frames ---------------------------------------------------------------------------------------- */
+
+static void hello(skald_worker *w) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Hello body = SKALD__V1__HELLO__INIT;
+    char name[64];
+    if (w->options->name) {
+        snprintf(name, sizeof name, "%s", w->options->name);
+    } else {
+        char host[48] = "worker";
+        gethostname(host, sizeof host - 1);
+        snprintf(name, sizeof name, "%s:%d", host, (int)getpid());
+    }
+    body.protocol = SKALD_PROTOCOL;
+    body.name = name;
+    body.device = (char *)(w->options->compute.device ? w->options->compute.device : "cpu");
+    body.slots = w->options->compute.threads > 1 ? (uint32_t)w->options->compute.threads : 1;
+    body.build = (char *)SKALD_VERSION;
+    frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
+    frame.hello = &body;
+    skald_worker_send(w, &frame, NULL, 0);
+}
+
+static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m) {
+    if (w->welcomed) return SKALD_OK; /* a repetition */
+    if (m->protocol != SKALD_PROTOCOL)
+        return skald_fail(SKALD_EVERSION,
+                          "the coordinator speaks protocol %u, this worker %u: use the same version of skald",
+                          m->protocol, SKALD_PROTOCOL);
+    const char *path = w->options->data_path ? w->options->data_path : m->data_path;
+    if (strlen(path) >= sizeof w->path || strlen(m->weights_path) >= sizeof w->weights)
+        return skald_fail(SKALD_EPEER, "path too long");
+    snprintf(w->path, sizeof w->path, "%s", path);
+    snprintf(w->weights, sizeof w->weights, "%s", m->weights_path);
+    w->incarnation = m->incarnation;
+    w->welcomed = true;
+    skald_worker_notice(w, "joined run %s as worker %u, data %s", m->run, m->worker, w->path);
+    return skald_worker_open_source(w, m->index_base, m->dim);
+}
+
+static skald_status read_vector(skald_worker *w, size_t *k, size_t n, double **to) {
+    *to = skald_alloc(n, sizeof(double));
+    if (!*to) return SKALD_ENOMEM;
+    return skald_wire_doubles(w->env, (*k)++, *to, n);
+}
+
+static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
+    if (!w->set_up) {
+        if (m->loss > SKALD_SOFTMAX || m->dim == 0 || m->shards == 0 || m->shards > (1u << 24))
+            return skald_fail(SKALD_EPEER, "setup out of range");
+        if (m->n_label_targets != m->n_label_values || (m->n_label_weights && m->n_label_weights != m->n_label_values))
+            return skald_fail(SKALD_EPEER, "setup with mismatched labels");
+        w->objective = (skald_objective){.loss = (skald_loss)m->loss,
+                                         .huber_delta = m->huber_delta,
+                                         .l2 = m->l2,
+                                         .l1 = m->l1,
+                                         .intercept = m->intercept,
+                                         .classes = m->classes};
+        size_t labels = m->n_label_values, k = 0;
+        w->labels = skald_alloc(3 * labels + 1, sizeof(double));
+        if (!w->labels) return SKALD_ENOMEM;
+        for (size_t i = 0; i < labels; i++) {
+            w->labels[i] = m->label_values[i];
+            w->labels[labels + i] = m->label_targets[i];
+            w->labels[2 * labels + i] = m->n_label_weights ? m->label_weights[i] : 1;
+        }
+        if (m->has_shift) TRY(read_vector(w, &k, m->dim, &w->shift));
+        if (m->has_scale) TRY(read_vector(w, &k, m->dim, &w->scale));
+        w->transform = (skald_transform){.dim = m->dim,
+                                         .zero_based = m->zero_based,
+                                         .intercept = m->intercept,
+                                         .force_dense = m->dense,
+                                         .shift = w->shift,
+                                         .scale = w->scale,
+                                         .label_count = (uint32_t)labels,
+                                         .label_values = w->labels,
+                                         .label_targets = w->labels + labels,
+                                         .label_weights = w->labels + 2 * labels,
+                                         .weight_scale = 1};
+        uint32_t dim = m->dim + (m->intercept ? 1 : 0);
+        w->shard_count = m->shards;
+        w->read = skald_zalloc(m->shards, sizeof *w->read);
+        if (!w->read) return SKALD_ENOMEM;
+        TRY(skald_runner_init(&w->runner, &w->options->compute, &w->objective, dim, m->seed, m->shards));
+        TRY(skald_versions_create(dim, SKALD_MAX_POINTS, &w->versions));
+        TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)dim * sizeof(double), &w->vectors));
+        w->set_up = true;
+    }
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Ready reply = SKALD__V1__READY__INIT;
+    reply.stage = 1;
+    frame.body_case = SKALD__V1__FRAME__BODY_READY;
+    frame.ready = &reply;
+    skald_worker_send(w, &frame, NULL, 0);
+    return SKALD_OK;
+}
+
+static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
+    skald_job job = {.kind = SKALD_JOB_LEASE, .shard = m->shard, .checksum = m->checksum};
+    const size_t unit = SKALD_BLOCK_WORDS * sizeof(uint64_t), bytes = skald_wire_vector_bytes(w->env, 0);
+    if (bytes == 0 || bytes % unit) return skald_fail(SKALD_EPEER, "lease without blocks");
+    job.block_count = bytes / unit;
+    job.blocks = skald_alloc(job.block_count, sizeof *job.blocks);
+    uint64_t *words = skald_alloc(1, bytes);
+    skald_status st = job.blocks && words ? skald_wire_read(w->env, 0, 0, words, bytes) : SKALD_ENOMEM;
+    if (st == SKALD_OK) skald_blocks_from_words(words, job.block_count, job.blocks);
+    if (st == SKALD_OK) st = skald_queue_push(w->jobs, &job);
+    free(words);
+    if (st != SKALD_OK) free(job.blocks);
+    return st;
+}
+
+/* The model the task names: among those kept, or riding along. NULL (and OK) when neither: the
+ * coordinator will send it when it repeats the task. */
+static skald_status find_model(skald_worker *w, const Skald__V1__Task *m, skald_version **out) {
+    *out = NULL;
+    for (uint32_t k = 0; k < SKALD_WORKER_VERSIONS; k++)
+        if (w->known[k] && w->known[k]->id == m->version) *out = w->known[k];
+    if (*out || !m->has_model) return SKALD_OK;
+    if (m->model_vectors == 0 || m->model_vectors > SKALD_MAX_POINTS)
+        return skald_fail(SKALD_EPEER, "task with a model of %u vectors", m->model_vectors);
+    skald_version *v = skald_versions_blank(w->versions, m->version, m->model_vectors);
+    if (!v) return SKALD_ENOMEM;
+    for (uint32_t k = 0; k < m->model_vectors; k++) {
+        skald_status st = skald_wire_doubles(w->env, k, skald_version_data(v, k), v->dim);
+        if (st != SKALD_OK) {
+            skald_version_unref(v);
+            return st;
+        }
+    }
+    skald_version_unref(w->known[w->known_next]);
+    w->known[w->known_next] = v;
+    w->known_next = (w->known_next + 1) % SKALD_WORKER_VERSIONS;
+    *out = v;
+    return SKALD_OK;
+}
+
+static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t now) {
+    for (size_t k = 0; k < m->n_acks; k++) skald_outbox_ack(w, m->acks[k]);
+    if (!atomic_load(&w->begun)) return SKALD_OK; /* overtook its begin: it will be repeated */
+    for (uint32_t k = 0; k < SKALD_WORKER_SEEN; k++) {
+        if (w->seen[k] != m->id) continue;
+        if (skald_outbox_has(w, m->id)) skald_outbox_repeat(w, now, 0); /* asked again: say again */
+        return SKALD_OK;
+    }
+    skald_version *model = NULL;
+    TRY(find_model(w, m, &model));
+    if (m->version && !model) return SKALD_OK;
+    skald_job job = {.kind = SKALD_JOB_TASK,
+                     .arrived_ns = now,
+                     .task = {.id = m->id,
+                              .kind = (skald_task_kind)m->kind,
+                              .shard = m->shard,
+                              .model = skald_version_ref(model),
+                              .position = m->position,
+                              .rows = m->rows,
+                              .step_rows = m->step_rows,
+                              .eta = m->eta,
+                              .n = m->n,
+                              .saga = m->saga,
+                              .points = m->points,
+                              .want_gradient = m->want_gradient,
+                              .keep_margins = m->keep_margins}};
+    for (size_t k = 0; k < m->n_shift && k < SKALD_MAX_POINTS; k++) job.task.shift[k] = m->shift[k];
+    skald_status st = skald_queue_push(w->jobs, &job);
+    if (st != SKALD_OK) {
+        skald_version_unref(model);
+        return st;
+    }
+    w->seen[w->seen_next] = m->id;
+    w->seen_next = (w->seen_next + 1) % SKALD_WORKER_SEEN;
+    return SKALD_OK;
+}
+
+static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *over) {
+    switch (f->body_case) {
+    case SKALD__V1__FRAME__BODY_WELCOME:
+        return on_welcome(w, f->welcome);
+    case SKALD__V1__FRAME__BODY_SCAN_REQUEST: {
+        skald_job job = {.kind = SKALD_JOB_SCAN, .first = f->scan_request->first, .count = f->scan_request->count};
+        return skald_queue_push(w->jobs, &job);
+    }
+    case SKALD__V1__FRAME__BODY_SETUP:
+        return on_setup(w, f->setup);
+    case SKALD__V1__FRAME__BODY_LEASE:
+        return on_lease(w, f->lease);
+    case SKALD__V1__FRAME__BODY_BEGIN: {
+        skald_job job = {.kind = SKALD_JOB_BEGIN, .weight_scale = f->begin->weight_scale};
+        return skald_queue_push(w->jobs, &job);
+    }
+    case SKALD__V1__FRAME__BODY_TASK:
+        return on_task(w, f->task, skald_now_ns(skald_clock_system()));
+    case SKALD__V1__FRAME__BODY_ACK:
+        for (size_t k = 0; k < f->ack->n_seqs; k++) skald_outbox_ack(w, f->ack->seqs[k]);
+        if (f->ack->refused) skald_worker_notice(w, "the coordinator refused a result: %s", f->ack->reason);
+        return SKALD_OK;
+    case SKALD__V1__FRAME__BODY_GOODBYE:
+        *over = true;
+        return f->goodbye->status ? skald_fail((skald_status)f->goodbye->status, "%s", f->goodbye->reason) : SKALD_OK;
+    default:
+        return SKALD_OK; /* something newer: not for us */
+    }
+}
+
+static void beat(skald_worker *w, int64_t now) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Heartbeat body = SKALD__V1__HEARTBEAT__INIT;
+    body.progress = atomic_load(&w->progress);
+    body.time_ns = (uint64_t)now;
+    frame.body_case = SKALD__V1__FRAME__BODY_HEARTBEAT;
+    frame.heartbeat = &body;
+    skald_worker_send(w, &frame, NULL, 0);
+}
+
+static skald_status control(skald_worker *w, const volatile int *stop_flag) {
+    const int64_t repeat = w->options->repeat_ns > 0 ? w->options->repeat_ns : REPEAT_NS;
+    const int64_t tick = repeat < SKALD_NS_PER_S / 10 ? repeat : SKALD_NS_PER_S / 10;
+    int64_t beaten = 0, repeated = 0;
+    for (;;) {
+        if (stop_flag && *stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted");
+        event e;
+        skald_status st = skald_queue_pop(w->events, &e, tick);
+        int64_t now = skald_now_ns(skald_clock_system());
+        if (w->session && now - repeated >= repeat) {
+            repeated = now;
+            if (!w->welcomed) hello(w);
+            skald_outbox_repeat(w, now, repeat);
+        }
+        if (w->welcomed && now - beaten >= HEARTBEAT_NS) {
+            beaten = now;
+            beat(w, now);
+        }
+        if (st != SKALD_OK) continue;
+        switch (e.kind) {
+        case EVENT_OPEN:
+            pthread_mutex_lock(&w->session_mutex);
+            w->session = e.session;
+            pthread_mutex_unlock(&w->session_mutex);
+            repeated = now;
+            hello(w);
+            break;
+        case EVENT_CLOSE:
+            if (e.code == SKALD_OK) return SKALD_OK;
+            return skald_fail(e.code, "coordinator %s: %s", w->options->address, e.reason);
+        case EVENT_FRAME: {
+            bool over = false;
+            st = skald_wire_open(w->env, e.frame);
+            if (st == SKALD_OK) st = on_body(w, skald_wire_body(w->env), &over);
+            skald_frame_release(e.frame);
+            if (over) return st;
+            if (st != SKALD_OK) {
+                /* tell the other end why before leaving */
+                char reason[300];
+                snprintf(reason, sizeof reason, "%s", skald_error());
+                if (w->session) skald_net_close(w->session, st, reason);
+                return skald_fail(st, "%s", reason);
+            }
+        }
+        }
+    }
+}
+
+static void fini(skald_worker *w) {
+    event e;
+    while (w->events && skald_queue_pop(w->events, &e, 0) == SKALD_OK) {
+        if (e.kind == EVENT_FRAME) skald_frame_release(e.frame);
+        if (e.kind == EVENT_OPEN) skald_net_session_unref(e.session);
+    }
+    if (w->session) skald_net_session_unref(w->session);
+    skald_outbox_fini(w);
+    for (uint32_t k = 0; k < SKALD_WORKER_VERSIONS; k++) skald_version_unref(w->known[k]);
+    skald_versions_destroy(w->versions);
+    skald_pool_destroy(w->vectors);
+    skald_pool_destroy(w->headers);
+    skald_runner_fini(&w->runner);
+    for (uint32_t k = 0; w->read && k < w->shard_count; k++) skald_rows_free(&w->read[k]);
+    free(w->read);
+    free(w->shift);
+    free(w->scale);
+    free(w->labels);
+    skald_source_close(w->source);
+    skald_wire_env_destroy(w->env);
+    skald_queue_destroy(w->events);
+    skald_queue_destroy(w->jobs);
+    pthread_mutex_destroy(&w->session_mutex);
+    pthread_mutex_destroy(&w->outbox_mutex);
+    pthread_rwlock_destroy(&w->exclusive);
+    free(w);
+}
+
+skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_options *options,
+                              const volatile int *stop_flag) {
+    skald_worker *w = skald_zalloc(1, sizeof *w);
+    if (!w) return SKALD_ENOMEM;
+    w->options = options;
+    pthread_mutex_init(&w->session_mutex, NULL);
+    pthread_mutex_init(&w->outbox_mutex, NULL);
+    pthread_rwlock_init(&w->exclusive, NULL);
+    skald_net_client *client = NULL;
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close};
+    char reason[1024] = "";
+    skald_status st;
+    TRY_GOTO(st, skald_queue_create(sizeof(event), 0, &w->events), out);
+    TRY_GOTO(st, skald_queue_create(sizeof(skald_job), 0, &w->jobs), out);
+    TRY_GOTO(st, skald_wire_env_create(&w->env), out);
+    TRY_GOTO(st, skald_pool_create(1024, &w->headers), out);
+    TRY_GOTO(st, skald_worker_start_lanes(w), out);
+    TRY_GOTO(st, net->connect(options->address, &options->net, &handlers, w, options->wait_ns, &client), out);
+    st = control(w, stop_flag);
+out:
+    snprintf(reason, sizeof reason, "%s", skald_error());
+    skald_worker_stop_lanes(w);
+    if (client) net->disconnect(client);
+    fini(w);
+    return st == SKALD_OK ? st : skald_fail(st, "%s", reason);
+}

@@ -1,0 +1,107 @@
+/* The state of a worker process; private to src/worker.
+ *
+ * Threads: the adapter's I/O thread pushes events; the control thread (skald_worker_run's caller) decodes
+ * frames, answers, beats and repeats; `lanes` run jobs. Setup jobs have the worker to themselves (write
+ * lock), tasks share it (read lock) unless they go over all shards. */
+#ifndef SKALD_WORKER_STATE_H
+#define SKALD_WORKER_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/pool.h"
+#include "base/queue.h"
+#include "engine/versions.h"
+#include "skald/worker.h"
+#include "wire/wire.h"
+#include "worker/runner.h"
+
+enum {
+    SKALD_WORKER_VERSIONS = 4, /* model versions kept; the coordinator counts along */
+    SKALD_WORKER_SEEN = 256    /* task ids remembered */
+};
+
+typedef enum skald_job_kind {
+    SKALD_JOB_SCAN,
+    SKALD_JOB_LEASE,
+    SKALD_JOB_BEGIN,
+    SKALD_JOB_TASK,
+    SKALD_JOB_STOP
+} skald_job_kind;
+
+typedef struct skald_job {
+    skald_job_kind kind;
+    uint32_t first, count; /* scan */
+    uint32_t shard;        /* lease */
+    uint64_t checksum;     /* lease */
+    skald_block *blocks;   /* lease: owned */
+    uint64_t block_count;
+    double weight_scale; /* begin */
+    skald_task task;     /* task: holds a reference on its model */
+    int64_t arrived_ns;
+} skald_job;
+
+/* A result that has not been acknowledged. */
+typedef struct skald_unacked {
+    uint64_t seq;
+    skald_result result;
+    uint64_t version;
+    skald_bytes *bytes; /* its vectors, one after the other; NULL without */
+    int64_t sent_ns;
+} skald_unacked;
+
+typedef struct skald_worker {
+    const skald_worker_options *options;
+    skald_queue *events, *jobs;
+    skald_wire_env *env;
+    skald_pool *headers;
+    skald_net_session *session; /* NULL before open and after close */
+    pthread_mutex_t session_mutex;
+
+    uint64_t incarnation;
+    bool welcomed;
+    skald_source *source;
+    char path[4096], weights[4096];
+    double *shift, *scale, *labels;
+    skald_transform transform;
+    skald_objective objective;
+    skald_rows *read; /* by shard, until begin */
+    uint32_t shard_count;
+    bool set_up;
+    atomic_bool begun;
+    skald_runner runner;
+    skald_versions *versions;
+    skald_version *known[SKALD_WORKER_VERSIONS];
+    uint32_t known_next;
+    uint64_t seen[SKALD_WORKER_SEEN];
+    uint32_t seen_next;
+    skald_pool *vectors; /* result vectors: SKALD_MAX_POINTS x dim doubles */
+
+    pthread_rwlock_t exclusive;
+    pthread_t *lanes;
+    uint32_t lane_count;
+    atomic_ullong progress; /* jobs done: rides in the heartbeat */
+
+    pthread_mutex_t outbox_mutex;
+    skald_unacked *outbox;
+    uint32_t outbox_count, outbox_capacity;
+    uint64_t next_seq;
+} skald_worker;
+
+void skald_worker_notice(const skald_worker *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Sends on the session if there is one; any thread. A lost session is not an error here: its close comes. */
+void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n);
+
+/* jobs.c */
+skald_status skald_worker_start_lanes(skald_worker *w);
+void skald_worker_stop_lanes(skald_worker *w);
+skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);
+
+/* outbox.c: results are kept until acknowledged and sent again when that takes long. */
+void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t version, skald_bytes *bytes);
+void skald_outbox_ack(skald_worker *w, uint64_t seq);
+void skald_outbox_repeat(skald_worker *w, int64_t now_ns, int64_t older_than_ns);
+bool skald_outbox_has(skald_worker *w, uint64_t task);
+void skald_outbox_fini(skald_worker *w);
+
+#endif
