@@ -182,7 +182,14 @@ skald_status skald_options_set(skald_options *set, size_t index, const char *tex
 
 /* ---- sets ----------------------------------------------------------------------------------------- */
 
-skald_status skald_options_init(skald_options *set, const skald_option *table, size_t count, void *values) {
+size_t skald_options_count(const skald_option *table) {
+    size_t count = 0;
+    while (table[count].name) count++;
+    return count;
+}
+
+skald_status skald_options_init(skald_options *set, const skald_option *table, void *values) {
+    const size_t count = skald_options_count(table);
     *set = (skald_options){.table = table, .count = count, .values = values};
     set->texts = calloc(count + 1, sizeof *set->texts);
     set->sources = calloc(count + 1, sizeof *set->sources);

@@ -53,8 +53,11 @@ typedef struct skald_options {
     skald_option_source *sources;
 } skald_options;
 
-/* Fills *values with the defaults. The table and the values must outlive the set. */
-skald_status skald_options_init(skald_options *set, const skald_option *table, size_t count, void *values);
+/* Entries before the one without a name. */
+size_t skald_options_count(const skald_option *table);
+/* Fills *values with the defaults. The table ends with an entry without a name; it and the values must outlive
+ * the set. */
+skald_status skald_options_init(skald_options *set, const skald_option *table, void *values);
 void skald_options_fini(skald_options *set);
 
 /* Parses and stores; SKALD_EINVAL names the option, the value and what would be allowed. */

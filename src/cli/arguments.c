@@ -116,11 +116,12 @@ static char *placeholder(const skald_option *o) {
 }
 
 static struct argp_option *argp_table(const command *self) {
-    struct argp_option *out = calloc(2 * self->count + 3, sizeof *out);
+    const size_t count = skald_options_count(self->table);
+    struct argp_option *out = calloc(2 * count + 3, sizeof *out);
     if (!out) abort();
     size_t used = 0;
     int group = 1;
-    for (size_t i = 0; i < self->count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const skald_option *o = &self->table[i];
         if (o->group) out[used++] = (struct argp_option){.doc = o->group, .group = ++group};
         out[used++] = (struct argp_option){.name = o->name,
@@ -140,17 +141,17 @@ static struct argp_option *argp_table(const command *self) {
 }
 
 static void argp_table_free(const command *self, struct argp_option *table) {
-    for (size_t i = 0; i < 2 * self->count; i++) {
-        if (table[i].key < KEY_FIRST) continue;
-        free((void *)table[i].doc);
-        if (self->table[table[i].key - KEY_FIRST].type != SKALD_OPTION_FLAG) free((void *)table[i].arg);
+    for (struct argp_option *entry = table; entry->name || entry->doc; entry++) {
+        if (entry->key < KEY_FIRST) continue;
+        free((void *)entry->doc);
+        if (self->table[entry->key - KEY_FIRST].type != SKALD_OPTION_FLAG) free((void *)entry->arg);
     }
     free(table);
 }
 
 void arguments_parse(const command *self, int argc, char **argv, void *values, arguments *out) {
     *out = (arguments){0};
-    if (skald_options_init(&out->options, self->table, self->count, values))
+    if (skald_options_init(&out->options, self->table, values))
         arguments_error(self, "%s", skald_error()); /* a default out of its own range */
     if (skald_options_environment(&out->options)) arguments_error(self, "%s", skald_error());
     check_names(self, &out->options, argc, argv);
@@ -187,7 +188,7 @@ void arguments_warn_unknown_variables(const command *const *commands, size_t cou
         size_t length = strcspn(*entry, "=");
         bool known = false;
         for (size_t c = 0; c < count && !known; c++)
-            for (size_t i = 0; i < commands[c]->count && !known; i++) {
+            for (size_t i = 0; commands[c]->table[i].name && !known; i++) {
                 char variable[80];
                 skald_option_variable(&commands[c]->table[i], variable, sizeof variable);
                 known = strlen(variable) == length && strncmp(*entry, variable, length) == 0;

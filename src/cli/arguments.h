@@ -7,13 +7,12 @@
 enum { ARGUMENTS_MAX_WORDS = 4 };
 
 typedef struct command {
-    const char *name;    /* "train" */
-    const char *words;   /* for the usage line: "DATA" */
-    const char *summary; /* one line, for `skald --help` */
-    const char *about;   /* a paragraph above the options; may be NULL */
-    const char *notes;   /* below them: examples, exit codes; may be NULL */
-    const skald_option *table;
-    size_t count;
+    const char *name;          /* "train" */
+    const char *words;         /* for the usage line: "DATA" */
+    const char *summary;       /* one line, for `skald --help` */
+    const char *about;         /* a paragraph above the options; may be NULL */
+    const char *notes;         /* below them: examples, exit codes; may be NULL */
+    const skald_option *table; /* ends with an entry without a name */
     int least_words, most_words;
     int (*run)(const struct command *self, int argc, char **argv); /* argv[0] is the subcommand; the exit code */
 } command;

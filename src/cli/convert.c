@@ -24,6 +24,7 @@ static const skald_option table[] = {
      .help = "Number of features; auto: the largest index seen"},
     {"threads", SKALD_OPTION_INT, AT(threads), "cores", 1, 1024, "cores=0", .help = "Threads that read"},
     {"quiet", SKALD_OPTION_FLAG, AT(quiet), .help = "Nothing but errors"},
+    {0},
 };
 /* clang-format on */
 
@@ -50,7 +51,6 @@ const command command_convert = {
              "numbers in IN are kept.",
     .notes = "For example:\n\n  skald convert --seed 1 train.svm.xz train.h5\n\n",
     .table = table,
-    .count = sizeof table / sizeof *table,
     .least_words = 2,
     .most_words = 2,
     .run = run,

@@ -21,6 +21,7 @@ static const skald_option table[] = {
     {"seed", SKALD_OPTION_INT, AT(seed), "1", 0, 9e15, .help = "Same seed, same file"},
     {"output", SKALD_OPTION_TEXT, AT(output), .value = "FILE", .help = "Ends in .h5 or .hdf5: HDF5; else LIBSVM text"},
     {"sort-by-label", SKALD_OPTION_FLAG, AT(sort_by_label), .help = "All rows of one label first, as files often are"},
+    {0},
 };
 /* clang-format on */
 
@@ -59,7 +60,6 @@ const command command_generate = {
         "the worst row.",
     .notes = "For example:\n\n  skald generate epsilon --rows 40000 --seed 1 --output epsilon.h5\n\n",
     .table = table,
-    .count = sizeof table / sizeof *table,
     .least_words = 1,
     .most_words = 1,
     .run = run,

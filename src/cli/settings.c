@@ -95,8 +95,8 @@ const skald_option train_options[] = {
     OUTPUT_OPTIONS,
     {"pace-ms", INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
+    {0},
 };
-const size_t train_option_count = sizeof train_options / sizeof *train_options;
 
 const skald_option coordinator_options[] = {
     {"listen", TEXT, AT(listen), "127.0.0.1:7700", .value = "ADDRESS",
@@ -104,11 +104,13 @@ const skald_option coordinator_options[] = {
     {"workers", INT, AT(workers), "1", 1, 4096, .help = "How many to wait for before the data are dealt"},
     {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0", .help = "How long to wait for them"},
     {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
+    {"linger", DURATION, AT(linger), "1s", 0, 3600,
+     .help = "After the end, go on answering 'skald status' and 'skald train --connect' for that long"},
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
     OUTPUT_OPTIONS,
+    {0},
 };
-const size_t coordinator_option_count = sizeof coordinator_options / sizeof *coordinator_options;
 /* clang-format on */
 
 /* "1=2.5,-1=1", or "balanced". */

@@ -24,7 +24,7 @@ typedef struct settings {
     double target_gap, target_gradient, target_objective, target_tolerance, max_passes, eval_every;
     int64_t max_updates, max_time;
     /* who computes */
-    int64_t workers, threads, wait, pace_ms;
+    int64_t workers, threads, wait, linger, pace_ms;
     const char *device, *isa, *listen, *connect;
     bool insecure;
     /* what is written */
@@ -45,7 +45,6 @@ typedef struct training {
 } training;
 
 extern const skald_option train_options[], coordinator_options[];
-extern const size_t train_option_count, coordinator_option_count;
 
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);

@@ -23,6 +23,7 @@ static const skald_option table[] = {
     {"json", SKALD_OPTION_FLAG, AT(json), .help = "The JSON object as it came, instead of a table"},
     {"audit", SKALD_OPTION_FLAG, AT(audit),
      .help = "Have every worker add up its history from scratch and compare it with the coordinator's"},
+    {0},
 };
 /* clang-format on */
 
@@ -54,6 +55,5 @@ const command command_status = {
              "  skald status --connect unix:/run/skald.sock --audit --json\n\n"
              "The README says what the columns mean.\n\n",
     .table = table,
-    .count = sizeof table / sizeof *table,
     .run = run,
 };

@@ -4,6 +4,8 @@
 #include "cli/cli.h"
 #include "skald/worker.h"
 
+static const skald_option table[] = {{0}};
+
 static int run(const command *self, int argc, char **argv) {
     arguments args;
     char nothing = 0;
@@ -13,4 +15,5 @@ static int run(const command *self, int argc, char **argv) {
     return EXIT_DONE;
 }
 
-const command command_version = {.name = "version", .words = "", .summary = "print the version", .run = run};
+const command command_version = {
+    .name = "version", .words = "", .summary = "print the version", .table = table, .run = run};

@@ -32,6 +32,7 @@ static const skald_option table[] = {
      .hidden = true},
     {"pace-ms", SKALD_OPTION_INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
     {"isa", SKALD_OPTION_TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
+    {0},
 };
 /* clang-format on */
 
@@ -102,7 +103,6 @@ const command command_worker = {
              "Exit codes: 0 the run ended in order, 1 failed (also: no coordinator within --wait), 2 usage error, 130 "
              "interrupted.\n\n",
     .table = table,
-    .count = sizeof table / sizeof *table,
     .most_words = 1,
     .run = run,
 };

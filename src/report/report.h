@@ -58,6 +58,9 @@ void skald_runlog_notice(skald_runlog *log, double seconds, const char *text);
 /* error: NULL, or why the run ended early. */
 void skald_runlog_end(skald_runlog *log, const skald_problem *problem, const skald_outcome *outcome, const char *error);
 void skald_runlog_close(skald_runlog *log);
+/* What `skald status` is told once the run is over: like the engine's answer while it goes on, with "state": "ended".
+ * free() it; NULL when out of memory. */
+char *skald_outcome_status(const skald_train_options *options, const skald_outcome *outcome);
 
 /* ---- the end, and the status table ---------------------------------------------------------------------- */
 
@@ -71,6 +74,7 @@ typedef struct skald_status_view {
     skald_progress progress; /* passes, seconds, rates, staleness, last objective and gap */
     skald_worker_row *workers;
     uint32_t worker_count;
+    bool ended, reached; /* the run is over; as skald_outcome.reached */
     bool audited;
     uint32_t audit_shards;
     double audit_drift;

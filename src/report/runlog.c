@@ -161,3 +161,26 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *p, const skald_out
     json_object_set_new(o, "workers", workers);
     write_line(log, o);
 }
+
+char *skald_outcome_status(const skald_train_options *options, const skald_outcome *out) {
+    json_t *o = json_object(), *workers = json_array();
+    json_object_set_new(o, "state", json_string("ended"));
+    json_object_set_new(o, "stop", json_string(skald_stop_name(out->stop)));
+    json_object_set_new(o, "reached", json_boolean(out->reached));
+    json_object_set_new(o, "mode", json_string(options->mode == SKALD_SYNC ? "sync" : "async"));
+    json_object_set_new(o, "algo", json_string(options->algo == SKALD_SAGA ? "saga" : "sgd"));
+    json_object_set_new(o, "version", whole((double)out->commits));
+    json_object_set_new(o, "updates", whole((double)out->updates));
+    json_object_set_new(o, "passes", real(out->passes));
+    json_object_set_new(o, "seconds", real(out->seconds));
+    json_object_set_new(o, "objective", real(out->last.objective));
+    json_object_set_new(o, "gap", real(out->last.relative_gap));
+    json_object_set_new(o, "rows_per_s", real(out->rows_per_s));
+    json_object_set_new(o, "staleness_mean", real(out->staleness_mean));
+    json_object_set_new(o, "staleness_max", whole((double)out->staleness_max));
+    for (uint32_t k = 0; k < out->worker_count; k++) json_array_append_new(workers, worker_json(&out->workers[k]));
+    json_object_set_new(o, "workers", workers);
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return text;
+}

@@ -95,6 +95,8 @@ skald_status skald_status_parse(const char *json, skald_status_view *out) {
     text(o, "state", out->state, sizeof out->state);
     text(o, "mode", out->mode, sizeof out->mode);
     text(o, "algo", out->algo, sizeof out->algo);
+    out->ended = strcmp(out->state, "ended") == 0;
+    out->reached = json_is_true(json_object_get(o, "reached"));
     out->term = count_of(o, "term");
     out->version = count_of(o, "version");
 

@@ -1,0 +1,73 @@
+/* skald coordinator: conducts a run whose workers are started elsewhere. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/linger.h"
+#include "cli/run.h"
+#include "skald/coordinator.h"
+
+static int conduct(run *r) {
+    skald_coordinator *coordinator = NULL;
+    skald_crew *crew = NULL;
+    skald_outcome outcome = {0};
+    int port = 0, code = EXIT_FAILED;
+    skald_coordinator_options options = {.address = r->s->listen,
+                                         .workers = (uint32_t)r->s->workers,
+                                         .wait_ns = r->s->wait,
+                                         .data = r->t.data,
+                                         .objective = r->t.objective,
+                                         .clock = skald_clock_system(),
+                                         .notice = run_notice,
+                                         .user = r};
+    skald_status st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);
+    if (st == SKALD_OK) {
+        char text[300];
+        const char *colon = strrchr(r->s->listen, ':');
+        if (port)
+            snprintf(text, sizeof text, "listening on %.*s:%d, waiting for %d worker%s", (int)(colon - r->s->listen),
+                     r->s->listen, port, (int)r->s->workers, r->s->workers == 1 ? "" : "s");
+        else
+            snprintf(text, sizeof text, "listening on %.200s, waiting for %d worker%s", r->s->listen,
+                     (int)r->s->workers, r->s->workers == 1 ? "" : "s");
+        run_notice(r, text);
+        st = skald_coordinator_gather(coordinator, signals_stop_flag(), &crew);
+    }
+    if (st == SKALD_OK) code = run_train(r, crew, &outcome, &st);
+    if (st != SKALD_OK) code = run_failed(r, st, crew ? crew->problem : NULL, &outcome);
+    if (st == SKALD_OK && r->s->linger > 0) linger(crew, &r->t.train, &outcome, r->s->linger, signals_stop_flag());
+    if (coordinator) skald_coordinator_close(coordinator, st, st == SKALD_OK ? "the run is over" : skald_error());
+    skald_outcome_free(&outcome);
+    return code;
+}
+
+static int run_command(const command *self, int argc, char **argv) {
+    settings s = {.threads = 1};
+    arguments args;
+    run r;
+    arguments_parse(self, argc, argv, &s, &args);
+    signals_install();
+    if (check_listen_address(s.listen, s.insecure)) arguments_error(self, "%s", skald_error());
+    skald_status st = run_open(&r, self, &s, &args, args.words[0]);
+    int code = st == SKALD_OK ? conduct(&r) : report_failure(self);
+    run_close(&r);
+    arguments_free(&args);
+    return code;
+}
+
+const command command_coordinator = {
+    .name = "coordinator",
+    .words = "DATA",
+    .summary = "conduct a run: workers join it from any machine",
+    .about = "Listens at ADDRESS, waits for --workers workers, deals them the rows of DATA and trains. DATA is a path "
+             "that every worker can open, or has a copy of; this process reads none of it.",
+    .notes =
+        "For example, with workers on two machines:\n\n"
+        "  node1$ skald coordinator --listen 10.0.0.1:7700 --insecure --workers 2 --model model.h5 /data/train.h5\n"
+        "  node1$ skald worker --connect 10.0.0.1:7700 --threads 16\n"
+        "  node2$ skald worker --connect 10.0.0.1:7700 --threads 64\n\n" EXIT_CODES_HELP,
+    .table = coordinator_options,
+    .least_words = 1,
+    .most_words = 1,
+    .run = run_command,
+};

@@ -1,0 +1,13 @@
+/* From what training found to a model file, and to liblinear's format. */
+#ifndef SKALD_CLI_MODEL_IO_H
+#define SKALD_CLI_MODEL_IO_H
+
+#include "skald/problem.h"
+
+/* w: problem->dim, in the scaled feature space; the scaling is folded back. An old file stays intact on failure. */
+skald_status model_save(const char *path, const skald_problem *problem, const double *w);
+skald_status model_export(const char *path, const skald_problem *problem, const double *w);
+/* "liblinear:FILE" or "FILE" -> FILE. SKALD_EINVAL for a format not known. */
+skald_status model_export_path(const char *text, const char **path);
+
+#endif

@@ -1,0 +1,116 @@
+#include "cli/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/model_io.h"
+#include "skald/solver.h"
+
+static void complain(void *user, const char *text) {
+    run *r = user;
+    skald_progress_notice(&r->view, text);
+}
+
+skald_status run_open(run *r, const command *self, const settings *s, const arguments *args, const char *data) {
+    *r = (run){.self = self, .s = s, .args = args, .data = data};
+    r->begin_ns = skald_now_ns(skald_clock_system());
+    if (settings_resolve(s, &args->options, data, &r->t)) arguments_error(self, "%s", skald_error());
+    const char *export_path = NULL;
+    if (s->export_path && model_export_path(s->export_path, &export_path)) arguments_error(self, "%s", skald_error());
+    skald_progress_init(&r->view, stderr, (skald_progress_style)s->progress, s->quiet);
+    /* now, not after hours of training */
+    if (s->model) TRY(check_output_path(s->model));
+    if (export_path) TRY(check_output_path(export_path));
+    if (s->log) TRY(skald_runlog_open(&r->log, s->log, complain, r));
+    return SKALD_OK;
+}
+
+void run_close(run *r) {
+    skald_runlog_close(&r->log);
+}
+
+/* The log's first line needs facts that are known only once training is under way (L). */
+static void start_log(run *r) {
+    if (r->log_started || !r->crew) return;
+    r->log_started = true;
+    skald_runlog_start(&r->log, &r->args->options, r->data, r->crew->problem, r->crew);
+}
+
+void run_notice(void *user, const char *text) {
+    run *r = user;
+    skald_progress_notice(&r->view, text);
+    if (r->crew) {
+        start_log(r);
+        double seconds = (double)(skald_now_ns(skald_clock_system()) - r->begin_ns) * 1e-9;
+        skald_runlog_notice(&r->log, seconds, text);
+    }
+}
+
+static void on_progress(void *user, const skald_progress *p) {
+    run *r = user;
+    start_log(r);
+    skald_progress_update(&r->view, p);
+}
+
+static void on_evaluation(void *user, const skald_evaluation *e) {
+    run *r = user;
+    start_log(r);
+    skald_progress_evaluation(&r->view, e);
+    skald_runlog_evaluation(&r->log, e);
+}
+
+static void describe(run *r, const skald_crew *crew) {
+    const skald_problem *p = crew->problem;
+    char text[512];
+    snprintf(text, sizeof text, "%.0f rows, %u features, %s (%.0f nonzeros a row); %u shards, %u worker%s: %s", p->n,
+             p->features, p->dense ? "dense" : "sparse", p->nonzeros / p->n, p->shard_count, crew->ops->size(crew),
+             crew->ops->size(crew) == 1 ? "" : "s", crew->ops->member(crew, 0)->device);
+    skald_progress_notice(&r->view, text);
+    char warnings[sizeof p->warnings];
+    memcpy(warnings, p->warnings, sizeof warnings);
+    char *rest = NULL;
+    for (char *line = strtok_r(warnings, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        snprintf(text, sizeof text, "warning: %.480s", line);
+        run_notice(r, text);
+    }
+}
+
+static skald_status write_model(run *r, const skald_problem *problem, const skald_outcome *outcome) {
+    if (r->s->model) {
+        TRY(model_save(r->s->model, problem, outcome->w));
+        if (!r->s->quiet) printf("model written to %s\n", r->s->model);
+    }
+    if (r->s->export_path) {
+        const char *path;
+        TRY(model_export_path(r->s->export_path, &path));
+        TRY(model_export(path, problem, outcome->w));
+        if (!r->s->quiet) printf("model exported to %s\n", path);
+    }
+    return SKALD_OK;
+}
+
+int run_failed(run *r, skald_status st, const skald_problem *problem, const skald_outcome *outcome) {
+    static const skald_outcome nothing = {.audit_drift = -1};
+    skald_progress_finish(&r->view);
+    skald_runlog_end(&r->log, problem, outcome ? outcome : &nothing, skald_error());
+    report_failure(r->self);
+    return st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : EXIT_FAILED;
+}
+
+int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st) {
+    r->crew = crew;
+    describe(r, crew);
+    skald_observer observer = {.user = r, .evaluation = on_evaluation, .progress = on_progress, .notice = run_notice};
+    *st = skald_train(crew, skald_solver_of(r->t.train.algo), &r->t.train, skald_clock_system(), &observer,
+                      signals_stop_flag(), outcome);
+    start_log(r);
+    skald_progress_finish(&r->view);
+    if (*st != SKALD_OK) return EXIT_FAILED;
+
+    if (!r->s->quiet) skald_summary_print(stdout, outcome);
+    *st = write_model(r, crew->problem, outcome);
+    if (*st != SKALD_OK) return EXIT_FAILED;
+    skald_runlog_end(&r->log, crew->problem, outcome, NULL);
+    if (outcome->stop == SKALD_STOP_INTERRUPTED) return EXIT_INTERRUPTED;
+    return outcome->reached ? EXIT_DONE : EXIT_STOPPED_SHORT;
+}

@@ -1,0 +1,127 @@
+/* skald train: a whole run on this machine, or a look at one that goes on elsewhere. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/children.h"
+#include "cli/follow.h"
+#include "cli/run.h"
+#include "skald/coordinator.h"
+#include "skald/worker.h"
+
+/* No processes: this one computes, in order. */
+static int train_alone(run *r) {
+    skald_crew *crew = NULL;
+    skald_outcome outcome = {0};
+    skald_status st = skald_crew_local_open(&r->t.data, &r->t.objective, &r->t.compute, &crew);
+    if (st != SKALD_OK) return run_failed(r, st, NULL, NULL);
+    int code = run_train(r, crew, &outcome, &st);
+    if (st != SKALD_OK) code = run_failed(r, st, crew->problem, &outcome);
+    crew->ops->destroy(crew, st, "the run is over");
+    skald_outcome_free(&outcome);
+    return code;
+}
+
+/* Where children reach a coordinator that listens at `address`, port as bound. */
+static void address_for_children(const char *address, int port, char *out, size_t size) {
+    const char *colon = strrchr(address, ':');
+    if (strncmp(address, "unix:", 5) == 0 || !colon) {
+        snprintf(out, size, "%s", address);
+    } else if (strncmp(address, "0.0.0.0:", 8) == 0 || strncmp(address, "[::]:", 5) == 0) {
+        snprintf(out, size, "127.0.0.1:%d", port);
+    } else {
+        snprintf(out, size, "%.*s:%d", (int)(colon - address), address, port);
+    }
+}
+
+/* A dead child explains a failure better than the broken connection it left behind. */
+static void blame_child(children *c, skald_status *st) {
+    char who[700];
+    if (signals_asked() || !children_find_dead(c, who, sizeof who)) return;
+    if (*st == SKALD_INTERRUPTED) *st = SKALD_ELOST;
+    if (*st == SKALD_ELOST) skald_fail(*st, "%s", who);
+}
+
+static int train_here(run *r, int count) {
+    char listen[256], address[256];
+    children c;
+    skald_coordinator *coordinator = NULL;
+    skald_crew *crew = NULL;
+    skald_outcome outcome = {0};
+    int port = 0, code = EXIT_FAILED;
+
+    signals_watch_children(true);
+    skald_status st = children_start(&c, count, r->s); /* before any thread exists */
+    if (st != SKALD_OK) return run_failed(r, st, NULL, NULL);
+    if (r->s->listen)
+        snprintf(listen, sizeof listen, "%s", r->s->listen);
+    else
+        snprintf(listen, sizeof listen, "unix:%s/socket", c.folder);
+    skald_coordinator_options options = {.address = listen,
+                                         .workers = (uint32_t)count,
+                                         .data = r->t.data,
+                                         .objective = r->t.objective,
+                                         .clock = skald_clock_system(),
+                                         .notice = run_notice,
+                                         .user = r};
+    st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);
+    if (st == SKALD_OK) {
+        char text[300];
+        address_for_children(listen, port, address, sizeof address);
+        snprintf(text, sizeof text, "to watch: skald status --connect %s", address);
+        run_notice(r, text);
+        children_tell(&c, address);
+        st = skald_coordinator_gather(coordinator, signals_stop_flag(), &crew);
+    }
+    signals_watch_children(false); /* from here on the engine notices a lost worker */
+    if (st == SKALD_OK) code = run_train(r, crew, &outcome, &st);
+    if (st != SKALD_OK) {
+        blame_child(&c, &st);
+        code = run_failed(r, st, crew ? crew->problem : NULL, &outcome);
+    }
+    if (coordinator) skald_coordinator_close(coordinator, st, st == SKALD_OK ? "the run is over" : skald_error());
+    children_end(&c);
+    skald_outcome_free(&outcome);
+    return code;
+}
+
+static int run_command(const command *self, int argc, char **argv) {
+    settings s = {0};
+    arguments args;
+    run r;
+    arguments_parse(self, argc, argv, &s, &args);
+    signals_install();
+    if (s.connect) {
+        if (args.word_count)
+            arguments_error(self, "with --connect the coordinator has the data; %s is one too many", args.words[0]);
+        int code = follow_run(self, &s);
+        arguments_free(&args);
+        return code;
+    }
+    if (args.word_count != 1) arguments_error(self, "DATA is missing; usage: skald train [OPTION...] DATA");
+    if (s.listen && check_listen_address(s.listen, s.insecure)) arguments_error(self, "%s", skald_error());
+
+    int workers = s.workers < 0 ? usable_cores() : (int)s.workers;
+    skald_status st = run_open(&r, self, &s, &args, args.words[0]);
+    int code = st != SKALD_OK ? report_failure(self) : workers == 0 ? train_alone(&r) : train_here(&r, workers);
+    run_close(&r);
+    arguments_free(&args);
+    return code;
+}
+
+const command command_train = {
+    .name = "train",
+    .words = "DATA",
+    .summary = "train a model on this machine's cores, or follow a run elsewhere",
+    .about =
+        "Trains a model on DATA: LIBSVM text (plain, .gz or .xz) or HDF5. Starts a coordinator and --workers worker "
+        "processes, and stops when the certified gap, or another target or limit, is reached.",
+    .notes = "For example:\n\n"
+             "  skald train --loss logistic --l2 1e-4 --target-gap 1e-8 --model model.h5 train.svm\n"
+             "  skald train --loss squared --l2 1/n --scale standard --mode sync --log run.jsonl train.h5\n"
+             "  skald train --l1 1e-4 --l2 1e-6 --workers 8 --max-time 10m --model model.h5 train.svm.xz\n"
+             "  skald train --connect node1:7700 --model model.h5\n\n" EXIT_CODES_HELP,
+    .table = train_options,
+    .most_words = 1,
+    .run = run_command,
+};
