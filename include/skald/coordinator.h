@@ -18,6 +18,7 @@ typedef struct skald_coordinator_options {
     skald_clock *clock;
     const char *run;                              /* run id; NULL: made up */
     int64_t heartbeat_timeout_ns;                 /* silence after which a worker counts as dead; 0: 30 s */
+    int64_t repeat_ns;                            /* what is unanswered is sent again after this; 0: 5 s */
     void (*notice)(void *user, const char *text); /* one line a stage; may be NULL */
     void *user;
 } skald_coordinator_options;

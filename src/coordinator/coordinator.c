@@ -1,0 +1,156 @@
+/* Listening, events from the I/O thread, saying goodbye. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "coordinator/state.h"
+
+void skald_coordinator_notice(const skald_coordinator *c, const char *format, ...) {
+    if (!c->options->notice) return;
+    char text[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    c->options->notice(c->options->user, text);
+}
+
+/* ---- handlers on the I/O thread: hand over and return ---------------------------------------------- */
+
+static void on_open(void *user, skald_net_session *session) {} /* a session counts from its hello */
+
+static void on_frame(void *user, skald_net_session *session, skald_frame *frame) {
+    skald_coordinator *c = user;
+    skald_input in = {.kind = SKALD_INPUT_FRAME, .session = skald_net_session_ref(session), .frame = frame};
+    if (skald_queue_push(c->inputs, &in) != SKALD_OK) skald_input_drop(&in);
+}
+
+static void on_close(void *user, skald_net_session *session, skald_status code, const char *reason) {
+    skald_coordinator *c = user;
+    skald_input in = {.kind = SKALD_INPUT_CLOSE, .session = skald_net_session_ref(session), .code = code};
+    snprintf(in.reason, sizeof in.reason, "%s", reason && *reason ? reason : skald_status_name(code));
+    if (skald_queue_push(c->inputs, &in) != SKALD_OK) skald_input_drop(&in);
+}
+
+static void on_call(void *user, skald_method method, skald_frame *request, skald_net_call *call) {
+    skald_coordinator *c = user;
+    skald_input in = {.kind = SKALD_INPUT_CALL, .method = method, .frame = request, .call = call};
+    if (skald_queue_push(c->inputs, &in) != SKALD_OK) skald_input_drop(&in);
+}
+
+void skald_input_drop(skald_input *in) {
+    skald_frame_release(in->frame);
+    if (in->session) skald_net_session_unref(in->session);
+    if (in->call) skald_net_reply(in->call, SKALD_EUNAVAILABLE, "the coordinator is ending", NULL, 0);
+}
+
+/* ---- sessions -------------------------------------------------------------------------------------- */
+
+skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_net_session *session) {
+    for (uint32_t k = 0; k < c->joined; k++)
+        if (c->workers[k].session == session) return &c->workers[k];
+    return NULL;
+}
+
+void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame,
+                            const skald_wire_vector *vectors, size_t n) {
+    if (!s->alive) return;
+    for (size_t k = 0; k < n; k++) s->sent += vectors[k].bytes;
+    skald_status st = skald_wire_send(s->session, frame, vectors, n, c->headers);
+    if (st != SKALD_OK && st != SKALD_ELOST) skald_coordinator_lose(c, s, skald_error());
+}
+
+void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, skald_status code, const char *reason) {
+    skald_coordinator_notice(c, "refused %s: %s", skald_net_peer(session), reason);
+    skald_net_close(session, code, reason);
+}
+
+void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const char *reason) {
+    if (!s->alive) return;
+    s->alive = false;
+    snprintf(s->lost, sizeof s->lost, "%s", reason);
+    for (uint32_t k = 0; k < s->task_count; k++) skald_version_unref(s->tasks[k].task.model);
+    s->task_count = 0;
+    skald_net_close(s->session, SKALD_ELOST, reason);
+}
+
+/* ---- open and close -------------------------------------------------------------------------------- */
+
+static void make_run_id(skald_coordinator *c) {
+    if (c->options->run) {
+        snprintf(c->run, sizeof c->run, "%s", c->options->run);
+        return;
+    }
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    struct tm tm;
+    gmtime_r(&t.tv_sec, &tm);
+    size_t used = strftime(c->run, sizeof c->run, "%Y%m%d-%H%M%S", &tm);
+    snprintf(c->run + used, sizeof c->run - used, "-%04x",
+             (unsigned)(skald_mix64((uint64_t)t.tv_nsec ^ (uint64_t)getpid()) & 0xffff));
+}
+
+static void free_all(skald_coordinator *c) {
+    skald_input in;
+    while (c->inputs && skald_queue_pop(c->inputs, &in, 0) == SKALD_OK) skald_input_drop(&in);
+    for (uint32_t k = 0; k < c->joined; k++) {
+        skald_session_state *s = &c->workers[k];
+        for (uint32_t t = 0; t < s->task_count; t++) skald_version_unref(s->tasks[t].task.model);
+        skald_net_session_unref(s->session);
+        free(s->tasks);
+        free(s->shards);
+    }
+    free(c->workers);
+    for (skald_result_slot *r = c->idle, *next; r; r = next) {
+        next = r->next;
+        free(r);
+    }
+    skald_manifest_free(&c->manifest);
+    skald_problem_free(&c->problem);
+    skald_wire_env_destroy(c->env);
+    skald_pool_destroy(c->headers);
+    skald_queue_destroy(c->inputs);
+    free(c);
+}
+
+skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coordinator_options *options,
+                                      skald_coordinator **out, int *port) {
+    if (options->workers == 0) return skald_fail(SKALD_EINVAL, "a coordinator needs at least one worker");
+    skald_coordinator *c = skald_zalloc(1, sizeof *c);
+    if (!c) return SKALD_ENOMEM;
+    c->crew.ops = &skald_remote_crew_ops;
+    c->net = net;
+    c->options = options;
+    c->repeat_ns = options->repeat_ns > 0 ? options->repeat_ns : 5 * SKALD_NS_PER_S;
+    c->timeout_ns = options->heartbeat_timeout_ns > 0 ? options->heartbeat_timeout_ns : 30 * SKALD_NS_PER_S;
+    make_run_id(c);
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close};
+    skald_status st = SKALD_ENOMEM;
+    c->workers = skald_zalloc(options->workers, sizeof *c->workers);
+    if (!c->workers) goto fail;
+    TRY_GOTO(st, skald_queue_create(sizeof(skald_input), 0, &c->inputs), fail);
+    TRY_GOTO(st, skald_wire_env_create(&c->env), fail);
+    TRY_GOTO(st, skald_pool_create(1024, &c->headers), fail);
+    TRY_GOTO(st, net->listen(options->address, &options->net, &handlers, on_call, c, &c->server, port), fail);
+    *out = c;
+    return SKALD_OK;
+fail:
+    free_all(c);
+    return st;
+}
+
+void skald_coordinator_close(skald_coordinator *c, skald_status code, const char *reason) {
+    if (!c) return;
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Goodbye body = SKALD__V1__GOODBYE__INIT;
+    body.status = (uint32_t)code;
+    body.reason = (char *)(reason ? reason : "");
+    frame.body_case = SKALD__V1__FRAME__BODY_GOODBYE;
+    frame.goodbye = &body;
+    for (uint32_t k = 0; k < c->joined; k++) skald_coordinator_send(c, &c->workers[k], &frame, NULL, 0);
+    c->net->shutdown(c->server, SKALD_NS_PER_S);
+    free_all(c);
+}

@@ -1,0 +1,390 @@
+/* The remote crew: tasks out, results in, each merged exactly once. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/state.h"
+
+static skald_coordinator *of(skald_crew *crew) {
+    return (skald_coordinator *)crew;
+}
+
+static uint32_t size(const skald_crew *crew) {
+    return ((const skald_coordinator *)crew)->joined;
+}
+
+static const skald_member *member(const skald_crew *crew, uint32_t worker) {
+    skald_session_state *s = &((const skald_coordinator *)crew)->workers[worker];
+    s->member.bytes_sent = s->sent;
+    s->member.bytes_received = s->received;
+    return &s->member;
+}
+
+/* ---- tasks ----------------------------------------------------------------------------------------- */
+
+static bool holds(const skald_session_state *s, uint64_t version) {
+    for (int k = 0; k < SKALD_VERSIONS_KEPT; k++)
+        if (s->versions[k] == version) return true;
+    return false;
+}
+
+static void send_task(skald_coordinator *c, skald_session_state *s, skald_outstanding *o, bool again) {
+    const skald_task *t = &o->task;
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Task m = SKALD__V1__TASK__INIT;
+    skald_wire_vector vectors[SKALD_MAX_POINTS];
+    size_t n = 0;
+    m.id = t->id;
+    m.kind = t->kind;
+    m.shard = t->shard;
+    m.position = t->position;
+    m.rows = t->rows;
+    m.step_rows = t->step_rows;
+    m.eta = t->eta;
+    m.n = t->n;
+    m.saga = t->saga;
+    m.points = t->points;
+    m.want_gradient = t->want_gradient;
+    m.keep_margins = t->keep_margins;
+    m.generation = t->generation;
+    m.shift = (double *)t->shift;
+    m.n_shift = t->kind == SKALD_TASK_SHIFT ? t->points : 0;
+    m.acks = s->acks;
+    m.n_acks = s->ack_count;
+    if (t->model) {
+        m.version = t->model->id;
+        m.model_vectors = t->model->count;
+        m.has_model = again || !holds(s, t->model->id);
+        if (m.has_model && !holds(s, t->model->id)) { /* the worker keeps the last few it received, and so do we */
+            s->versions[s->version_next] = t->model->id;
+            s->version_next = (s->version_next + 1) % SKALD_VERSIONS_KEPT;
+        }
+        for (; m.has_model && n < t->model->count; n++)
+            vectors[n] = (skald_wire_vector){&t->model->bytes, t->model->vectors[n], t->model->dim * sizeof(double)};
+    }
+    frame.body_case = SKALD__V1__FRAME__BODY_TASK;
+    frame.task = &m;
+    o->sent_ns = skald_now_ns(c->options->clock);
+    s->ack_count = 0;
+    skald_coordinator_send(c, s, &frame, vectors, n);
+}
+
+static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *task) {
+    skald_coordinator *c = of(crew);
+    skald_session_state *s = &c->workers[worker];
+    if (!s->alive) return SKALD_OK; /* its loss is on the way */
+    if (s->task_count == s->task_capacity) return skald_fail(SKALD_EINTERNAL, "too many tasks for worker %u", worker);
+    skald_outstanding *o = &s->tasks[s->task_count++];
+    o->task = *task;
+    skald_version_ref(o->task.model);
+    send_task(c, s, o, false);
+    return SKALD_OK;
+}
+
+/* ---- results --------------------------------------------------------------------------------------- */
+
+static void ack(skald_coordinator *c, skald_session_state *s, uint64_t seq, const char *refusal) {
+    if (!refusal && s->ack_count < SKALD_ARRAY_LENGTH(s->acks)) { /* rides with the next task */
+        s->acks[s->ack_count++] = seq;
+        return;
+    }
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Ack m = SKALD__V1__ACK__INIT;
+    m.seqs = &seq;
+    m.n_seqs = 1;
+    m.refused = refusal != NULL;
+    if (refusal) m.reason = (char *)refusal;
+    frame.body_case = SKALD__V1__FRAME__BODY_ACK;
+    frame.ack = &m;
+    skald_coordinator_send(c, s, &frame, NULL, 0);
+}
+
+static void flush_acks(skald_coordinator *c) {
+    for (uint32_t k = 0; k < c->joined; k++) {
+        skald_session_state *s = &c->workers[k];
+        if (!s->ack_count) continue;
+        Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+        Skald__V1__Ack m = SKALD__V1__ACK__INIT;
+        m.seqs = s->acks;
+        m.n_seqs = s->ack_count;
+        frame.body_case = SKALD__V1__FRAME__BODY_ACK;
+        frame.ack = &m;
+        s->ack_count = 0;
+        skald_coordinator_send(c, s, &frame, NULL, 0);
+    }
+}
+
+/* (worker, incarnation, seq): has this result been here before? Remembers it. */
+static bool seen(skald_session_state *s, uint64_t seq) {
+    if (seq > s->seq_high) {
+        uint64_t by = seq - s->seq_high;
+        s->seq_mask = by < 64 ? s->seq_mask << by : 0;
+        s->seq_mask |= 1;
+        s->seq_high = seq;
+        return false;
+    }
+    uint64_t back = s->seq_high - seq;
+    if (back >= 64) return true;
+    if (s->seq_mask >> back & 1) return true;
+    s->seq_mask |= 1ull << back;
+    return false;
+}
+
+static skald_result_slot *take_slot(skald_coordinator *c) {
+    skald_result_slot *slot = c->idle;
+    if (slot) {
+        c->idle = slot->next;
+    } else {
+        slot = skald_alloc(1, sizeof *slot + SKALD_MAX_POINTS * (size_t)c->problem.dim * sizeof(double));
+        if (!slot) return NULL;
+    }
+    memset(&slot->result, 0, sizeof slot->result);
+    return slot;
+}
+
+static bool finite(const double *x, size_t n) {
+    double acc[8] = {0}; /* 0 x NaN and 0 x infinity are NaN */
+    size_t j = 0;
+    for (; j + 8 <= n; j += 8)
+        for (int k = 0; k < 8; k++) acc[k] += x[j + (size_t)k] * 0;
+    for (; j < n; j++) acc[0] += x[j] * 0;
+    double sum = 0;
+    for (int k = 0; k < 8; k++) sum += acc[k];
+    return sum == 0;
+}
+
+static uint32_t vectors_of(const skald_task *t) {
+    switch (t->kind) {
+    case SKALD_TASK_LOCAL:
+        return t->saga ? 2 : 1;
+    case SKALD_TASK_OBJECTIVE:
+        return t->want_gradient ? t->points : 0;
+    case SKALD_TASK_SHIFT:
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+/* Fills r from a message that nobody has reason to trust. */
+static skald_status decode(skald_coordinator *c, const skald_session_state *s, const skald_task *t,
+                           const Skald__V1__Result *m, skald_result_slot *slot) {
+    skald_result *r = &slot->result;
+    const size_t dim = c->problem.dim;
+    if (m->kind != (uint32_t)t->kind || m->shard != t->shard)
+        return skald_fail(SKALD_EPEER, "answers a %s task with something else", skald_task_kind_name(t->kind));
+    if (m->status != SKALD_OK) return SKALD_OK;
+    uint32_t count = vectors_of(t);
+    if (skald_wire_vectors(c->env) != count)
+        return skald_fail(SKALD_EPEER, "%zu vectors instead of %u", skald_wire_vectors(c->env), count);
+    uint64_t limit = t->shard == SKALD_ALL_SHARDS       ? s->member.rows
+                     : t->kind <= SKALD_TASK_DIFFERENCE ? t->rows
+                                                        : c->problem.shards[t->shard].rows;
+    if (m->rows > limit || (t->kind <= SKALD_TASK_DIFFERENCE && m->rows == 0))
+        return skald_fail(SKALD_EPEER, "%u rows in a result for a task of %llu", m->rows, (unsigned long long)limit);
+    for (size_t k = 0; k < m->n_sums && k < SKALD_MAX_POINTS; k++) {
+        const Skald__V1__Sums *x = m->sums[k];
+        r->sums[k] = (skald_sums){x->loss, x->dphi, x->d2phi, x->correct, x->rows};
+        if (!finite(&r->sums[k].loss, 5)) return skald_fail(SKALD_EPEER, "a sum is not finite");
+    }
+    for (uint32_t k = 0; k < count; k++) {
+        r->vectors[k] = slot->data + k * dim;
+        TRY(skald_wire_doubles(c->env, k, r->vectors[k], dim));
+        if (!finite(r->vectors[k], dim)) return skald_fail(SKALD_EPEER, "a vector is not finite");
+    }
+    r->count = count;
+    return SKALD_OK;
+}
+
+skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, const Skald__V1__Result *m,
+                                 skald_result **out) {
+    if (m->incarnation != s->incarnation || m->seq == 0) return SKALD_AGAIN;
+    if (seen(s, m->seq)) {
+        c->duplicates++;
+        ack(c, s, m->seq, NULL);
+        return SKALD_AGAIN;
+    }
+    uint32_t k = 0;
+    while (k < s->task_count && s->tasks[k].task.id != m->task) k++;
+    if (k == s->task_count) { /* never asked for */
+        c->refused++;
+        ack(c, s, m->seq, "no such task");
+        return SKALD_AGAIN;
+    }
+    skald_result_slot *slot = take_slot(c);
+    if (!slot) return SKALD_ENOMEM;
+    skald_result *r = &slot->result;
+    skald_task *t = &s->tasks[k].task;
+    r->task = t->id;
+    r->kind = t->kind;
+    r->shard = t->shard;
+    r->worker = (uint32_t)(s - c->workers);
+    r->rows = m->rows;
+    r->wait_ns = m->wait_ns;
+    r->compute_ns = m->compute_ns;
+    r->receive_ns = m->receive_ns;
+    r->arrived_ns = skald_now_ns(c->options->clock);
+    r->status = (skald_status)m->status;
+    snprintf(r->error, sizeof r->error, "%s", m->error);
+    if (decode(c, s, t, m, slot) != SKALD_OK) {
+        c->refused++;
+        r->status = SKALD_EREFUSED;
+        r->count = 0;
+        snprintf(r->error, sizeof r->error, "%s", skald_error());
+        ack(c, s, m->seq, r->error);
+    } else {
+        ack(c, s, m->seq, NULL);
+    }
+    for (size_t v = 0; v < skald_wire_vectors(c->env); v++) s->received += skald_wire_vector_bytes(c->env, v);
+    skald_version_unref(t->model);
+    s->tasks[k] = s->tasks[--s->task_count];
+    *out = r;
+    return SKALD_OK;
+}
+
+static void release(skald_crew *crew, skald_result *result) {
+    skald_coordinator *c = of(crew);
+    skald_result_slot *slot = (skald_result_slot *)((char *)result - offsetof(skald_result_slot, result));
+    slot->next = c->idle;
+    c->idle = slot;
+}
+
+/* ---- events ---------------------------------------------------------------------------------------- */
+
+static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event *event) {
+    skald_session_state *s = skald_coordinator_find(c, in->session);
+    skald_status st = skald_wire_open(c->env, in->frame);
+    if (st != SKALD_OK) {
+        if (s)
+            skald_coordinator_lose(c, s, skald_error());
+        else
+            skald_coordinator_refuse(c, in->session, SKALD_EPEER, skald_error());
+        return SKALD_AGAIN;
+    }
+    const Skald__V1__Frame *f = skald_wire_body(c->env);
+    if (!s) {
+        skald_coordinator_refuse(c, in->session, SKALD_EREFUSED, "training has begun without this worker");
+        return SKALD_AGAIN;
+    }
+    if (!s->alive) return SKALD_AGAIN;
+    s->seen_ns = skald_now_ns(c->options->clock);
+    if (f->body_case != SKALD__V1__FRAME__BODY_RESULT) return SKALD_AGAIN; /* heartbeats and repetitions */
+    TRY(skald_remote_result(c, s, f->result, &event->result));
+    event->kind = SKALD_EVENT_RESULT;
+    event->worker = event->result->worker;
+    return SKALD_OK;
+}
+
+static skald_status on_call(skald_coordinator *c, skald_input *in, skald_event *event) {
+    skald_status st = skald_wire_open(c->env, in->frame);
+    const Skald__V1__Frame *f = st == SKALD_OK ? skald_wire_body(c->env) : NULL;
+    bool wants_status = in->method == SKALD_METHOD_STATUS;
+    if (!f || f->body_case !=
+                  (wants_status ? SKALD__V1__FRAME__BODY_STATUS_REQUEST : SKALD__V1__FRAME__BODY_FETCH_MODEL_REQUEST)) {
+        skald_net_reply(in->call, SKALD_EPEER, "not a request of this method", NULL, 0);
+        in->call = NULL;
+        return SKALD_AGAIN;
+    }
+    event->kind = SKALD_EVENT_REQUEST;
+    event->request = !wants_status              ? SKALD_REQUEST_MODEL
+                     : f->status_request->audit ? SKALD_REQUEST_AUDIT
+                                                : SKALD_REQUEST_STATUS;
+    event->newer_than = wants_status ? 0 : f->fetch_model_request->newer_than;
+    event->asker = in->call;
+    in->call = NULL;
+    return SKALD_OK;
+}
+
+/* Repeats what was not answered, notices who has gone silent. */
+static bool tick(skald_coordinator *c, skald_event *event) {
+    int64_t now = skald_now_ns(c->options->clock);
+    if (now >= c->tick_ns) {
+        c->tick_ns = now + (c->repeat_ns < SKALD_NS_PER_S / 5 ? c->repeat_ns : SKALD_NS_PER_S / 5);
+        for (uint32_t k = 0; k < c->joined; k++) {
+            skald_session_state *s = &c->workers[k];
+            if (!s->alive) continue;
+            if (now - s->seen_ns > c->timeout_ns) skald_coordinator_lose(c, s, "no sign of life");
+            for (uint32_t t = 0; t < s->task_count; t++)
+                if (now - s->tasks[t].sent_ns >= c->repeat_ns) send_task(c, s, &s->tasks[t], true);
+        }
+    }
+    for (uint32_t k = 0; k < c->joined; k++) {
+        skald_session_state *s = &c->workers[k];
+        if (s->alive || s->told_lost) continue;
+        s->told_lost = true;
+        event->kind = SKALD_EVENT_LOST;
+        event->worker = k;
+        event->reason = s->lost;
+        return true;
+    }
+    return false;
+}
+
+static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
+    skald_coordinator *c = of(crew);
+    int64_t until = timeout_ns < 0 ? INT64_MAX : skald_now_ns(c->options->clock) + timeout_ns;
+    for (;;) {
+        memset(event, 0, sizeof *event);
+        if (tick(c, event)) return SKALD_OK;
+        skald_input in;
+        skald_status st = skald_queue_pop(c->inputs, &in, 0);
+        if (st == SKALD_AGAIN) {
+            flush_acks(c); /* nobody takes them along: send them before going to sleep */
+            int64_t left = until - skald_now_ns(c->options->clock);
+            int64_t step = c->tick_ns - skald_now_ns(c->options->clock);
+            if (left <= 0) return SKALD_OK;
+            st = skald_queue_pop(c->inputs, &in, left < step ? left : step > 0 ? step : 1);
+        }
+        if (st == SKALD_AGAIN) continue;
+        TRY(st);
+        switch (in.kind) {
+        case SKALD_INPUT_FRAME:
+            st = on_frame(c, &in, event);
+            break;
+        case SKALD_INPUT_CALL:
+            st = on_call(c, &in, event);
+            break;
+        case SKALD_INPUT_CLOSE: {
+            skald_session_state *s = skald_coordinator_find(c, in.session);
+            if (s) skald_coordinator_lose(c, s, in.reason);
+            st = SKALD_AGAIN;
+        }
+        }
+        skald_input_drop(&in);
+        if (st != SKALD_AGAIN) return st;
+    }
+}
+
+static void answer(skald_crew *crew, void *asker, const char *json, skald_version *model) {
+    skald_coordinator *c = of(crew);
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__StatusReply status = SKALD__V1__STATUS_REPLY__INIT;
+    Skald__V1__Model m = SKALD__V1__MODEL__INIT;
+    if (json) {
+        status.json = (char *)json;
+        frame.body_case = SKALD__V1__FRAME__BODY_STATUS_REPLY;
+        frame.status_reply = &status;
+        skald_wire_reply(asker, &frame, NULL, 0, c->headers);
+        return;
+    }
+    if (!model) {
+        skald_net_reply(asker, SKALD_EUNAVAILABLE, "there is no model yet", NULL, 0);
+        return;
+    }
+    m.version = model->commits;
+    m.term = 1;
+    m.run = c->run;
+    m.dim = model->dim;
+    m.intercept = c->problem.objective.intercept;
+    frame.body_case = SKALD__V1__FRAME__BODY_MODEL;
+    frame.model = &m;
+    skald_wire_vector vector = {&model->bytes, model->vectors[0], model->dim * sizeof(double)};
+    skald_wire_reply(asker, &frame, &vector, 1, c->headers);
+}
+
+static void destroy(skald_crew *crew, skald_status code, const char *reason) {
+    skald_coordinator_close(of(crew), code, reason);
+}
+
+const skald_crew_ops skald_remote_crew_ops = {size, member, submit, next, release, answer, destroy};

@@ -1,2 +1,0 @@
-extern int skald_coordinator_placeholder;
-int skald_coordinator_placeholder;

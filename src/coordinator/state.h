@@ -1,0 +1,110 @@
+/* The coordinator's state; private to src/coordinator. One owner thread; handlers on the I/O thread only
+ * push events. */
+#ifndef SKALD_COORDINATOR_STATE_H
+#define SKALD_COORDINATOR_STATE_H
+
+#include "base/base.h"
+#include "base/pool.h"
+#include "base/queue.h"
+#include "skald/coordinator.h"
+#include "skald/worker.h"
+#include "wire/wire.h"
+
+enum { SKALD_VERSIONS_KEPT = 4 }; /* by a worker, first in first out: counted along here */
+
+/* A worker's way to being ready: each stage but the last is a request that is repeated until answered. */
+typedef enum skald_stage {
+    SKALD_STAGE_OPENING = 0, /* opens its data file */
+    SKALD_STAGE_OPENED,      /* waits for the others */
+    SKALD_STAGE_SCANNING,
+    SKALD_STAGE_SCANNED,
+    SKALD_STAGE_SETUP,
+    SKALD_STAGE_LOADING, /* one lease after the other */
+    SKALD_STAGE_LOADED,
+    SKALD_STAGE_BEGINNING,
+    SKALD_STAGE_READY
+} skald_stage;
+
+typedef struct skald_outstanding {
+    skald_task task; /* holds a reference on its model */
+    int64_t sent_ns;
+} skald_outstanding;
+
+typedef struct skald_session_state {
+    skald_net_session *session;
+    skald_member member;
+    uint32_t *shards;
+    bool alive, told_lost;
+    char lost[300];
+    uint64_t incarnation;
+    skald_stage stage;
+    int64_t asked_ns, seen_ns;
+    uint32_t parts, scan_first, scan_count, lease_next;
+    skald_outstanding *tasks; /* slots + 1 */
+    uint32_t task_count, task_capacity;
+    uint64_t versions[SKALD_VERSIONS_KEPT]; /* ids it holds */
+    uint32_t version_next;
+    uint64_t seq_high, seq_mask; /* results seen: all up to high - 64 count as seen, bit k is high - k */
+    uint64_t acks[64];
+    uint32_t ack_count;
+    uint64_t sent, received;
+} skald_session_state;
+
+typedef enum skald_input_kind { SKALD_INPUT_FRAME, SKALD_INPUT_CLOSE, SKALD_INPUT_CALL } skald_input_kind;
+
+typedef struct skald_input {
+    skald_input_kind kind;
+    skald_net_session *session; /* frame, close: holds a reference */
+    skald_frame *frame;         /* frame, call: owned */
+    skald_method method;
+    skald_net_call *call;
+    skald_status code;
+    char reason[300];
+} skald_input;
+
+typedef struct skald_result_slot {
+    skald_result result;
+    struct skald_result_slot *next;
+    double data[]; /* SKALD_MAX_POINTS x dim */
+} skald_result_slot;
+
+struct skald_coordinator {
+    skald_crew crew; /* first: the remote crew is the coordinator */
+    const skald_net_ops *net;
+    const skald_coordinator_options *options;
+    skald_net_server *server;
+    skald_queue *inputs;
+    skald_wire_env *env;
+    skald_pool *headers;
+    char run[40];
+    skald_session_state *workers; /* options->workers */
+    uint32_t joined;
+    uint64_t next_incarnation;
+    skald_manifest manifest;
+    skald_problem problem;
+    skald_result_slot *idle;
+    int64_t repeat_ns, timeout_ns, tick_ns;
+    uint64_t duplicates, refused;
+    bool ready;
+};
+
+void skald_coordinator_notice(const skald_coordinator *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_net_session *session);
+void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame,
+                            const skald_wire_vector *vectors, size_t n);
+void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, skald_status code, const char *reason);
+/* A worker is gone, or treated as such. */
+void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const char *reason);
+void skald_input_drop(skald_input *input);
+
+/* gather.c: sends (again) what the worker's stage asks for. */
+void skald_gather_ask(skald_coordinator *c, skald_session_state *s);
+
+/* crew.c */
+extern const skald_crew_ops skald_remote_crew_ops;
+/* Decodes a result frame: SKALD_AGAIN when there is nothing for the engine in it. */
+skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, const Skald__V1__Result *m,
+                                 skald_result **out);
+
+#endif
