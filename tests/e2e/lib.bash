@@ -1,0 +1,37 @@
+# What the e2e scripts share. Each prints PASS/FAIL lines and, through `finish`, exits nonzero if any failed.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+skald=${SKALD:-$root/build/skald}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+pass() { echo "PASS $*"; }
+fail() { echo "FAIL $*"; failures=$((failures + 1)); }
+finish() {
+    [ "$failures" -eq 0 ] || echo "$failures failed"
+    [ "$failures" -eq 0 ]
+    exit
+}
+
+# expect NAME CODE TEXT COMMAND...: the exit code, and that the output (both streams) contains TEXT.
+expect() {
+    local name=$1 code=$2 text=$3 output status
+    shift 3
+    output=$(timeout 120 "$@" 2>&1 </dev/null)
+    status=$?
+    if [ $status -ne "$code" ]; then
+        fail "$name: exit code $status, not $code: $output"
+    elif [[ "$output" != *"$text"* ]]; then
+        fail "$name: no '$text' in: $output"
+    else
+        pass "$name"
+    fi
+}
+
+# check NAME COMMAND...: the command succeeds.
+check() {
+    local name=$1
+    shift
+    if "$@"; then pass "$name"; else fail "$name"; fi
+}
