@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <strings.h>
 
+#include "data/entries.h"
 #include "data/number.h"
 
 /* ---- errors: off the hot path --------------------------------------------------------------------- */
@@ -136,35 +136,11 @@ static __attribute__((noinline)) bool bad_index(const char *p, const char *end, 
     return fail_at(error, p, "index %" PRIu64 " is beyond the %u columns there should be", index, format->columns);
 }
 
-typedef struct entry {
-    uint32_t idx;
-    float val;
-} entry;
-
-static int by_index(const void *a, const void *b) {
-    uint32_t i = ((const entry *)a)->idx, j = ((const entry *)b)->idx;
-    return i < j ? -1 : i > j;
-}
-
-/* Sorts a row in place; repeated indices are refused. */
 static __attribute__((noinline)) bool sort_row(uint32_t *idx, float *val, size_t n, uint32_t base, const char *at,
                                                row_error *error) {
-    entry *e = malloc((n ? n : 1) * sizeof *e);
-    if (!e) return fail_at(error, at, "out of memory");
-    for (size_t k = 0; k < n; k++) e[k] = (entry){idx[k], val[k]};
-    qsort(e, n, sizeof *e, by_index);
-    bool good = true;
-    for (size_t k = 0; k < n; k++) {
-        idx[k] = e[k].idx;
-        val[k] = e[k].val;
-        if (k && idx[k] == idx[k - 1]) good = false;
-        if (!good) {
-            fail_at(error, at, "index %u occurs twice", idx[k] + base);
-            break;
-        }
-    }
-    free(e);
-    return good;
+    uint32_t twice = 0;
+    if (entries_sort(idx, val, n, &twice)) return true;
+    return fail_at(error, at, "index %u occurs twice", twice + base);
 }
 
 bool text_row_entries(const char *p, const char *end, const row_format *format, row_entries *out, row_error *error) {
