@@ -59,6 +59,9 @@ typedef struct skald_task {
     uint32_t generation; /* raised by a rollback: results of an older one only fold */
 } skald_task;
 
+/* How many vectors a result of this task carries. */
+uint32_t skald_task_vectors(const skald_task *task);
+
 typedef struct skald_result {
     uint64_t task;
     skald_task_kind kind;

@@ -1,5 +1,4 @@
 /* The remote crew: tasks out, results in, each merged exactly once. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +46,6 @@ static void send_task(skald_coordinator *c, skald_session_state *s, skald_outsta
     m.points = t->points;
     m.want_gradient = t->want_gradient;
     m.keep_margins = t->keep_margins;
-    m.generation = t->generation;
     m.shift = (double *)t->shift;
     m.n_shift = t->kind == SKALD_TASK_SHIFT ? t->points : 0;
     m.acks = s->acks;
@@ -143,7 +141,7 @@ static skald_result_slot *take_slot(skald_coordinator *c) {
     return slot;
 }
 
-static bool finite(const double *x, size_t n) {
+static bool all_finite(const double *x, size_t n) {
     double acc[8] = {0}; /* 0 x NaN and 0 x infinity are NaN */
     size_t j = 0;
     for (; j + 8 <= n; j += 8)
@@ -154,19 +152,6 @@ static bool finite(const double *x, size_t n) {
     return sum == 0;
 }
 
-static uint32_t vectors_of(const skald_task *t) {
-    switch (t->kind) {
-    case SKALD_TASK_LOCAL:
-        return t->saga ? 2 : 1;
-    case SKALD_TASK_OBJECTIVE:
-        return t->want_gradient ? t->points : 0;
-    case SKALD_TASK_SHIFT:
-        return 0;
-    default:
-        return 1;
-    }
-}
-
 /* Fills r from a message that nobody has reason to trust. */
 static skald_status decode(skald_coordinator *c, const skald_session_state *s, const skald_task *t,
                            const Skald__V1__Result *m, skald_result_slot *slot) {
@@ -175,7 +160,7 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
     if (m->kind != (uint32_t)t->kind || m->shard != t->shard)
         return skald_fail(SKALD_EPEER, "answers a %s task with something else", skald_task_kind_name(t->kind));
     if (m->status != SKALD_OK) return SKALD_OK;
-    uint32_t count = vectors_of(t);
+    uint32_t count = skald_task_vectors(t);
     if (skald_wire_vectors(c->env) != count)
         return skald_fail(SKALD_EPEER, "%zu vectors instead of %u", skald_wire_vectors(c->env), count);
     uint64_t limit = t->shard == SKALD_ALL_SHARDS       ? s->member.rows
@@ -186,12 +171,12 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
     for (size_t k = 0; k < m->n_sums && k < SKALD_MAX_POINTS; k++) {
         const Skald__V1__Sums *x = m->sums[k];
         r->sums[k] = (skald_sums){x->loss, x->dphi, x->d2phi, x->correct, x->rows};
-        if (!finite(&r->sums[k].loss, 5)) return skald_fail(SKALD_EPEER, "a sum is not finite");
+        if (!all_finite(&r->sums[k].loss, 5)) return skald_fail(SKALD_EPEER, "a sum is not finite");
     }
     for (uint32_t k = 0; k < count; k++) {
         r->vectors[k] = slot->data + k * dim;
         TRY(skald_wire_doubles(c->env, k, r->vectors[k], dim));
-        if (!finite(r->vectors[k], dim)) return skald_fail(SKALD_EPEER, "a vector is not finite");
+        if (!all_finite(r->vectors[k], dim)) return skald_fail(SKALD_EPEER, "a vector is not finite");
     }
     r->count = count;
     return SKALD_OK;
@@ -245,7 +230,7 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
 
 static void release(skald_crew *crew, skald_result *result) {
     skald_coordinator *c = of(crew);
-    skald_result_slot *slot = (skald_result_slot *)((char *)result - offsetof(skald_result_slot, result));
+    skald_result_slot *slot = (skald_result_slot *)(void *)((char *)result - offsetof(skald_result_slot, result));
     slot->next = c->idle;
     c->idle = slot;
 }

@@ -64,7 +64,7 @@ static void ask_setup(skald_coordinator *c, skald_session_state *s) {
     frame.body_case = SKALD__V1__FRAME__BODY_SETUP;
     frame.setup = &m;
     size_t bytes = p->features * sizeof(double), n = 0;
-    skald_wire_vector vectors[2];
+    skald_wire_vector vectors[2] = {{0}};
     for (int k = 0; k < 2; k++) {
         const double *from = k ? t->scale : t->shift;
         if (!from) continue;

@@ -21,3 +21,16 @@ const char *skald_task_kind_name(skald_task_kind kind) {
     }
     return "unknown";
 }
+
+uint32_t skald_task_vectors(const skald_task *t) {
+    switch (t->kind) {
+    case SKALD_TASK_LOCAL:
+        return t->saga ? 2 : 1;
+    case SKALD_TASK_OBJECTIVE:
+        return t->want_gradient ? t->points : 0;
+    case SKALD_TASK_SHIFT:
+        return 0;
+    default:
+        return 1;
+    }
+}

@@ -46,19 +46,6 @@ void skald_lane_fini(skald_lane *lane) {
     memset(lane, 0, sizeof *lane);
 }
 
-uint32_t skald_task_vectors(const skald_task *t) {
-    switch (t->kind) {
-    case SKALD_TASK_LOCAL:
-        return t->saga ? 2 : 1;
-    case SKALD_TASK_OBJECTIVE:
-        return t->want_gradient ? t->points : 0;
-    case SKALD_TASK_SHIFT:
-        return 0;
-    default:
-        return 1;
-    }
-}
-
 static uint32_t model_vectors(const skald_task *t) {
     switch (t->kind) {
     case SKALD_TASK_LOCAL:

@@ -29,9 +29,6 @@ void skald_runner_fini(skald_runner *runner);
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner);
 void skald_lane_fini(skald_lane *lane);
 
-/* How many vectors a result of this task carries. */
-uint32_t skald_task_vectors(const skald_task *task);
-
 /* Runs one task. result->vectors[0..skald_task_vectors) must point to dim doubles each; fills rows, sums,
  * count, status, error, compute_ns. Failures are in result->status; the task is checked as if it came from a stranger.
  * Tasks on one shard must not run at the same time (the caller serialises); on distinct shards they may. */
