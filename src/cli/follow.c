@@ -29,7 +29,7 @@ static skald_status write_model(const settings *s, const skald_status_view *v, c
                              .transform = {.dim = v->features, .zero_based = v->zero_based},
                              .labels = labels,
                              .label_count = v->label_count};
-    TRY(model_save(s->model, &problem, model->w));
+    TRY(model_save(s->model, &problem, model->w, NULL));
     if (!s->quiet) printf("model written to %s\n", s->model);
     return SKALD_OK;
 }

@@ -3,11 +3,13 @@
 #define SKALD_CLI_MODEL_IO_H
 
 #include "skald/problem.h"
+#include "skald/train.h"
 
-/* w: problem->dim, in the scaled feature space; the scaling is folded back. An old file stays intact on failure. */
-skald_status model_save(const char *path, const skald_problem *problem, const double *w);
+/* w: problem->dim, in the scaled feature space; the scaling is folded back. An old file stays intact on failure.
+ * last (may be NULL): what is remembered about where the model comes from. */
+skald_status model_save(const char *path, const skald_problem *problem, const double *w, const skald_evaluation *last);
 skald_status model_export(const char *path, const skald_problem *problem, const double *w);
-/* "liblinear:FILE" or "FILE" -> FILE. SKALD_EINVAL for a format not known. */
+/* "liblinear:FILE" -> FILE. SKALD_EINVAL for a format not known. */
 skald_status model_export_path(const char *text, const char **path);
 
 #endif

@@ -77,7 +77,7 @@ static void describe(run *r, const skald_crew *crew) {
 
 static skald_status write_model(run *r, const skald_problem *problem, const skald_outcome *outcome) {
     if (r->s->model) {
-        TRY(model_save(r->s->model, problem, outcome->w));
+        TRY(model_save(r->s->model, problem, outcome->w, &outcome->last));
         if (!r->s->quiet) printf("model written to %s\n", r->s->model);
     }
     if (r->s->export_path) {

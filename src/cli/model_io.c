@@ -1,0 +1,60 @@
+#include "cli/model_io.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "skald/model.h"
+
+static char *copy_text(const char *text) {
+    return strdup(text ? text : "");
+}
+
+static skald_status make(const skald_problem *p, const double *w, const skald_evaluation *last, skald_model *m) {
+    *m = (skald_model){.loss = p->objective.loss,
+                       .huber_delta = p->objective.huber_delta,
+                       .l2 = p->objective.l2,
+                       .l1 = p->objective.l1,
+                       .objective = last ? last->objective : NAN,
+                       .gap = last ? last->relative_gap : NAN,
+                       .passes = last ? last->passes : NAN};
+    if (!isfinite(m->gap)) m->gap = NAN;
+    TRY(skald_model_set_weights(m, p->features, p->objective.intercept, w, p->transform.shift, p->transform.scale));
+    m->version = copy_text(SKALD_VERSION);
+    if (p->label_count) {
+        m->label_values = skald_zalloc(p->label_count, sizeof *m->label_values);
+        m->label_targets = skald_zalloc(p->label_count, sizeof *m->label_targets);
+        if (!m->label_values || !m->label_targets) return SKALD_ENOMEM;
+        m->label_count = p->label_count;
+        for (uint32_t k = 0; k < p->label_count; k++) {
+            m->label_values[k] = p->labels[k].value;
+            m->label_targets[k] = k ? 1 : -1; /* ascending by value, the smaller one negative: as it was trained */
+        }
+    }
+    return SKALD_OK;
+}
+
+skald_status model_save(const char *path, const skald_problem *problem, const double *w, const skald_evaluation *last) {
+    skald_model model;
+    skald_status st = make(problem, w, last, &model);
+    if (st == SKALD_OK) st = skald_model_save(NULL, path, &model);
+    skald_model_free(&model);
+    return st;
+}
+
+skald_status model_export(const char *path, const skald_problem *problem, const double *w) {
+    skald_model model;
+    skald_status st = make(problem, w, NULL, &model);
+    if (st == SKALD_OK) st = skald_model_export_liblinear(NULL, path, &model);
+    skald_model_free(&model);
+    return st;
+}
+
+skald_status model_export_path(const char *text, const char **path) {
+    static const char format[] = "liblinear:";
+    if (strncmp(text, format, sizeof format - 1) == 0)
+        *path = text + sizeof format - 1;
+    else
+        return skald_fail(SKALD_EINVAL, "--export %s: must be liblinear:FILE", text);
+    return **path ? SKALD_OK : skald_fail(SKALD_EINVAL, "--export %s: the file's name is missing", text);
+}
