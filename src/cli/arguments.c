@@ -166,6 +166,7 @@ void arguments_parse(const command *self, int argc, char **argv, void *values, a
     snprintf(name, sizeof name, "skald %s", self->name);
     argv[0] = name;
     argp_err_exit_status = EXIT_USAGE;
+    setenv("ARGP_HELP_FMT", "rmargin=112", 0); /* examples stay on their lines */
     error_t error = argp_parse(&parser, argc, argv, 0, NULL, &p);
     argp_table_free(self, table);
     free(doc);

@@ -20,7 +20,7 @@ static const skald_option table[] = {
     {"sample-weights", SKALD_OPTION_TEXT, AT(sample_weights), .value = "FILE", .help = "One weight a row, in text"},
     {"index-base", SKALD_OPTION_CHOICE, AT(index_base), "auto", .words = "auto|0|1",
      .help = "First index of LIBSVM text; auto: 0 if an index 0 occurs"},
-    {"dim", SKALD_OPTION_INT, AT(dim), "auto", 0, 4294967294.0, "auto=0",
+    {"dim", SKALD_OPTION_INT, AT(dim), "auto", 1, 4294967294.0, "auto=0",
      .help = "Number of features; auto: the largest index seen"},
     {"threads", SKALD_OPTION_INT, AT(threads), "cores", 1, 1024, "cores=0", .help = "Threads that read"},
     {"quiet", SKALD_OPTION_FLAG, AT(quiet), .help = "Nothing but errors"},

@@ -59,13 +59,22 @@ static void on_evaluation(void *user, const skald_evaluation *e) {
     skald_runlog_evaluation(&r->log, e);
 }
 
+/* Who computes what; with processes the coordinator has told the shape of the data already. */
 static void describe(run *r, const skald_crew *crew) {
     const skald_problem *p = crew->problem;
+    uint32_t workers = crew->ops->size(crew);
     char text[512];
-    snprintf(text, sizeof text, "%.0f rows, %u features, %s (%.0f nonzeros a row); %u shards, %u worker%s: %s", p->n,
-             p->features, p->dense ? "dense" : "sparse", p->nonzeros / p->n, p->shard_count, crew->ops->size(crew),
-             crew->ops->size(crew) == 1 ? "" : "s", crew->ops->member(crew, 0)->device);
-    skald_progress_notice(&r->view, text);
+    if (r->s->workers == 0) {
+        snprintf(text, sizeof text, "%.0f rows x %u columns, %s, computed here", p->n, p->features,
+                 p->dense ? "dense" : "sparse");
+        skald_progress_notice(&r->view, text);
+    }
+    for (uint32_t k = 0; k < workers && workers <= 16; k++) {
+        const skald_member *m = crew->ops->member(crew, k);
+        snprintf(text, sizeof text, "%s: %s, %llu rows in %u shard%s", m->name, m->device, (unsigned long long)m->rows,
+                 m->shard_count, m->shard_count == 1 ? "" : "s");
+        skald_progress_notice(&r->view, text);
+    }
     char warnings[sizeof p->warnings];
     memcpy(warnings, p->warnings, sizeof warnings);
     char *rest = NULL;

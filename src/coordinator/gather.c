@@ -284,7 +284,8 @@ static skald_status begin_scan(skald_coordinator *c) {
 
 static skald_status begin_loading(skald_coordinator *c) {
     skald_problem *p = &c->problem;
-    TRY(skald_manifest_finish(&c->manifest));
+    skald_status st = skald_manifest_finish(&c->manifest);
+    if (st != SKALD_OK) return skald_context(st, "%s", c->options->data.path);
     TRY(skald_problem_make(&c->manifest, &c->options->data, &c->options->objective, c->joined, p));
     skald_coordinator_notice(c, "%.0f rows x %u columns, %s, %u shards", p->n, p->features,
                              p->dense ? "dense" : "sparse", p->shard_count);

@@ -101,7 +101,11 @@ skald_status skald_crew_local_open(const skald_data_options *data, const skald_o
     skald_status st;
     TRY_GOTO(st, skald_source_open(data->path, &data->source, &source), out);
     TRY_GOTO(st, skald_source_scan(source, 0, skald_source_parts(source), &manifest), out);
-    TRY_GOTO(st, skald_manifest_finish(&manifest), out);
+    st = skald_manifest_finish(&manifest);
+    if (st != SKALD_OK) {
+        skald_context(st, "%s", data->path);
+        goto out;
+    }
     TRY_GOTO(st, skald_problem_make(&manifest, data, objective, 1, p), out);
     rows = skald_zalloc(p->shard_count, sizeof *rows);
     c->shards = skald_zalloc(p->shard_count, sizeof *c->shards);
