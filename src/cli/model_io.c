@@ -1,13 +1,24 @@
 #include "cli/model_io.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/base.h"
 #include "skald/model.h"
 
-static char *copy_text(const char *text) {
-    return strdup(text ? text : "");
+/* The command line that is making the model, for whoever finds the file later. */
+static char *own_command(void) {
+    char text[4096];
+    size_t used = 0;
+    FILE *file = fopen("/proc/self/cmdline", "re");
+    if (file) used = fread(text, 1, sizeof text - 1, file);
+    if (file) fclose(file);
+    while (used > 0 && text[used - 1] == '\0') used--;
+    for (size_t i = 0; i < used; i++)
+        if (text[i] == '\0') text[i] = ' ';
+    text[used] = '\0';
+    return strdup(text);
 }
 
 static skald_status make(const skald_problem *p, const double *w, const skald_evaluation *last, skald_model *m) {
@@ -20,7 +31,8 @@ static skald_status make(const skald_problem *p, const double *w, const skald_ev
                        .passes = last ? last->passes : NAN};
     if (!isfinite(m->gap)) m->gap = NAN;
     TRY(skald_model_set_weights(m, p->features, p->objective.intercept, w, p->transform.shift, p->transform.scale));
-    m->version = copy_text(SKALD_VERSION);
+    m->version = strdup(SKALD_VERSION);
+    m->command = own_command();
     if (p->label_count) {
         m->label_values = skald_zalloc(p->label_count, sizeof *m->label_values);
         m->label_targets = skald_zalloc(p->label_count, sizeof *m->label_targets);
