@@ -17,6 +17,8 @@ typedef struct skald_model {
     double huber_delta, l2, l1;
     bool intercept;    /* w has a constant at its end */
     uint32_t features; /* columns of the data */
+    bool zero_based;   /* LIBSVM indices of the training data began at 0 */
+    bool scaled;       /* features were scaled to train: the regulariser weighed other numbers than w */
     double *w;         /* features + intercept; owned */
     /* Classification: what the file calls a class, and the y it was trained as (-1, +1), ascending by value.
      * Regression: none. Owned. */

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/cli.h"
 #include "cli/score.h"
@@ -57,17 +58,21 @@ static double penalty(const skald_model *m) {
 }
 
 static void print(const values *v, const totals *t) {
-    bool classes = skald_loss_is_binary(t->model->loss);
-    const char *key = classes ? "accuracy" : "mean_squared_error";
+    const skald_model *m = t->model;
+    bool classes = skald_loss_is_binary(m->loss);
     double quality = (classes ? t->correct : t->square) / t->rows;
-    double loss = t->loss / t->weight, objective = loss + penalty(t->model);
+    double loss = t->loss / t->weight, objective = loss + penalty(m);
     if (!v->json) {
         printf("%-18s  %.6g\n", classes ? "accuracy" : "mean squared error", quality);
-        printf("%-18s  %.10g\n%-18s  %.10g\n%-18s  %.0f\n", "mean loss", loss, "objective", objective, "rows", t->rows);
+        printf("%-18s  %.10g\n", "mean loss", loss);
+        if (!m->scaled) printf("%-18s  %.10g\n", "objective", objective);
+        printf("%-18s  %.0f\n", "rows", t->rows);
         return;
     }
-    json_t *o = json_pack("{s:s, s:f, s:f, s:f, s:I}", "loss", skald_loss_name(t->model->loss), key, quality,
-                          "mean_loss", loss, "objective", objective, "rows", (json_int_t)t->rows);
+    json_t *o =
+        json_pack("{s:s, s:f, s:f, s:I}", "loss", skald_loss_name(m->loss), classes ? "accuracy" : "mean_squared_error",
+                  quality, "mean_loss", loss, "rows", (json_int_t)t->rows);
+    if (o && !m->scaled) json_object_set_new(o, "objective", json_real(objective));
     char *text = o ? json_dumps(o, JSON_REAL_PRECISION(17)) : NULL;
     puts(text ? text : "{}");
     free(text);
@@ -105,7 +110,9 @@ const command command_evaluate = {
     .summary = "accuracy or mean squared error, loss and objective of a model on a data file",
     .about =
         "Prints how well the model does on DATA: accuracy (or mean squared error), the mean loss, and the objective, "
-        "which adds the model's regulariser (of the weights for unscaled data; class weights are not counted).",
+        "which adds the model's regulariser (not said for models trained with --scale, which regularises other "
+        "weights; "
+        "class weights are not counted).",
     .notes = "For example:\n\n  skald evaluate --model model.h5 test.svm\n\n",
     .table = table,
     .least_words = 1,

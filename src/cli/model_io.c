@@ -26,6 +26,8 @@ static skald_status make(const skald_problem *p, const double *w, const skald_ev
                        .huber_delta = p->objective.huber_delta,
                        .l2 = p->objective.l2,
                        .l1 = p->objective.l1,
+                       .zero_based = p->transform.zero_based,
+                       .scaled = p->transform.scale != NULL,
                        .objective = last ? last->objective : NAN,
                        .gap = last ? last->relative_gap : NAN,
                        .passes = last ? last->passes : NAN};

@@ -64,6 +64,8 @@ skald_status score_file(const char *path, const char *model_path, const skald_mo
                         const score_options *options, score_chunk chunk, void *user) {
     skald_source_options how = {
         .weights_path = options->weights_path, .index_base = options->index_base, .threads = options->threads};
+    /* a file without an index 0 may still count from 0, as the one the model comes from did */
+    if (how.index_base < 0 && model->zero_based) how.index_base = 0;
     skald_source *source = NULL;
     skald_manifest manifest = {0};
     skald_status st;

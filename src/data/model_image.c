@@ -47,6 +47,7 @@ static bool put_model(hid_t file, const skald_model *m) {
            put_string(file, "loss", skald_loss_name(m->loss)) && put_number(file, "huber_delta", m->huber_delta) &&
            put_number(file, "l2", m->l2) && put_number(file, "l1", m->l1) &&
            put_number(file, "intercept", m->intercept) && put_number(file, "features", m->features) &&
+           put_number(file, "zero_based", m->zero_based) && put_number(file, "scaled", m->scaled) &&
            put_string(file, "version", m->version) && put_string(file, "run_id", m->run_id) &&
            put_string(file, "command", m->command) && put_number(file, "objective", m->objective) &&
            put_number(file, "gap", m->gap) && put_number(file, "passes", m->passes);
@@ -122,7 +123,7 @@ static bool all_finite(const double *x, uint64_t n) {
 
 /* NULL, or what is missing or wrong. */
 static const char *get_model(hid_t file, skald_model *m) {
-    double intercept, features;
+    double intercept, features, zero_based, scaled;
     uint64_t n = 0, values = 0, targets = 0;
     char *loss = NULL;
     if (!get_string(file, "loss", &loss)) return "loss";
@@ -134,6 +135,9 @@ static const char *get_model(hid_t file, skald_model *m) {
         return "regularisation";
     if (!get_number(file, "intercept", &intercept) || (intercept != 0 && intercept != 1)) return "intercept";
     if (!get_number(file, "features", &features) || !(features >= 0 && features <= INT32_MAX)) return "features";
+    if (!get_number(file, "zero_based", &zero_based) || !get_number(file, "scaled", &scaled)) return "flags";
+    m->zero_based = zero_based != 0;
+    m->scaled = scaled != 0;
     m->intercept = intercept != 0;
     m->features = (uint32_t)features;
     n = (uint64_t)m->features + m->intercept;
