@@ -90,6 +90,7 @@ static skald_status take_facts(const cpu_compute *c, const skald_rows *rows, ska
             return skald_fail(SKALD_EDATA, "row %zu of the shard: a value or weight is not finite", i);
         facts->weight_sum += s;
         facts->sum_weighted_norm2 += s * norm2;
+        facts->sum_weighted_y2 += s * (double)rows->y[i] * rows->y[i];
         if (s * norm2 > facts->max_weighted_norm2) facts->max_weighted_norm2 = s * norm2;
     }
     return SKALD_OK;
