@@ -112,6 +112,7 @@ typedef struct skald_shard_facts {
     double weight_sum;         /* sum s_i */
     double max_weighted_norm2; /* max s_i |x_i|^2, intercept included */
     double sum_weighted_norm2;
+    double sum_weighted_y2; /* sum s_i y_i^2 */
 } skald_shard_facts;
 void skald_shard_get_facts(const skald_shard *shard, skald_shard_facts *out);
 

@@ -21,12 +21,13 @@ typedef struct skald_train_options {
     double theta;       /* local: weight of a merge times P; 0 = auto (1) */
     skald_stale stale;  /* what happens to results staler than max_stale */
     uint64_t max_stale; /* 0 = 8 P */
-    double q_cap;       /* sgd: largest q_k; 0 = 8 */
+    double q_cap;       /* sgd: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
     /* stopping; 0 = not used */
     double target_gap, target_gradient, max_passes, max_seconds;
     uint64_t max_updates;
     bool has_target_objective;
     double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
+    bool audit;            /* compare every shard's anchor at the end: skald_outcome.audit_drift */
     double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
 } skald_train_options;
 

@@ -209,7 +209,8 @@ static skald_status on_loaded(skald_coordinator *c, skald_session_state *s, cons
                                       .nonzeros = m->nonzeros,
                                       .weight_sum = m->weight_sum,
                                       .max_weighted_norm2 = m->max_weighted_norm2,
-                                      .sum_weighted_norm2 = m->sum_weighted_norm2};
+                                      .sum_weighted_norm2 = m->sum_weighted_norm2,
+                                      .sum_weighted_y2 = m->sum_weighted_y2};
     if (++s->lease_next == s->member.shard_count)
         s->stage = SKALD_STAGE_LOADED;
     else

@@ -66,6 +66,18 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
     return skald_run_submit(run, worker, &task);
 }
 
+/* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
+ * the good one puts that right. */
+static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
+    TRY(publish(run));
+    skald_ledger_entry *e = &run->ledger.entries[shard];
+    skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
+    e->refresh = false;
+    TRY(skald_run_submit(run, worker, &task));
+    run->flights[run->flight_count - 1].refresh = true;
+    return SKALD_OK;
+}
+
 /* A refused result left the shard's history unknown, or somebody wants an audit: recompute its anchor. */
 static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     if (!run->history) return false;
@@ -97,7 +109,8 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         }
         uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
-        TRY(submit_training(run, worker, shard));
+        TRY(run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
+                                               : submit_training(run, worker, shard));
     }
     /* synchronous: sum_k (n_k/n) D_k/r_k, each shard standing for its worker's equal visits to all its shards */
     uint32_t dealt = 0;
@@ -152,7 +165,7 @@ static void count(skald_run *run, const skald_flight *flight, skald_result *r, u
     m->staleness_last = staleness;
     m->staleness_sum += staleness;
     if (staleness > m->staleness_max) m->staleness_max = staleness;
-    skald_watch_loss(run, r);
+    if (flight->generation == run->generation) skald_watch_loss(run, r);
 }
 
 static const double *history_of(const skald_run *run, const skald_result *r) {
@@ -163,15 +176,17 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
     uint64_t staleness = run->commits - flight->commits;
     uint32_t p = run->training; /* this one included: it has not landed yet */
     uint64_t limit = run->options->max_stale ? run->options->max_stale : 8ull * run->engine.parallel;
-    double q = run->history ? 1 : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap);
-    *m = (skald_merge){.local = r->kind == SKALD_TASK_LOCAL,
+    double q = run->history || run->options->q_cap < 0
+                   ? 1
+                   : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap);
+    *m = (skald_merge){.local = run->work.local,
                        .history = history_of(run, r),
                        .rows = r->rows,
                        .staleness = staleness,
                        .in_flight = p,
                        .bias = q,
                        .weight = q / r->rows, /* the rows really in it */
-                       .fold = flight->generation != run->generation ||
+                       .fold = flight->refresh || flight->generation != run->generation ||
                                (staleness > limit && run->options->stale == SKALD_STALE_FOLD)};
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
     if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
@@ -200,7 +215,7 @@ static void merge_round(skald_run *run, skald_merge *m) {
         order = next->task;
         skald_result *r = next->result;
         m->rows += r->rows;
-        m->fold |= next->generation != run->generation;
+        m->fold |= next->refresh || next->generation != run->generation;
         add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
         if (h) {
@@ -217,8 +232,14 @@ static void merge_round(skald_run *run, skald_merge *m) {
     run->round_open = false;
 }
 
+void skald_audit_begin(skald_run *run, void *asker) {
+    run->audit = (skald_audit){.asker = asker, .outstanding = run->ledger.count};
+    for (uint32_t k = 0; k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
+}
+
 static void finish_audit(skald_run *run) {
     if (run->audit.drift > run->audit_drift) run->audit_drift = run->audit.drift;
+    if (!run->audit.asker) return;
     char *json = skald_table_json(run, true);
     run->crew->ops->answer(run->crew, run->audit.asker, json, NULL);
     free(json);
@@ -323,9 +344,8 @@ static void on_request(skald_run *run, const skald_event *event) {
         run->crew->ops->answer(run->crew, event->asker, NULL, run->current);
         return;
     }
-    if (event->request == SKALD_REQUEST_AUDIT && run->history && !run->audit.asker && !run->stop) {
-        run->audit = (skald_audit){.asker = event->asker, .outstanding = run->ledger.count};
-        for (uint32_t k = 0; k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
+    if (event->request == SKALD_REQUEST_AUDIT && run->history && !run->audit.outstanding && !run->stop) {
+        skald_audit_begin(run, event->asker);
         return; /* answered when every shard's anchor has come back */
     }
     char *json = skald_table_json(run, false);

@@ -5,8 +5,10 @@
 #include "base/base.h"
 #include "engine/run.h"
 
-/* Confirming passes stay within this share of the rows processed for training. */
+/* Confirming passes stay within this share of the rows processed for training; a short run may need one or
+ * two more. */
 static const double BUDGET = 0.1;
+static const uint64_t FREE = 3;
 
 /* |soft(abar, l1) + l2 w|: the gradient by the history, at no cost, about a pass behind. */
 static double history_gradient(const skald_run *run) {
@@ -20,16 +22,23 @@ static double history_gradient(const skald_run *run) {
     return sqrt(sum);
 }
 
-/* Does the history say that the target is reached? An estimate: it only decides whether to look. */
+/* How far the history's gradient is from what the targets ask for: 1 or less looks reached. An estimate: it
+ * only decides whether to look, and each look calibrates it. */
+static double estimated_excess(const skald_run *run) {
+    const skald_train_options *o = run->options;
+    double norm = history_gradient(run), excess = 0;
+    if (o->target_gap > 0)
+        excess = norm * norm / (2 * run->problem->objective.l2) / (o->target_gap * fabs(run->watch.estimate));
+    if (o->target_gradient > 0) excess = fmax(excess, norm / o->target_gradient);
+    return excess;
+}
+
 static bool looks_reached(skald_run *run) {
     const skald_train_options *o = run->options;
     if (!run->history || !(o->target_gap > 0 || o->target_gradient > 0)) return false;
     if (run->engine.passes - run->estimate_checked < 0.1 || run->engine.passes < 1) return false;
     run->estimate_checked = run->engine.passes;
-    double norm = history_gradient(run), l2 = run->problem->objective.l2;
-    bool gap = o->target_gap <= 0 || norm * norm / (2 * l2) <= o->target_gap * fabs(run->watch.estimate);
-    bool gradient = o->target_gradient <= 0 || norm <= o->target_gradient;
-    return gap && gradient;
+    return estimated_excess(run) * run->calibration <= 0.3; /* a margin: a look that fails costs a pass */
 }
 
 bool skald_judge_due(skald_run *run) {
@@ -38,8 +47,8 @@ bool skald_judge_due(skald_run *run) {
     double since = run->engine.passes - run->last_eval_passes;
     if (o->eval_every > 0) return since >= o->eval_every;
     if (o->has_target_objective) return since >= 1;
-    bool affordable = (double)run->evaluator.rows <= BUDGET * run->rows;
-    return affordable && (looks_reached(run) || since >= 1 / BUDGET);
+    bool affordable = (double)run->evaluator.rows <= BUDGET * run->rows || run->evaluations < FREE;
+    return affordable && since >= 0.5 && (looks_reached(run) || since >= 1 / BUDGET);
 }
 
 skald_status skald_judge_begin(skald_run *run) {
@@ -50,11 +59,22 @@ skald_status skald_judge_begin(skald_run *run) {
     run->eval_commits = run->commits;
     run->eval_updates = run->updates;
     run->last_eval_passes = run->engine.passes;
+    run->eval_estimate = run->history ? estimated_excess(run) : 0;
     return skald_evaluator_begin(&run->evaluator, run->commits, points, run->watch.has_average ? 2 : 1, true);
 }
 
 static double relative(double gap, double objective) {
     return gap / fabs(objective - gap);
+}
+
+/* Not there yet: by how much was the estimate wrong? */
+static void calibrate(skald_run *run) {
+    const skald_train_options *o = run->options;
+    double truth = 0;
+    if (o->target_gap > 0) truth = run->last.relative_gap / o->target_gap;
+    if (o->target_gradient > 0) truth = fmax(truth, run->last.gradient_norm / o->target_gradient);
+    if (!(run->eval_estimate > 0) || !isfinite(truth)) return;
+    run->calibration = fmin(fmax(truth / run->eval_estimate, 1e-2), 1e6);
 }
 
 void skald_judge_done(skald_run *run) {

@@ -12,7 +12,8 @@ typedef struct skald_ledger_entry {
     double *anchor;    /* A_k = sum s_i alpha_i x_i as of the last merged result; NULL without history */
     bool busy;         /* a task on it is in flight */
     bool suspect;      /* a result was refused: its anchor has to be recomputed */
-    bool audit;        /* ... or compared, because somebody asked */
+    bool refresh;      /* after a rollback: its history is to be retaken at the good model, with no step */
+    bool audit;        /* an anchor is to be compared because somebody asked */
 } skald_ledger_entry;
 
 typedef struct skald_ledger {

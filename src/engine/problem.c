@@ -66,7 +66,7 @@ static skald_status map_labels(const skald_manifest *m, const skald_data_options
 
 /* Blocks of one shard together, in file order. */
 static skald_status deal(const skald_manifest *m, const skald_data_options *o, uint32_t workers, skald_problem *p) {
-    uint64_t wanted = o->shards ? o->shards : skald_max_size(16, 8 * (size_t)workers);
+    uint64_t wanted = o->shards ? o->shards : workers; /* see README: a task's rows come from one shard */
     if (wanted > m->block_count) {
         if (o->shards)
             return skald_fail(SKALD_EINVAL, "%s divides into %llu blocks of rows: --shards %u is too many", o->path,
@@ -163,6 +163,7 @@ void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out) {
         double s = rows->s[i];
         out->weight_sum += s;
         out->sum_weighted_norm2 += s * norm2;
+        out->sum_weighted_y2 += s * (double)rows->y[i] * rows->y[i];
         if (s * norm2 > out->max_weighted_norm2) out->max_weighted_norm2 = s * norm2;
     }
 }
@@ -184,6 +185,7 @@ skald_status skald_problem_loaded(skald_problem *p) {
         f->weight_sum *= p->weight_scale;
         f->max_weighted_norm2 *= p->weight_scale;
         f->sum_weighted_norm2 *= p->weight_scale;
+        f->sum_weighted_y2 *= p->weight_scale;
         p->nonzeros += f->nonzeros;
         sum_norm2 += f->sum_weighted_norm2;
         if (f->max_weighted_norm2 > max_norm2) max_norm2 = f->max_weighted_norm2;

@@ -14,6 +14,7 @@ typedef struct skald_flight {
     uint32_t worker, shard, generation;
     uint64_t commits; /* the clock when its version was published */
     int64_t issued_ns;
+    bool refresh;         /* retakes a shard's history: merged without a step */
     skald_result *result; /* sync: arrived, waiting for the rest of the round */
     double share;         /* sync: weight in the round */
 } skald_flight;
@@ -79,7 +80,7 @@ typedef struct skald_run {
     skald_evaluator evaluator;
     double eval_passes, eval_seconds, eval_train_seconds; /* when the running evaluation was pinned */
     uint64_t eval_commits, eval_updates, evaluations;
-    double last_eval_passes, estimate_checked;
+    double last_eval_passes, estimate_checked, eval_estimate, calibration;
     skald_evaluation last;
     bool quiesce; /* training waits for the running evaluation */
     double *delivered;
@@ -122,6 +123,8 @@ char *skald_table_json(const skald_run *run, bool audit);          /* free() it;
 extern const skald_engine_ops skald_crew_engine_ops;
 /* The next event, dealt with; SKALD_AGAIN when it was not a training result, or none came. */
 skald_status skald_run_pump(skald_run *run, skald_merge *merge);
+/* Asks every shard's holder for its anchor; `asker` (may be NULL) is answered when all have been compared. */
+void skald_audit_begin(skald_run *run, void *asker);
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
 
 #endif

@@ -144,6 +144,7 @@ static skald_status begin(skald_run *run) {
     skald_vectors_host(&run->engine.vectors, dim);
     run->engine.problem = run->problem;
     run->engine.backoff = 1;
+    run->calibration = 1;
     run->history = run->options->algo == SKALD_SAGA;
     run->quiesce = run->options->has_target_objective || run->options->mode == SKALD_SYNC;
     run->size = ops->size(run->crew);
@@ -207,6 +208,22 @@ static skald_status sharpen(skald_run *run) {
     return evaluate_now(run, points, 1);
 }
 
+/* Every shard's anchor recomputed by its holder and compared with the ledger's. */
+static skald_status audit(skald_run *run) {
+    if (!run->history) return SKALD_OK;
+    skald_audit_begin(run, NULL);
+    skald_merge ignored;
+    while (run->audit.outstanding) {
+        skald_work none = run->work;
+        TRY(run->engine.ops->dispatch(&run->engine, &none));
+        skald_status st = skald_run_pump(run, &ignored);
+        if (st != SKALD_OK && st != SKALD_AGAIN) return st;
+        if (run->held) run->crew->ops->release(run->crew, run->held);
+        run->held = NULL;
+    }
+    return SKALD_OK;
+}
+
 /* The limits ended it: evaluate what there is. (A target ended it: that was an evaluation.) */
 static skald_status finish(skald_run *run) {
     if (!run->watch.good) return skald_fail(SKALD_INTERRUPTED, "interrupted before the first update");
@@ -222,7 +239,8 @@ static skald_status finish(skald_run *run) {
         TRY(complete_evaluation(run));
         TRY(evaluate_now(run, points, run->watch.has_average ? 2 : 1));
     }
-    return sharpen(run);
+    TRY(sharpen(run));
+    return run->options->audit ? audit(run) : SKALD_OK;
 }
 
 static void fill(skald_run *run, skald_outcome *out) {
@@ -284,7 +302,7 @@ static void end(skald_run *run) {
 skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_train_options *options, skald_clock *clock,
                          const skald_observer *observer, const volatile int *stop_flag, skald_outcome *outcome) {
     skald_train_options o = *options;
-    if (o.q_cap <= 0) o.q_cap = 8;
+    if (o.q_cap == 0) o.q_cap = 8;
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
     skald_run run = {.crew = crew,
                      .problem = crew->problem,

@@ -6,9 +6,17 @@
 #include "base/base.h"
 #include "engine/run.h"
 
-static const double WINDOW = 0.25;   /* passes over which losses are averaged */
+static const double WINDOW = 1;      /* passes over which losses are averaged: less, and outliers mislead */
 static const double GROWTH = 4;      /* a window this many times worse than the best is a divergence */
 static const uint32_t PATIENCE = 40; /* rollbacks (halvings of the step) in a row before giving up */
+
+/* Mean loss of w = 0: for two classes phi(0, y), the same for both; for real targets at most y^2/2. */
+static double loss_at_zero(const skald_problem *p) {
+    if (skald_loss_is_binary(p->objective.loss)) return skald_loss_value(p->objective.loss, 1, 0, 1);
+    double y2 = 0;
+    for (uint32_t k = 0; k < p->shard_count; k++) y2 += p->shards[k].facts.sum_weighted_y2;
+    return 0.5 * y2 / p->n;
+}
 
 skald_status skald_watch_init(skald_run *run) {
     skald_watch *w = &run->watch;
@@ -19,10 +27,7 @@ skald_status skald_watch_init(skald_run *run) {
     if (!w->good || !w->sum || !w->average) return SKALD_ENOMEM;
     memcpy(w->good, run->work.w, dim * sizeof(double));
     w->estimate = NAN;
-    /* at w = 0 a two-class loss is phi(0, y), the same for both classes */
-    w->best = skald_loss_is_binary(run->problem->objective.loss)
-                  ? skald_loss_value(run->problem->objective.loss, run->problem->objective.huber_delta, 0, 1)
-                  : INFINITY;
+    w->best = loss_at_zero(run->problem);
     return SKALD_OK;
 }
 
@@ -45,6 +50,7 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     run->engine.backoff /= 2;
     run->generation++; /* what is in flight was computed from the bad model: it only counts as history */
     run->rollbacks++;
+    for (uint32_t k = 0; run->history && k < run->ledger.count; k++) run->ledger.entries[k].refresh = true;
     run->commits++;
     run->dirty = true;
     w->window_loss = w->window_rows = 0;
@@ -79,6 +85,8 @@ skald_status skald_watch_commit(skald_run *run) {
     skald_watch *w = &run->watch;
     const skald_problem *p = run->problem;
     average(run);
+    if (!isfinite(w->window_loss)) return skald_watch_rollback(run, "the loss is not finite");
+    if (w->window_loss > GROWTH * w->best * p->n) return skald_watch_rollback(run, "the objective grew");
     if (run->engine.passes - w->window_begin < WINDOW || w->window_rows < 1) return SKALD_OK;
 
     double mean = w->window_loss / w->window_rows;
@@ -91,9 +99,9 @@ skald_status skald_watch_commit(skald_run *run) {
     w->window_loss = w->window_rows = 0;
     w->window_begin = run->engine.passes;
     if (!isfinite(estimate)) return skald_watch_rollback(run, "the model is not finite");
-    if (estimate > GROWTH * w->best) return skald_watch_rollback(run, "the objective grew");
+    if (mean > GROWTH * w->best) return skald_watch_rollback(run, "the objective grew");
     w->estimate = estimate;
-    if (estimate < w->best) w->best = estimate;
+    if (mean < w->best) w->best = mean;
     w->failures = 0;
     memcpy(w->good, run->work.w, p->dim * sizeof(double));
     return SKALD_OK;

@@ -32,7 +32,7 @@ skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_opti
     double shard = mean_shard_rows(p);
     if (s.local) {
         s.step_rows = o->step_rows ? o->step_rows : local_batch(p);
-        s.task_rows = o->task_rows ? o->task_rows : (uint32_t)fmax(ceil(shard), 1);
+        s.task_rows = o->task_rows ? o->task_rows : (uint32_t)fmax(ceil(shard / 16), 1);
     } else {
         /* plain: a batch a message; where L_b has come half way down to L, but no more than an eighth of a shard's
          * epoch */

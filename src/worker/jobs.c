@@ -80,6 +80,7 @@ static void lease(skald_worker *w, const skald_job *job) {
     reply.weight_sum = facts.weight_sum;
     reply.max_weighted_norm2 = facts.max_weighted_norm2;
     reply.sum_weighted_norm2 = facts.sum_weighted_norm2;
+    reply.sum_weighted_y2 = facts.sum_weighted_y2;
     reply.load_ns = skald_now_ns(system_clock()) - start;
     if (st != SKALD_OK) reply.error = (char *)skald_error();
     skald_worker_send(w, &frame, NULL, 0);
