@@ -48,7 +48,8 @@ bool skald_judge_due(skald_run *run) {
     if (o->eval_every > 0) return since >= o->eval_every;
     if (o->has_target_objective) return since >= 1;
     bool affordable = (double)run->evaluator.rows <= BUDGET * run->rows || run->evaluations < FREE;
-    return affordable && since >= 0.5 && (looks_reached(run) || since >= 1 / BUDGET);
+    if (since < 0.5) return false;
+    return affordable ? looks_reached(run) || since >= 1 / BUDGET : since >= 3 && looks_reached(run);
 }
 
 skald_status skald_judge_begin(skald_run *run) {
@@ -112,4 +113,6 @@ void skald_judge_done(skald_run *run) {
         run->stop = SKALD_STOP_GAP;
     else if (o->target_gradient > 0 && c->gradient_norm <= o->target_gradient)
         run->stop = SKALD_STOP_GRADIENT;
+    else
+        calibrate(run);
 }
