@@ -60,8 +60,8 @@ skald_status skald_manifest_merge(skald_manifest *into, const skald_manifest *fr
     for (uint32_t j = 0; j < from->dim; j++) {
         sum_add(&into->col_sum[j], &into->col_sum_lo[j], from->col_sum[j]);
         sum_add(&into->col_sum2[j], &into->col_sum2_lo[j], from->col_sum2[j]);
-        into->col_sum_lo[j] += from->col_sum_lo[j];
-        into->col_sum2_lo[j] += from->col_sum2_lo[j];
+        if (from->col_sum_lo) into->col_sum_lo[j] += from->col_sum_lo[j]; /* NULL: a finished manifest */
+        if (from->col_sum2_lo) into->col_sum2_lo[j] += from->col_sum2_lo[j];
         if (from->col_max_abs[j] > into->col_max_abs[j]) into->col_max_abs[j] = from->col_max_abs[j];
     }
     if (from->block_count) {

@@ -119,7 +119,8 @@ static skald_status check_header(const header *h, size_t size) {
                               h->sum_row_norm2_lo, h->label_min,     h->label_max};
     if (h->magic != MAGIC) return refuse("not a manifest, or of another version");
     /* bounds first, so that the sizes below cannot overflow */
-    if (h->dim > (1u << 31) || h->block_count > size || h->label_count > SKALD_MAX_LABELS + 1)
+    if (h->dim > (1u << 31) || h->dim_limit > (1u << 31) || h->block_count > size ||
+        h->label_count > SKALD_MAX_LABELS + 1)
         return refuse("counts out of range");
     if (h->layout > SKALD_CSR || h->zero_based > 1 || h->shuffled > 1 || h->low_words > 1) return refuse("flags");
     if (h->size != size || packed_size(h) != size) return refuse("length does not match its contents");

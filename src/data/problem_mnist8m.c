@@ -76,10 +76,10 @@ static uint32_t row(const problem *p, uint64_t i, uint32_t *idx, int32_t *q, int
     float *image = scratch;
     uint64_t key = problem_key(p->seed, 10, i);
     int digit = (int)(10 * skald_uniform(key, 0));
-    float turn = (float)(0.2 * problem_normal(key, 1)), slant = (float)(0.15 + 0.27 * problem_normal(key, 2));
-    float wide = (float)(7.6 + 1.3 * problem_normal(key, 3)), high = (float)(8.3 + 0.9 * problem_normal(key, 4));
-    float x0 = (float)(13.5 + 1.4 * problem_normal(key, 5)), y0 = (float)(13.5 + 1.4 * problem_normal(key, 6));
-    float pen = (float)(1.35 + 0.3 * problem_normal(key, 7)), bend = 0.15f;
+    float turn = (float)(0.14 * problem_normal(key, 1)), slant = (float)(0.12 + 0.2 * problem_normal(key, 2));
+    float wide = (float)(8.5 + 1.1 * problem_normal(key, 3)), high = (float)(9.4 + 0.8 * problem_normal(key, 4));
+    float x0 = (float)(13.5 + 1.1 * problem_normal(key, 5)), y0 = (float)(13.5 + 1.1 * problem_normal(key, 6));
+    float pen = (float)(1.15 + 0.3 * problem_normal(key, 7)), bend = 0.13f;
     memset(image, 0, DIM * sizeof *image);
     pen = pen < 0.3f ? 0.3f : pen;
     /* sine and cosine of a small angle, without libm */
