@@ -119,22 +119,30 @@ static void last_line(const char *path, char *out, size_t size) {
     if (file) fclose(file);
 }
 
-bool children_find_dead(children *c, char *out, size_t size) {
+static int first_dead(children *c) {
     reap(c);
-    for (int k = 0; k < c->count; k++) {
-        if (c->list[k].pid != 0) continue;
-        char path[160], words[512], how[80];
-        int status = c->list[k].how;
-        error_path(c, k, path, sizeof path);
-        last_line(path, words, sizeof words);
-        if (WIFSIGNALED(status))
-            snprintf(how, sizeof how, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-        else
-            snprintf(how, sizeof how, "ended with exit code %d", WEXITSTATUS(status));
-        snprintf(out, size, "worker-%d %s%s%s", k + 1, how, words[0] ? ": " : "", words);
-        return true;
+    for (int k = 0; k < c->count; k++)
+        if (c->list[k].pid == 0) return k;
+    return -1;
+}
+
+bool children_find_dead(children *c, char *out, size_t size) {
+    int k = first_dead(c);
+    for (int waited_ms = 0; k < 0 && waited_ms < 500; waited_ms += 2) {
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        k = first_dead(c);
     }
-    return false;
+    if (k < 0) return false;
+    char path[160], words[512], how[80];
+    int status = c->list[k].how;
+    error_path(c, k, path, sizeof path);
+    last_line(path, words, sizeof words);
+    if (WIFSIGNALED(status))
+        snprintf(how, sizeof how, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(how, sizeof how, "ended with exit code %d", WEXITSTATUS(status));
+    snprintf(out, size, "worker-%d %s%s%s", k + 1, how, words[0] ? ": " : "", words);
+    return true;
 }
 
 static bool any_left(children *c) {

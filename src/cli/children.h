@@ -24,7 +24,8 @@ typedef struct children {
  * starts threads. On failure nothing is left behind. */
 skald_status children_start(children *c, int count, const settings *s);
 void children_tell(children *c, const char *address);
-/* Reaps; if one has died, says which, how, and its last words. */
+/* If one has died, says which, how, and its last words. A dying process closes its connections a moment before it can
+ * be reaped: waits for that moment. */
 bool children_find_dead(children *c, char *out, size_t size);
 /* Waits for all of them a little, kills the rest, removes the folder. */
 void children_end(children *c);

@@ -26,10 +26,10 @@ static skald_status write_model(const settings *s, const skald_status_view *v, c
                              .dim = model->dim,
                              .features = v->features,
                              .n = v->rows,
-                             .transform = {.dim = v->features, .zero_based = v->zero_based},
+                             .transform = {.dim = v->features},
                              .labels = labels,
                              .label_count = v->label_count};
-    TRY(model_save(s->model, &problem, model->w, NULL));
+    TRY(model_save(s->model, &problem, model->w, v->zero_based, NULL));
     if (!s->quiet) printf("model written to %s\n", s->model);
     return SKALD_OK;
 }

@@ -43,7 +43,7 @@ void linger(skald_crew *crew, const skald_train_options *options, const skald_ou
         if (crew->ops->next(crew, SKALD_NS_PER_S / 20, &event) != SKALD_OK) break;
         if (event.kind == SKALD_EVENT_RESULT) crew->ops->release(crew, event.result);
         if (event.kind == SKALD_EVENT_REQUEST)
-            crew->ops->answer(crew, event.asker, json, event.request == SKALD_REQUEST_MODEL ? final : NULL);
+            crew->ops->answer(crew, event.asker, event.request == SKALD_REQUEST_MODEL ? NULL : json, final);
     }
     skald_version_unref(final);
     free(json);

@@ -21,12 +21,13 @@ static char *own_command(void) {
     return strdup(text);
 }
 
-static skald_status make(const skald_problem *p, const double *w, const skald_evaluation *last, skald_model *m) {
+static skald_status make(const skald_problem *p, const double *w, bool zero_based, const skald_evaluation *last,
+                         skald_model *m) {
     *m = (skald_model){.loss = p->objective.loss,
                        .huber_delta = p->objective.huber_delta,
                        .l2 = p->objective.l2,
                        .l1 = p->objective.l1,
-                       .zero_based = p->transform.zero_based,
+                       .zero_based = zero_based,
                        .scaled = p->transform.scale != NULL,
                        .objective = last ? last->objective : NAN,
                        .gap = last ? last->relative_gap : NAN,
@@ -48,9 +49,10 @@ static skald_status make(const skald_problem *p, const double *w, const skald_ev
     return SKALD_OK;
 }
 
-skald_status model_save(const char *path, const skald_problem *problem, const double *w, const skald_evaluation *last) {
+skald_status model_save(const char *path, const skald_problem *problem, const double *w, bool zero_based,
+                        const skald_evaluation *last) {
     skald_model model;
-    skald_status st = make(problem, w, last, &model);
+    skald_status st = make(problem, w, zero_based, last, &model);
     if (st == SKALD_OK) st = skald_model_save(NULL, path, &model);
     skald_model_free(&model);
     return st;
@@ -58,7 +60,7 @@ skald_status model_save(const char *path, const skald_problem *problem, const do
 
 skald_status model_export(const char *path, const skald_problem *problem, const double *w) {
     skald_model model;
-    skald_status st = make(problem, w, NULL, &model);
+    skald_status st = make(problem, w, false, NULL, &model);
     if (st == SKALD_OK) st = skald_model_export_liblinear(NULL, path, &model);
     skald_model_free(&model);
     return st;

@@ -6,8 +6,10 @@
 #include "skald/train.h"
 
 /* w: problem->dim, in the scaled feature space; the scaling is folded back. An old file stays intact on failure.
- * last (may be NULL): what is remembered about where the model comes from. */
-skald_status model_save(const char *path, const skald_problem *problem, const double *w, const skald_evaluation *last);
+ * zero_based: indices of LIBSVM text began at 0. last (may be NULL): what is remembered about where the model comes
+ * from. */
+skald_status model_save(const char *path, const skald_problem *problem, const double *w, bool zero_based,
+                        const skald_evaluation *last);
 skald_status model_export(const char *path, const skald_problem *problem, const double *w);
 /* "liblinear:FILE" -> FILE. SKALD_EINVAL for a format not known. */
 skald_status model_export_path(const char *text, const char **path);

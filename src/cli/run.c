@@ -86,7 +86,7 @@ static void describe(run *r, const skald_crew *crew) {
 
 static skald_status write_model(run *r, const skald_problem *problem, const skald_outcome *outcome) {
     if (r->s->model) {
-        TRY(model_save(r->s->model, problem, outcome->w, &outcome->last));
+        TRY(model_save(r->s->model, problem, outcome->w, skald_problem_zero_based_text(problem), &outcome->last));
         if (!r->s->quiet) printf("model written to %s\n", r->s->model);
     }
     if (r->s->export_path) {

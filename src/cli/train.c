@@ -37,9 +37,10 @@ static void address_for_children(const char *address, int port, char *out, size_
 /* A dead child explains a failure better than the broken connection it left behind. */
 static void blame_child(children *c, skald_status *st) {
     char who[700];
-    if (signals_asked() || !children_find_dead(c, who, sizeof who)) return;
+    if (signals_asked() || (*st != SKALD_ELOST && *st != SKALD_INTERRUPTED)) return;
+    if (!children_find_dead(c, who, sizeof who)) return;
     if (*st == SKALD_INTERRUPTED) *st = SKALD_ELOST;
-    if (*st == SKALD_ELOST) skald_fail(*st, "%s", who);
+    skald_fail(*st, "%s", who);
 }
 
 static int train_here(run *r, int count) {

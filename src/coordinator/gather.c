@@ -182,6 +182,7 @@ static skald_status on_scan_reply(skald_coordinator *c, skald_session_state *s, 
     if (m->error[0]) return blame(c, s, SKALD_EDATA, m->error);
     if (s->stage == SKALD_STAGE_OPENING && m->count == 0) {
         s->parts = m->parts;
+        s->file_bytes = m->file_bytes;
         s->stage = SKALD_STAGE_OPENED;
         if (s == c->workers) skald_coordinator_notice(c, "data: %s, %u parts", m->description, m->parts);
         return SKALD_OK;
@@ -266,12 +267,14 @@ static void advance_all(skald_coordinator *c, skald_stage stage) {
 
 static skald_status begin_scan(skald_coordinator *c) {
     uint32_t w = c->joined, parts = c->workers[0].parts;
+    uint64_t bytes = c->workers[0].file_bytes;
     for (uint32_t k = 0; k < w; k++) {
         skald_session_state *s = &c->workers[k];
-        if (s->parts != parts) {
+        /* the checksums of shards cannot tell a file from its own beginning */
+        if (s->parts != parts || s->file_bytes != bytes) {
             char text[200];
-            snprintf(text, sizeof text, "its data file divides into %u parts, that of %s into %u: not the same file",
-                     s->parts, c->workers[0].member.name, parts);
+            snprintf(text, sizeof text, "its data file has %llu bytes, that of %s %llu: not the same file",
+                     (unsigned long long)s->file_bytes, c->workers[0].member.name, (unsigned long long)bytes);
             return blame(c, s, SKALD_EDATA, text);
         }
         s->scan_first = (uint32_t)((uint64_t)parts * k / w);

@@ -39,6 +39,7 @@ typedef struct skald_session_state {
     uint64_t incarnation;
     skald_stage stage;
     int64_t asked_ns, seen_ns;
+    uint64_t file_bytes; /* of its copy of the data */
     uint32_t parts, scan_first, scan_count, lease_next;
     skald_outstanding *tasks; /* slots + 1 */
     uint32_t task_count, task_capacity;

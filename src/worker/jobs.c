@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/base.h"
@@ -41,6 +42,8 @@ static void scan(skald_worker *w, const skald_job *job) {
         if (st == SKALD_OK) memcpy(skald_bytes_data(bytes), packed, size);
     }
     if (w->source) {
+        struct stat info;
+        if (stat(w->path, &info) == 0) reply.file_bytes = (uint64_t)info.st_size;
         reply.parts = skald_source_parts(w->source);
         reply.description = (char *)skald_source_describe(w->source);
     }

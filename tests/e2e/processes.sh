@@ -18,7 +18,7 @@ wait_for() { # SECONDS COMMAND...
 }
 
 # --- a run of three processes, watched, followed, its model fetched ---
-"$skald" coordinator --listen "unix:$work/a" --workers 2 --l2 1e-3 --target-gap 1e-13 --max-passes 1000000 --max-time 6s \
+"$skald" coordinator --listen "unix:$work/a" --workers 2 --l2 1e-3 --max-time 6s \
     --linger 3s --model a.h5 --log a.jsonl train.svm >a.out 2>a.err &
 coordinator=$!
 "$skald" worker --connect "unix:$work/a" --name left --pace-ms 5 >left.err 2>&1 &
@@ -31,9 +31,9 @@ expect "status table" 0 "left" "$skald" status --connect "unix:$work/a"
 "$skald" status --connect "unix:$work/a" --audit --json >audit.json
 drift=$(grep -o '"audit":{[^}]*}' audit.json | grep -o '"drift":[-0-9.e+]*' | cut -d: -f2)
 check "audited history drifts by $drift" awk -v d="${drift:-1}" 'BEGIN { exit !(d >= 0 && d < 1e-6) }'
-expect "follow" 3 "model written" "$skald" train --connect "unix:$work/a" --model fetched.h5
+expect "follow" 0 "model written" "$skald" train --connect "unix:$work/a" --model fetched.h5
 wait $coordinator
-check "coordinator ends (3: out of time)" test $? -eq 3
+check "coordinator ends in order" test $? -eq 0
 wait $left
 check "left ends in order" test $? -eq 0
 wait $right
@@ -53,17 +53,23 @@ check "the early worker ends in order" test $? -eq 0
 check "it said that it waits" grep -q "waiting" early.err
 
 # --- a file that differs is refused by name ---
-head -n 1199 train.svm >other.svm
+head -n 1199 train.svm >other.svm # its blocks are the same as far as they go; seen to fail without the size of the file
 "$skald" coordinator --listen "unix:$work/c" --workers 2 --wait 20s train.svm >c.out 2>c.err &
 coordinator=$!
 "$skald" worker --connect "unix:$work/c" --name honest >honest.err 2>&1 &
 "$skald" worker --connect "unix:$work/c" --name odd other.svm >odd.err 2>&1
 check "a worker with another file fails" test $? -eq 1
-check "and is told why ($(tail -n 1 odd.err))" grep -q "other.svm" odd.err
+check "and is told why ($(tail -n 1 odd.err))" grep -q "not the same file" odd.err
+wait $coordinator
+check "the run ends, naming it ($(tail -n 1 c.err))" test $? -eq 1 -a "$(grep -c '(odd)' c.err)" -gt 0
+wait
+
+"$skald" coordinator --listen "unix:$work/d" --workers 2 train.svm >d.out 2>d.err &
+coordinator=$!
+wait_for 10 grep -q 'listening on' d.err
 kill -TERM $coordinator
 wait $coordinator
 check "a coordinator still waiting is interrupted" test $? -eq 130
-wait
 
 # --- interrupted: the model is written ---
 "$skald" train "${long[@]}" --workers 2 --model i.h5 --log i.jsonl --listen "unix:$work/i" train.svm >i.out 2>i.err &

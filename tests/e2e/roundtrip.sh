@@ -49,7 +49,7 @@ check "a label a row" test "$(wc -l <labels.txt)" -eq 1500
 check "only known labels" test "$(sort -u labels.txt | tr '\n' ' ')" = "3 7 "
 right=$(cut -d' ' -f1 named.svm | paste - labels.txt | awk '$1 == $2' | wc -l)
 check "accuracy of predict ($right rows right) is that of evaluate" \
-    close "$(field async-2.json accuracy)" "$(awk -v r="$right" 'BEGIN { print r / 1500 }')" 1e-9
+    close "$(field async-2.json accuracy)" "$(awk -v r="$right" 'BEGIN { printf "%.12g", r / 1500 }')" 1e-9
 "$skald" predict --model async-2.h5 --type probability --output p.txt named.svm
 "$skald" predict --model async-2.h5 --type decision --output z.txt named.svm
 check "probability = 1 / (1 + exp(-decision)), label by its sign" awk '
@@ -63,10 +63,17 @@ expect "train on HDF5" 0 "target gap reached" "$skald" train "${common[@]}" --wo
 "$skald" evaluate --model h5.h5 --json named.svm >h5.json
 check "HDF5 and text agree" close "$(field h5.json objective)" "$first" 2e-7
 gzip -k named.svm
+# A test file need not have an index 0 to count from 0, as the training file did.
+printf '+1 0:1 1:0.5\n-1 1:1 2:0.5\n%.0s' $(seq 50) >zero.svm
+printf -- '-1 1:1 2:0.5\n+1 1:0.1\n' >nozero.svm
+expect "train on indices from 0" 0 "" "$skald" train --l2 1e-2 --workers 1 --quiet --model zero.h5 zero.svm
+check "indices from 0 are remembered" test "$("$skald" predict --model zero.h5 nozero.svm | head -n 1)" = -1
+check "as with --index-base 0" test "$("$skald" predict --model zero.h5 --type decision nozero.svm)" = \
+    "$("$skald" predict --model zero.h5 --type decision --index-base 0 nozero.svm)"
 expect "train on .gz" 0 "" "$skald" train "${common[@]}" --workers 1 --quiet --model gz.h5 named.svm.gz
 
 expect "generate epsilon" 0 "" "$skald" generate epsilon --rows 600 --seed 5 --output dense.h5
-expect "squared loss, scaled" 0 "" "$skald" train --loss squared --l2 1e-2 --scale standard --intercept \
+expect "squared loss, scaled" 0 "" "$skald" train --loss squared --l2 20 --scale standard --intercept \
     --target-gap 1e-6 --max-passes 400 --workers 2 --model squared.h5 dense.h5
 expect "squared loss, evaluated" 0 "mean squared error" "$skald" evaluate --model squared.h5 dense.h5
 
