@@ -11,11 +11,11 @@
 
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
-#define TAG_RELEASE(tag) __tsan_release(tag)
-#define TAG_ACQUIRE(tag) __tsan_acquire(tag)
+#define TSAN_RELEASE(tag) __tsan_release(tag)
+#define TSAN_ACQUIRE(tag) __tsan_acquire(tag)
 #else
-#define TAG_RELEASE(tag) (void)(tag)
-#define TAG_ACQUIRE(tag) (void)(tag)
+#define TSAN_RELEASE(tag) (void)(tag)
+#define TSAN_ACQUIRE(tag) (void)(tag)
 #endif
 
 /* ---- runtime ------------------------------------------------------------------------------------------- */
@@ -53,7 +53,7 @@ void net_grpc_unref(void) {
 /* ---- completion queue ---------------------------------------------------------------------------------- */
 
 void net_tag_start(net_tag *tag) {
-    TAG_RELEASE(tag);
+    TSAN_RELEASE(tag);
 }
 
 bool net_batch(grpc_call *call, const grpc_op *ops, size_t count, net_tag *tag) {
@@ -66,7 +66,7 @@ bool net_poll(grpc_completion_queue *queue, gpr_timespec deadline) {
     if (event.type == GRPC_QUEUE_SHUTDOWN) return false;
     if (event.type == GRPC_OP_COMPLETE) {
         net_tag *tag = event.tag;
-        TAG_ACQUIRE(tag);
+        TSAN_ACQUIRE(tag);
         tag->fn(tag->owner, event.success != 0);
     }
     return true;
@@ -126,6 +126,7 @@ void net_args_fill(net_args *a, const skald_net_options *options, bool server) {
 /* ---- bytes --------------------------------------------------------------------------------------------- */
 
 static void let_go(void *owner) {
+    TSAN_ACQUIRE(owner); /* the core brought it to this thread, which ThreadSanitizer does not see */
     skald_bytes_unref(owner);
 }
 
@@ -147,6 +148,7 @@ grpc_byte_buffer *net_message(const skald_segment *segments, size_t count) {
         k = end;
         if (k == count) break;
         skald_bytes_ref(segments[k].owner);
+        TSAN_RELEASE(segments[k].owner);
         slices[n++] = grpc_slice_new_with_user_data((void *)(uintptr_t)segments[k].data, segments[k].size, let_go,
                                                     segments[k].owner);
         k++;

@@ -103,6 +103,7 @@ static void many_small_in_order(void **state) {
         skald_bytes_unref(b);
     }
     SIDE_WAIT(&p.client_side, count, N);
+    SIDE_WAIT(&p.server_side, count, N); /* which echoes before it writes down */
     for (uint32_t k = 0; k < N; k++) {
         assert_int_equal(p.server_side.frames[k].first, k);
         assert_int_equal(p.client_side.frames[k].first, k);
