@@ -2,6 +2,7 @@
  * in test_net_grpc.c and test_net_faults.c. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <unistd.h>
 

@@ -2,6 +2,7 @@
  * truncation, random damage, vectors cut at every place. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
