@@ -109,6 +109,7 @@ static skald_status read_vector(skald_worker *w, size_t *k, size_t n, double **t
 }
 
 static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
+    if (!w->welcomed) return SKALD_OK;
     if (!w->set_up) {
         if (m->loss > SKALD_SOFTMAX || m->dim == 0 || m->shards == 0 || m->shards > (1u << 24))
             return skald_fail(SKALD_EPEER, "setup out of range");
@@ -160,6 +161,7 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
 }
 
 static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
+    if (!w->set_up) return SKALD_OK;
     skald_job job = {.kind = SKALD_JOB_LEASE, .shard = m->shard, .checksum = m->checksum};
     const size_t unit = SKALD_BLOCK_WORDS * sizeof(uint64_t), bytes = skald_wire_vector_bytes(w->env, 0);
     if (bytes == 0 || bytes % unit) return skald_fail(SKALD_EPEER, "lease without blocks");
@@ -241,6 +243,7 @@ static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *ov
     case SKALD__V1__FRAME__BODY_WELCOME:
         return on_welcome(w, f->welcome);
     case SKALD__V1__FRAME__BODY_SCAN_REQUEST: {
+        if (!w->welcomed) return SKALD_OK; /* overtook its welcome: it will be repeated */
         skald_job job = {.kind = SKALD_JOB_SCAN, .first = f->scan_request->first, .count = f->scan_request->count};
         return skald_queue_push(w->jobs, &job);
     }

@@ -89,7 +89,7 @@ static double reference_objective(const skald_rows *r, const skald_objective *o,
 }
 
 /* FISTA with restarts, run until it stands still: knows nothing of Skald but the rows. w: dim. */
-static double reference_solve(const skald_rows *r, const skald_objective *o, double *w) {
+__attribute__((unused)) static double reference_solve(const skald_rows *r, const skald_objective *o, double *w) {
     uint32_t dim = r->dim, d = dim - (o->intercept ? 1 : 0);
     double *v = calloc(dim, sizeof *v), *g = calloc(dim, sizeof *g), *next = calloc(dim, sizeof *next);
     double largest = 0;
@@ -181,8 +181,8 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
         memset(out, 0, sizeof *out);
         TRY(skald_crew_local_open(&s->data, &s->objective, &compute, &crew));
         if (hook) hook(crew, user);
-        skald_status st = skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_clock_system(), observer,
-                                      NULL, out);
+        skald_status st =
+            skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_clock_system(), observer, NULL, out);
         crew->ops->destroy(crew, SKALD_OK, "done");
         return st;
     }
@@ -198,8 +198,10 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
     memset(out, 0, sizeof *out);
     TRY(skald_coordinator_listen(s->net, &o, &c, &port));
     char address[64];
-    snprintf(address, sizeof address, port ? "127.0.0.1:%d" : "%s", port);
-    if (!port) snprintf(address, sizeof address, "%s", s->address);
+    if (port)
+        snprintf(address, sizeof address, "127.0.0.1:%d", port);
+    else
+        snprintf(address, sizeof address, "%s", s->address);
     worker_thread workers[8];
     memset(workers, 0, sizeof workers);
     for (uint32_t k = 0; k < s->workers; k++) {
@@ -231,7 +233,7 @@ static skald_status train(const setup *s, skald_outcome *out) {
 }
 
 /* The rows that the setup trains on, all of them in file order, weights rescaled. */
-static void read_all(const setup *s, skald_rows *rows) {
+__attribute__((unused)) static void read_all(const setup *s, skald_rows *rows) {
     skald_source *source = NULL;
     skald_manifest m = {0};
     skald_problem p;
