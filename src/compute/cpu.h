@@ -81,11 +81,12 @@ typedef struct cpu_local {
     bool saga;
     double eta, inv_n;    /* inv_n: 1/n, 0 for sgd */
     double *w, *d, *a;    /* dense: width entries each (d, a: saga only), in and out */
-    double *sum;          /* dense: width entries of scratch */
+    const double *w0;     /* the model read, as wide as w (CSR: dim) */
+    double *sum, *taken;  /* dense: width entries of scratch */
     cpu_column *columns;  /* CSR: dim */
     const cpu_skip *skip; /* CSR: steps + 1 entries */
-    double *z;            /* count: margins, by position in the batch */
-    double *tile;         /* 3 x (step_rows rounded up to 8), scratch */
+    double *z, *z0;       /* count: margins at the local model and at the model read, by position in the batch */
+    double *tile;         /* 5 x (step_rows rounded up to 8), scratch */
     const float **x;      /* dense: 2 x (step_rows rounded up to 8), scratch */
     size_t undo;          /* out: alphas saved in shard->pending */
     double probe;         /* out, as in cpu_tally */

@@ -21,7 +21,9 @@ static skald_status check(const cpu_compute *c, const skald_local *local) {
 static void prepare_dense(cpu_local *l, const double *w, const double *abar, cpu_scratch *scratch) {
     l->w = (double *)cpu_widen(l->shard, w, scratch);
     const size_t width = cpu_width(l->shard);
+    l->w0 = cpu_widen(l->shard, w, scratch);
     l->sum = cpu_scratch_carve(scratch, width, sizeof *l->sum);
+    l->taken = cpu_scratch_carve(scratch, width, sizeof *l->taken);
     if (!l->saga) return;
     l->a = (double *)cpu_widen(l->shard, abar, scratch);
     l->d = cpu_scratch_carve(scratch, width, sizeof *l->d);
@@ -30,6 +32,7 @@ static void prepare_dense(cpu_local *l, const double *w, const double *abar, cpu
 
 static void prepare_csr(cpu_local *l, size_t steps, const double *w, const double *abar, cpu_scratch *scratch) {
     const size_t dim = l->shard->rows.dim;
+    l->w0 = w;
     l->columns = cpu_scratch_carve(scratch, dim, sizeof *l->columns);
     for (size_t j = 0; j < dim; j++)
         l->columns[j] = (cpu_column){.w = w[j], .d = 0, .a = l->saga ? abar[j] : 0, .last = 0};
@@ -74,14 +77,16 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
                    .eta = local->eta,
                    .inv_n = local->saga ? 1 / local->n : 0};
     cpu_scratch *scratch;
-    size_t bytes = CPU_SCRATCH_BYTES(count + 8, double) + CPU_SCRATCH_BYTES(3 * room, double);
-    bytes += dense ? 4 * CPU_SCRATCH_BYTES(width, double) + CPU_SCRATCH_BYTES(2 * room, const float *)
+    size_t bytes = 2 * CPU_SCRATCH_BYTES(count + 8, double) + CPU_SCRATCH_BYTES(5 * room, double);
+    bytes += dense ? 6 * CPU_SCRATCH_BYTES(width, double) + CPU_SCRATCH_BYTES(2 * room, const float *)
                    : CPU_SCRATCH_BYTES(width, cpu_column) + CPU_SCRATCH_BYTES(steps + 1, cpu_skip);
     TRY(cpu_scratch_take(c, bytes, &scratch));
     l.z = cpu_scratch_carve(scratch, count + 8, sizeof *l.z);
-    l.tile = cpu_scratch_carve(scratch, 3 * room, sizeof *l.tile);
+    l.z0 = cpu_scratch_carve(scratch, count + 8, sizeof *l.z0);
+    l.tile = cpu_scratch_carve(scratch, 5 * room, sizeof *l.tile);
     memset(l.z, 0, (count + 8) * sizeof *l.z);
-    memset(l.tile, 0, 3 * room * sizeof *l.tile);
+    memset(l.z0, 0, (count + 8) * sizeof *l.z0);
+    memset(l.tile, 0, 5 * room * sizeof *l.tile);
     if (dense) {
         l.x = cpu_scratch_carve(scratch, 2 * room, sizeof *l.x);
         prepare_dense(&l, w, abar, scratch);
@@ -97,7 +102,7 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
         st = skald_fail(SKALD_ENUMERIC, "local steps diverged: a derivative is not finite; use a smaller step");
     } else {
         memset(sums, 0, sizeof *sums);
-        c->kernels->losses(l.objective, &shard->rows, l.rows, l.z, 0, 0, count, sums);
+        c->kernels->losses(l.objective, &shard->rows, l.rows, l.saga ? l.z0 : l.z, 0, 0, count, sums);
         *sums = (skald_sums){.loss = sums->loss, .rows = sums->rows};
         if (dense)
             finish_dense(&l, w, dw, g);
