@@ -40,9 +40,13 @@ typedef struct skald_sums {
     double rows;    /* rows counted */
 } skald_sums;
 
-/* H minibatch steps on the worker's own copy of the model (D-SAGA / CentralVR; De & Goldstein 2016):
- *   D_j   = sum_{B_j} s_i c_i x_i,  c_i = phi'(x_i.w) - alpha_i (saga; alpha_i <- phi') or phi' (sgd)
- *   w    <- prox_{eta l1}( w - eta (D_j/|B_j| + abar + l2 w') );   abar <- abar + D_j/n   (saga only)
+/* H minibatch steps on the worker's own copy of the model (D-SAGA / CentralVR; De & Goldstein 2016), with the
+ * history taken at the model that was read, w_0, rather than along the way:
+ *   c_i   = phi'(x_i.w_j) - alpha_i (saga) or phi'(x_i.w_j) (sgd);   h_i = phi'(x_i.w_0) - alpha_i;
+ *   w    <- prox_{eta l1}( w - eta (sum_{B_j} s_i c_i x_i / |B_j| + abar + l2 w) )
+ *   abar <- abar + sum_{B_j} s_i h_i x_i / n,   alpha_i <- phi'(x_i.w_0)   (saga only)
+ * so that a task's history is that of a plain saga task on the same rows, whatever way its steps went. (Taken along
+ * the way, the histories of workers keep the differences between their ways, and runs stall: see README.)
  * B_j are consecutive slices of `batch` of `step_rows` rows (the last may be short). State in double. */
 typedef struct skald_local {
     bool saga;
@@ -64,7 +68,8 @@ typedef struct skald_compute_ops {
     /* g = sum_B s_i (phi'(x_i.w, y_i) - alpha_i) x_i; alpha_i <- phi'. (Defazio et al. 2014) */
     skald_status (*saga)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w, double *g,
                          skald_sums *sums);
-    /* dw = w_H - w, g = sum_j D_j (zeros for sgd: pass NULL). abar NULL for sgd. All-or-nothing: on
+    /* dw = w_H - w_0, g = sum over the batch of s_i h_i x_i (sgd: pass NULL); sums.loss at w_0 (sgd: along the
+     * way). abar NULL for sgd. All-or-nothing: on
      * SKALD_ENUMERIC the history is as before the call. */
     skald_status (*local)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const skald_local *local,
                           const double *w, const double *abar, double *dw, double *g, skald_sums *sums);

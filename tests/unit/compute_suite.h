@@ -182,6 +182,7 @@ static inline void ref_local(problem *p, const uint32_t *rows, size_t count, con
     const size_t dim = p->dim;
     double *w = skald_zalloc(dim, sizeof *w), *abar = skald_zalloc(dim, sizeof *abar);
     double *d = skald_zalloc(dim, sizeof *d), *c = skald_zalloc(l->step_rows, sizeof *c);
+    double *taken = skald_zalloc(dim, sizeof *taken), *h = skald_zalloc(l->step_rows, sizeof *h);
     memcpy(w, w0, dim * sizeof *w);
     if (l->saga) memcpy(abar, abar0, dim * sizeof *abar);
     memset(g, 0, dim * sizeof *g);
@@ -191,23 +192,28 @@ static inline void ref_local(problem *p, const uint32_t *rows, size_t count, con
             size_t i = rows ? rows[k + r] : k + r;
             c[r] = ref_first(p, i, ref_margin(p, i, w));
             if (l->saga) {
-                double fresh = (double)(float)c[r];
-                c[r] = fresh - p->alpha[i];
-                p->alpha[i] = fresh;
+                double start = (double)(float)ref_first(p, i, ref_margin(p, i, w0));
+                c[r] -= p->alpha[i];
+                h[r] = start - p->alpha[i];
+                p->alpha[i] = start;
             }
         }
         memset(d, 0, dim * sizeof *d);
+        memset(taken, 0, dim * sizeof *taken);
         for (size_t r = 0; r < b; r++) {
             size_t i = rows ? rows[k + r] : k + r;
-            for (size_t j = 0; j < dim; j++) d[j] += p->s[i] * c[r] * p->x[i * dim + j];
+            for (size_t j = 0; j < dim; j++) {
+                d[j] += p->s[i] * c[r] * p->x[i * dim + j];
+                taken[j] += p->s[i] * h[r] * p->x[i * dim + j];
+            }
         }
         for (size_t j = 0; j < dim; j++) {
             bool free_column = p->o.intercept && j == dim - 1;
             double v = w[j] - l->eta * (d[j] / (double)b + abar[j] + (free_column ? 0 : p->o.l2) * w[j]);
             w[j] = free_column ? v : skald_soft(v, l->eta * p->o.l1);
             if (l->saga) {
-                abar[j] += d[j] / l->n;
-                g[j] += d[j];
+                abar[j] += taken[j] / l->n;
+                g[j] += taken[j];
             }
         }
     }
@@ -216,6 +222,8 @@ static inline void ref_local(problem *p, const uint32_t *rows, size_t count, con
     free(abar);
     free(d);
     free(c);
+    free(taken);
+    free(h);
 }
 
 /* ---- operations ----------------------------------------------------------------------------------- */
