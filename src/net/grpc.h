@@ -15,10 +15,20 @@ skald_status net_grpc_call(const char *address, const skald_net_options *options
 
 /* ---- server: unary calls ------------------------------------------------------------------------------- */
 
+/* Whose calls they are. `gone` is called once for each call when the core has let go of it, on any thread: nothing here
+ * is touched for that call afterwards. */
+typedef struct net_unary_owner {
+    void *owner;
+    void (*gone)(void *owner);
+    skald_net_on_call on_call;
+    void *user;
+    size_t limit; /* of a reply */
+} net_unary_owner;
+
 /* Takes over call and request: hands the request to on_call, whose answer may come from any thread at any time, also
  * when the client has gone or the server is gone. */
-void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *frames, size_t limit,
-                      skald_net_on_call on_call, void *user, skald_method method);
+void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *frames, const net_unary_owner *owner,
+                      skald_method method);
 /* grpc.health.v1.Health/Check. */
 void net_health_answer(grpc_call *call, grpc_byte_buffer *request, bool serving);
 /* Answers with a status and nothing else, and lets the call go. */

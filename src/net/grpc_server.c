@@ -43,6 +43,7 @@ struct skald_net_server {
     pthread_cond_t changed;
     net_stream *streams; /* open sessions */
     uint32_t stream_count;
+    size_t calls; /* unary ones the core still holds for the application */
     bool draining, down;
 };
 
@@ -61,6 +62,7 @@ static void remove_stream(net_stream *s) {
     if (s->next) s->next->previous = s->previous;
     if (server->streams == s) server->streams = s->next;
     server->stream_count--;
+    pthread_cond_broadcast(&server->changed);
     pthread_mutex_unlock(&server->lock);
 }
 
@@ -160,6 +162,24 @@ static void accept_session(skald_net_server *server, grpc_call *call) {
     net_stream_open(s);
 }
 
+/* ---- calls ---------------------------------------------------------------------------------------------- */
+
+static void on_call_gone(void *owner) {
+    skald_net_server *server = owner;
+    pthread_mutex_lock(&server->lock);
+    server->calls--;
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->lock);
+}
+
+static void accept_call(skald_net_server *server, grpc_call *call, grpc_byte_buffer *request, skald_method method) {
+    pthread_mutex_lock(&server->lock);
+    server->calls++;
+    pthread_mutex_unlock(&server->lock);
+    net_unary_owner owner = {server, on_call_gone, server->on_call, server->user, server->options.max_frame_bytes};
+    net_unary_accept(call, request, server->frames, &owner, method);
+}
+
 /* ---- calls coming in ----------------------------------------------------------------------------------- */
 
 static void request_call(slot *q) {
@@ -193,7 +213,6 @@ static void on_request(void *owner, bool ok) {
     pthread_mutex_lock(&server->lock);
     bool serving = !server->draining;
     pthread_mutex_unlock(&server->lock);
-    size_t limit = server->options.max_frame_bytes;
     switch (q->kind) {
     case SLOT_SESSION:
         accept_session(server, call);
@@ -205,7 +224,7 @@ static void on_request(void *owner, bool ok) {
     case SLOT_FETCH:
         if (server->on_call) {
             skald_method method = q->kind == SLOT_STATUS ? SKALD_METHOD_STATUS : SKALD_METHOD_FETCH_MODEL;
-            net_unary_accept(call, payload, server->frames, limit, server->on_call, server->user, method);
+            accept_call(server, call, payload, method);
             break;
         }
         if (payload) grpc_byte_buffer_destroy(payload);
@@ -357,8 +376,10 @@ void net_grpc_shutdown(skald_net_server *server, int64_t grace_ns) {
     while (!server->down && !late) late = pthread_cond_timedwait(&server->changed, &server->lock, &deadline) != 0;
     pthread_mutex_unlock(&server->lock);
     if (late) grpc_server_cancel_all_calls(server->core);
+    /* The core's word is not enough: a thread on its way to start a batch must have started it before the queue is
+     * drained, or the core aborts. */
     pthread_mutex_lock(&server->lock);
-    while (!server->down) pthread_cond_wait(&server->changed, &server->lock);
+    while (!server->down || server->stream_count || server->calls) pthread_cond_wait(&server->changed, &server->lock);
     pthread_mutex_unlock(&server->lock);
     grpc_completion_queue_shutdown(server->queue);
     pthread_join(server->thread, NULL);

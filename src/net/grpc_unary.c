@@ -11,7 +11,7 @@ typedef struct unary {
     skald_net_call base; /* first */
     net_tag reply_tag, close_tag;
     grpc_byte_buffer *message; /* the reply */
-    size_t limit;
+    net_unary_owner owner;
     int cancelled;
     pthread_mutex_t lock;
     grpc_call *call; /* NULL once let go */
@@ -30,7 +30,10 @@ static void release(unary *u) {
     }
     bool last = u->tags == 0 && !u->held;
     pthread_mutex_unlock(&u->lock);
-    if (call) grpc_call_unref(call);
+    if (call) {
+        grpc_call_unref(call);
+        u->owner.gone(u->owner.owner);
+    }
     if (!last) return;
     if (u->message) grpc_byte_buffer_destroy(u->message);
     pthread_mutex_destroy(&u->lock);
@@ -74,7 +77,7 @@ static void reply(skald_net_call *base, skald_status code, const char *reason, c
     size_t bytes = 0;
     grpc_byte_buffer *message = NULL;
     if (code == SKALD_OK) {
-        code = net_segments_check(segments, count, u->limit, &bytes);
+        code = net_segments_check(segments, count, u->owner.limit, &bytes);
         if (code == SKALD_OK)
             message = net_message(segments, count);
         else
@@ -92,8 +95,8 @@ static void reply(skald_net_call *base, skald_status code, const char *reason, c
     release(u);
 }
 
-void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *frames, size_t limit,
-                      skald_net_on_call on_call, void *user, skald_method method) {
+void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *frames, const net_unary_owner *owner,
+                      skald_method method) {
     net_frame *frame = request ? net_frame_of(frames, request) : NULL;
     unary *u = frame ? skald_zalloc(1, sizeof *u) : NULL;
     if (!u) {
@@ -102,11 +105,12 @@ void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *fr
             net_refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED, SKALD_ENOMEM, "out of memory");
         else
             net_refuse(call, GRPC_STATUS_INVALID_ARGUMENT, SKALD_EPEER, "a call without a request");
+        owner->gone(owner->owner);
         return;
     }
     pthread_mutex_init(&u->lock, NULL);
     u->base.reply = reply;
-    u->limit = limit;
+    u->owner = *owner;
     u->call = call;
     u->held = true;
     u->reply_tag = (net_tag){on_replied, u};
@@ -118,7 +122,7 @@ void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *fr
         u->tags = 0;
         u->over = true;
     }
-    on_call(user, method, &frame->base, &u->base);
+    owner->on_call(owner->user, method, &frame->base, &u->base);
 }
 
 /* ---- answers made here --------------------------------------------------------------------------------- */

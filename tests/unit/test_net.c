@@ -326,7 +326,7 @@ static void client_gone_while_sending(void **state) {
     stop(&p);
 }
 
-/* Seen to hang with the reference to a stream's call leaked: the core waits for every one. */
+/* Seen to hang with one tag of a stream counted too many, so that it never ends. */
 static void shutdown_with_open_sessions(void **state) {
     enum { N = 5 };
     pairing p;

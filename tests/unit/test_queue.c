@@ -20,7 +20,7 @@ typedef struct item {
 /* Seen to fail with `grow` copying the ring from 0 instead of from its head. */
 static void grows_and_keeps_order(void **state) {
     skald_queue *q = NULL;
-    assert_int_equal(skald_queue_create(sizeof(item), 4, &q), SKALD_OK);
+    assert_int_equal(skald_queue_create(sizeof(item), 5, &q), SKALD_OK);
     item x = {0};
     uint32_t in = 0, out = 0;
     for (int round = 0; round < 200; round++) { /* 3 in, 2 out: grows with the head anywhere */
