@@ -14,6 +14,7 @@ typedef struct skald_crew skald_crew;
 typedef struct skald_member {
     char name[64], device[64];
     uint32_t slots; /* tasks it can compute at the same time */
+    uint32_t depth; /* tasks a slot may hold, the running one included: 2 hides the way to and fro */
     uint32_t shard_count;
     const uint32_t *shards; /* owned by the crew */
     uint64_t rows;

@@ -19,6 +19,7 @@ typedef struct skald_work {
     uint32_t task_rows; /* rows a task: H x b, or the batch */
     uint32_t step_rows; /* local: b */
     double eta;         /* local: step inside the task */
+    double theta;       /* local: weight of a merge in regular running */
     double *w, *abar;   /* the solver's vectors (abar NULL without history) */
 } skald_work;
 
@@ -32,7 +33,8 @@ typedef struct skald_merge {
     const double *history; /* exact sum of the D's, for abar; NULL without history */
     uint64_t rows;
     uint64_t staleness; /* commits between the version read and now */
-    uint32_t in_flight; /* P: tasks in flight when this one was (async), 1 (sync) */
+    uint32_t chains;    /* P: slots computing at the same time (async), 1 (sync) */
+    uint64_t regular;   /* staleness of regular running: tasks that can be in flight, less one */
     bool fold;          /* only the history counts: too stale, or of a generation rolled back */
 } skald_merge;
 

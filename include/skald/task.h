@@ -52,6 +52,9 @@ typedef struct skald_task {
     uint32_t step_rows; /* local: b */
     double eta;         /* local */
     double n;           /* rows of the whole problem (local) */
+    uint64_t after;     /* local: the task on this shard queued before this one and not in `model`; 0: none. The steps
+                         * start from w + theta dw and abar + D/n of its result */
+    double theta;       /* local: the weight its results are merged with */
     bool saga;          /* local: with history */
     uint32_t points;    /* objective, shift */
     bool want_gradient, keep_margins;

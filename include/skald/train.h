@@ -19,6 +19,7 @@ typedef struct skald_train_options {
     uint32_t task_rows; /* rows a message; 0 = auto */
     int local;          /* 1 local steps, 0 plain tasks, -1 auto (local) */
     double theta;       /* local: weight of a merge times P; 0 = auto (1) */
+    uint32_t depth;     /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
     skald_stale stale;  /* what happens to results staler than max_stale */
     uint64_t max_stale; /* 0 = 8 P */
     double q_cap;       /* sgd: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
@@ -27,7 +28,7 @@ typedef struct skald_train_options {
     uint64_t max_updates;
     bool has_target_objective;
     double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
-    bool audit;            /* compare every shard's anchor at the end: skald_outcome.audit_drift */
+    bool audit;                                /* compare every shard's anchor at the end: skald_outcome.audit_drift */
     double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
 } skald_train_options;
 

@@ -41,6 +41,8 @@ static void send_task(skald_coordinator *c, skald_session_state *s, skald_outsta
     m.rows = t->rows;
     m.step_rows = t->step_rows;
     m.eta = t->eta;
+    m.after = t->after;
+    m.theta = t->theta;
     m.n = t->n;
     m.saga = t->saga;
     m.points = t->points;

@@ -157,7 +157,8 @@ static void on_hello(skald_coordinator *c, skald_net_session *session, const Ska
         return;
     }
     uint32_t slots = m->slots < 1 ? 1 : m->slots > 1024 ? 1024 : m->slots;
-    skald_outstanding *tasks = skald_zalloc(slots + 1, sizeof *tasks);
+    const uint32_t depth = 2;
+    skald_outstanding *tasks = skald_zalloc(slots * depth + 1, sizeof *tasks);
     if (!tasks) {
         skald_coordinator_refuse(c, session, SKALD_ENOMEM, "out of memory");
         return;
@@ -170,7 +171,8 @@ static void on_hello(skald_coordinator *c, skald_net_session *session, const Ska
     snprintf(s->member.device, sizeof s->member.device, "%s", m->device);
     s->member.slots = slots;
     s->tasks = tasks;
-    s->task_capacity = slots + 1;
+    s->task_capacity = slots * depth + 1;
+    s->member.depth = depth;
     s->seen_ns = skald_now_ns(c->options->clock);
     skald_coordinator_notice(c, "worker %u of %u joined: %s (%s, %s)", c->joined, c->options->workers, s->member.name,
                              s->member.device, skald_net_peer(session));

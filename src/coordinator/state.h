@@ -41,7 +41,7 @@ typedef struct skald_session_state {
     int64_t asked_ns, seen_ns;
     uint64_t file_bytes; /* of its copy of the data */
     uint32_t parts, scan_first, scan_count, lease_next;
-    skald_outstanding *tasks; /* slots + 1 */
+    skald_outstanding *tasks; /* slots x depth + 1 */
     uint32_t task_count, task_capacity;
     uint64_t versions[SKALD_VERSIONS_KEPT]; /* ids it holds */
     uint32_t version_next;

@@ -43,7 +43,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
                                                        .issued_ns = skald_now_ns(run->clock)};
     run->members[worker].busy++;
     if (trains(task->kind)) run->training++;
-    if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy = true;
+    if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
     return run->crew->ops->submit(run->crew, worker, task);
 }
 
@@ -51,6 +51,11 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
     TRY(publish(run));
     const skald_work *work = &run->work;
     skald_ledger_entry *e = &run->ledger.entries[shard];
+    uint64_t after = 0; /* its result is not in the model yet: the worker adds it itself */
+    for (uint32_t f = 0; f < run->flight_count; f++) {
+        const skald_flight *q = &run->flights[f];
+        if (q->kind == SKALD_TASK_LOCAL && q->shard == shard && q->generation == run->generation) after = q->task;
+    }
     uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
     skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
                                : work->history ? SKALD_TASK_SAGA
@@ -61,6 +66,8 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
                        .step_rows = work->step_rows,
                        .eta = work->eta,
+                       .theta = work->theta,
+                       .after = after,
                        .saga = work->history};
     e->position += task.rows;
     return skald_run_submit(run, worker, &task);
@@ -98,16 +105,22 @@ static bool admitted(const skald_run *run) {
     return run->options->mode == SKALD_ASYNC || !run->round_open;
 }
 
+uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
+    if (run->options->mode == SKALD_SYNC || run->options->local == 0) return 1;
+    return run->options->depth ? run->options->depth : m->depth;
+}
+
 static skald_status dispatch_to(skald_run *run, uint32_t worker) {
     const skald_member *m = run->crew->ops->member(run->crew, worker);
     uint32_t first = run->flight_count;
-    while (run->members[worker].busy < m->slots) {
+    const uint32_t depth = skald_run_depth(run, m);
+    while (run->members[worker].busy < m->slots * depth) {
         skald_task task = {0};
         if (anchor_task(run, worker, &task) || skald_evaluator_task(&run->evaluator, worker, &task)) {
             TRY(skald_run_submit(run, worker, &task));
             continue;
         }
-        uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m) : UINT32_MAX;
+        uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         TRY(run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
                                                : submit_training(run, worker, shard));
@@ -149,7 +162,7 @@ static skald_flight *find(skald_run *run, uint64_t task) {
 
 static void land(skald_run *run, skald_flight *flight) {
     run->members[flight->worker].busy--;
-    if (flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].busy = false;
+    if (flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].busy--;
     if (trains(flight->kind)) run->training--;
     *flight = run->flights[--run->flight_count];
 }
@@ -174,8 +187,8 @@ static const double *history_of(const skald_run *run, const skald_result *r) {
 
 static void merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     uint64_t staleness = run->commits - flight->commits;
-    uint32_t p = run->training; /* this one included: it has not landed yet */
-    uint64_t limit = run->options->max_stale ? run->options->max_stale : 8ull * run->engine.parallel;
+    uint64_t regular = run->flight_capacity - 1;
+    uint64_t limit = run->options->max_stale ? run->options->max_stale : 8 * (regular + 1);
     double q = run->history || run->options->q_cap < 0
                    ? 1
                    : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap);
@@ -183,7 +196,8 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                        .history = history_of(run, r),
                        .rows = r->rows,
                        .staleness = staleness,
-                       .in_flight = p,
+                       .chains = run->engine.parallel,
+                       .regular = regular,
                        .bias = q,
                        .weight = q / r->rows, /* the rows really in it */
                        .fold = flight->refresh || flight->generation != run->generation ||
@@ -202,7 +216,7 @@ static void add_scaled(double *restrict to, double a, const double *restrict fro
 /* The round is complete: one merge for all of it, summed in the order of dispatch. */
 static void merge_round(skald_run *run, skald_merge *m) {
     const uint32_t dim = run->problem->dim;
-    *m = (skald_merge){.weight = 1, .bias = 1, .in_flight = 1, .local = run->work.local};
+    *m = (skald_merge){.weight = 1, .bias = 1, .chains = 1, .local = run->work.local};
     memset(run->round_g, 0, dim * sizeof(double));
     if (run->history) memset(run->history_sum, 0, dim * sizeof(double));
     uint64_t order = 0;
@@ -267,7 +281,7 @@ static bool merge_anchor(skald_run *run, const skald_flight *flight, skald_resul
     }
     if (!repair) return false;
     memcpy(e->anchor, r->vectors[0], dim * sizeof(double));
-    *m = (skald_merge){.history = run->history_sum, .fold = true, .local = run->work.local, .in_flight = 1, .bias = 1};
+    *m = (skald_merge){.history = run->history_sum, .fold = true, .local = run->work.local, .chains = 1, .bias = 1};
     m->g = m->dw = run->history_sum;
     run->held = r;
     return true;

@@ -29,13 +29,15 @@ void skald_ledger_fini(skald_ledger *l) {
     memset(l, 0, sizeof *l);
 }
 
-uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m) {
-    uint32_t best = UINT32_MAX;
+uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_t depth) {
+    uint32_t best = UINT32_MAX, fewest = depth;
     double least = 0;
     for (uint32_t i = 0; i < m->shard_count; i++) {
         const skald_ledger_entry *e = &l->entries[m->shards[i]];
+        if (e->busy && (e->refresh || e->suspect || e->audit)) continue;
         double epochs = (double)e->position / (double)e->rows;
-        if (!e->busy && (best == UINT32_MAX || epochs < least)) best = m->shards[i], least = epochs;
+        if (e->busy < fewest || (e->busy == fewest && e->busy < depth && epochs < least))
+            best = m->shards[i], fewest = e->busy, least = epochs;
     }
     return best;
 }

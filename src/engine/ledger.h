@@ -10,7 +10,7 @@ typedef struct skald_ledger_entry {
     uint64_t visits;   /* results merged */
     double mass;       /* step mass: sum of the steps its results were applied with */
     double *anchor;    /* A_k = sum s_i alpha_i x_i as of the last merged result; NULL without history */
-    bool busy;         /* a task on it is in flight */
+    uint32_t busy;     /* tasks on it in flight */
     bool suspect;      /* a result was refused: its anchor has to be recomputed */
     bool refresh;      /* after a rollback: its history is to be retaken at the good model, with no step */
     bool audit;        /* an anchor is to be compared because somebody asked */
@@ -26,9 +26,10 @@ typedef struct skald_ledger {
 skald_status skald_ledger_init(skald_ledger *ledger, const skald_problem *problem, bool history);
 void skald_ledger_fini(skald_ledger *ledger);
 
-/* The idle shard of the member whose draws have come least far (ties: first in its list);
- * UINT32_MAX when all are busy. */
-uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member);
+/* Of the member's shards with fewer than `depth` tasks in flight, the one with the fewest, and of those the one
+ * whose draws have come least far (ties: first in its list); UINT32_MAX when there is none. A shard that is to
+ * be refreshed, repaired or audited first comes to rest. */
+uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member, uint32_t depth);
 
 /* A_k += D. */
 void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *history);

@@ -82,7 +82,7 @@ static skald_status deal(const skald_manifest *m, const skald_data_options *o, u
     uint32_t *shard_of = skald_alloc(m->block_count, sizeof *shard_of);
     skald_status st = SKALD_ENOMEM;
     if (!p->shards || !p->blocks || !shard_of) goto out;
-    TRY_GOTO(st, skald_deal(m, p->shard_count, o->seed, o->contiguous, shard_of), out);
+    TRY_GOTO(st, skald_deal(m, p->shard_count, o->seed, o->contiguous || m->shuffled, shard_of), out);
     for (uint64_t b = 0; b < m->block_count; b++) p->shards[shard_of[b]].block_count++;
     for (uint32_t k = 1; k < p->shard_count; k++)
         p->shards[k].block_begin = p->shards[k - 1].block_begin + p->shards[k - 1].block_count;
@@ -134,6 +134,7 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
     t->intercept = o->intercept;
     t->force_dense = p->dense && m->layout == SKALD_CSR;
     t->weight_scale = 1;
+    t->rows = m->rows;
     skald_status st = map_labels(m, o, p);
     if (st == SKALD_OK) {
         double *shift = NULL, *scale = NULL;

@@ -125,6 +125,7 @@ extern const skald_engine_ops skald_crew_engine_ops;
 skald_status skald_run_pump(skald_run *run, skald_merge *merge);
 /* Asks every shard's holder for its anchor; `asker` (may be NULL) is answered when all have been compared. */
 void skald_audit_begin(skald_run *run, void *asker);
+uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
 
 #endif

@@ -152,9 +152,10 @@ static skald_status begin(skald_run *run) {
     if (!run->members) return SKALD_ENOMEM;
     for (uint32_t k = 0; k < run->size; k++) {
         run->members[k].alive = true;
-        run->engine.parallel += ops->member(run->crew, k)->slots;
+        const skald_member *m = ops->member(run->crew, k);
+        run->engine.parallel += m->slots;
+        run->flight_capacity += m->slots * skald_run_depth(run, m);
     }
-    run->flight_capacity = run->engine.parallel;
     run->flights = skald_zalloc(run->flight_capacity, sizeof *run->flights);
     run->round_g = skald_zalloc(dim, sizeof(double));
     run->history_sum = skald_zalloc(dim, sizeof(double));

@@ -64,9 +64,9 @@ double skald_schedule_eta(const skald_schedule *s, const skald_engine *e) {
 
 double skald_schedule_damping(const skald_schedule *s, const skald_merge *m) {
     if (m->fold) return 0;
-    return s->damp ? fmin(1, m->in_flight / (1.0 + (double)m->staleness)) : 1;
+    return s->damp ? fmin(1, (1.0 + (double)m->regular) / (1.0 + (double)m->staleness)) : 1;
 }
 
 double skald_schedule_theta(const skald_schedule *s, const skald_merge *m) {
-    return s->theta / m->in_flight * skald_schedule_damping(s, m) * m->bias;
+    return s->theta / m->chains * skald_schedule_damping(s, m) * m->bias;
 }

@@ -21,9 +21,10 @@ skald_schedule skald_schedule_make(const skald_engine *engine, const skald_train
 
 /* The step for work begun now: schedule times the guard's backoff. */
 double skald_schedule_eta(const skald_schedule *s, const skald_engine *engine);
-/* min(1, P / (1 + tau)): staleness of about P - 1 is regular, only the excess is damped. 0 when folded. */
+/* min(1, (1 + regular) / (1 + tau)): only staleness beyond that of regular running is damped. 0 when folded. */
 double skald_schedule_damping(const skald_schedule *s, const skald_merge *m);
-/* theta = (1/P) min(1, P/(1+tau)) x q: weight of a local model difference. */
+/* theta = damping x q / P: weight of a local model difference. P counts chains of steps, not tasks: a task queued
+ * behind another goes on where that one ended. */
 double skald_schedule_theta(const skald_schedule *s, const skald_merge *m);
 
 #endif

@@ -20,7 +20,7 @@ skald_status skald_sgd(skald_engine *e, const skald_train_options *options) {
 
     while (!skald_finished(e)) {
         double eta = skald_schedule_eta(&s, e), step;
-        skald_work work = {false, s.local, s.task_rows, s.step_rows, eta, w, NULL};
+        skald_work work = {false, s.local, s.task_rows, s.step_rows, eta, s.theta / e->parallel, w, NULL};
         skald_merge m;
         TRY_GOTO(st, skald_dispatch(e, &work), out);
         st = skald_collect(e, &m);

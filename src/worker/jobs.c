@@ -96,9 +96,11 @@ static void begin(skald_worker *w, const skald_job *job) {
     frame.ready = &reply;
     reply.stage = 2;
     skald_status st = w->set_up ? SKALD_OK : skald_fail(SKALD_EPEER, "begin before setup");
+    uint32_t held = 0;
     if (st == SKALD_OK && !atomic_load(&w->begun)) {
         for (uint32_t k = 0; k < w->shard_count && st == SKALD_OK; k++) {
             if (!w->read[k].n) continue;
+            w->lane_of[k] = held++ % w->lane_count;
             skald_rows_rescale(&w->read[k], job->weight_scale);
             st = skald_runner_add(&w->runner, k, &w->read[k]);
         }
@@ -110,15 +112,40 @@ static void begin(skald_worker *w, const skald_job *job) {
 
 /* ---- tasks ----------------------------------------------------------------------------------------- */
 
+typedef struct skald_worker_lane {
+    skald_worker *worker;
+    pthread_t thread;
+    skald_queue *jobs;
+    skald_lane lane;
+    /* the last local result: a task queued behind it starts from there */
+    uint64_t last_task;
+    skald_bytes *last;
+    bool last_saga;
+    double *start; /* 2 x dim */
+} skald_worker_lane;
+
 static void sleep_until(int64_t when_ns) {
     struct timespec t = {when_ns / SKALD_NS_PER_S, when_ns % SKALD_NS_PER_S};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
     }
 }
 
-static void run_task(skald_worker *w, skald_lane *lane, skald_job *job, int64_t idle_since_ns) {
+/* The model of a task queued behind one whose result it does not contain: w + theta dw, abar + D/n. */
+static void go_on(skald_worker_lane *lane, const skald_task *t, skald_version *start) {
+    const uint32_t dim = t->model->dim;
+    const double *dw = (const double *)(const void *)lane->last->data, *d = dw + dim;
+    *start = *t->model;
+    for (uint32_t j = 0; j < dim; j++) lane->start[j] = t->model->vectors[0][j] + t->theta * dw[j];
+    start->vectors[0] = lane->start;
+    if (!t->saga) return;
+    for (uint32_t j = 0; j < dim; j++) lane->start[dim + j] = t->model->vectors[1][j] + d[j] / t->n;
+    start->vectors[1] = lane->start + dim;
+}
+
+static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since_ns) {
+    skald_worker *w = lane->worker;
     skald_task *t = &job->task;
-    int64_t start = skald_now_ns(system_clock());
+    int64_t start_ns = skald_now_ns(system_clock());
     skald_result r = {0};
     uint32_t count = skald_task_vectors(t);
     skald_bytes *bytes = count ? skald_pool_get(w->vectors) : NULL;
@@ -131,23 +158,44 @@ static void run_task(skald_worker *w, skald_lane *lane, skald_job *job, int64_t 
         r.status = SKALD_ENOMEM;
         snprintf(r.error, sizeof r.error, "%s", skald_error());
     } else {
-        skald_runner_run(&w->runner, lane, t, &r);
+        skald_task begun = *t;
+        skald_version start;
+        const uint32_t needed = t->saga ? 2 : 1;
+        if (t->kind == SKALD_TASK_LOCAL && t->after && t->after == lane->last_task && t->saga == lane->last_saga &&
+            t->model && t->model->count >= needed && t->model->dim == w->runner.dim) {
+            go_on(lane, t, &start);
+            begun.model = &start;
+        }
+        skald_runner_run(&w->runner, &lane->lane, &begun, &r);
     }
-    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_LOCAL) sleep_until(start + w->options->pace_ms * 1000000ll);
-    r.wait_ns = start - idle_since_ns;
-    r.receive_ns = start - job->arrived_ns;
+    if (t->kind == SKALD_TASK_LOCAL) {
+        skald_bytes_unref(lane->last);
+        lane->last = r.status == SKALD_OK ? skald_bytes_ref(bytes) : NULL;
+        lane->last_task = r.status == SKALD_OK ? t->id : 0;
+        lane->last_saga = t->saga;
+    }
+    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_LOCAL) sleep_until(start_ns + w->options->pace_ms * 1000000ll);
+    r.wait_ns = start_ns - (idle_since_ns > job->arrived_ns ? start_ns : idle_since_ns);
+    r.receive_ns = start_ns - job->arrived_ns;
     uint64_t version = t->model ? t->model->id : 0;
     skald_version_unref(t->model);
     atomic_fetch_add(&w->progress, 1);
     skald_outbox_post(w, &r, version, bytes);
 }
 
+static skald_status prepare(skald_worker_lane *lane) {
+    if (lane->start) return SKALD_OK;
+    lane->start = skald_alloc(2 * (size_t)lane->worker->runner.dim, sizeof(double));
+    if (!lane->start) return SKALD_ENOMEM;
+    return skald_lane_init(&lane->lane, &lane->worker->runner);
+}
+
 static void *lane_main(void *argument) {
-    skald_worker *w = argument;
-    skald_lane lane = {0};
+    skald_worker_lane *lane = argument;
+    skald_worker *w = lane->worker;
     int64_t idle_since = skald_now_ns(system_clock());
     skald_job job;
-    while (skald_queue_pop(w->jobs, &job, -1) == SKALD_OK && job.kind != SKALD_JOB_STOP) {
+    while (skald_queue_pop(lane->jobs, &job, -1) == SKALD_OK && job.kind != SKALD_JOB_STOP) {
         bool alone = job.kind != SKALD_JOB_TASK || job.task.shard == SKALD_ALL_SHARDS;
         if (alone)
             pthread_rwlock_wrlock(&w->exclusive);
@@ -165,12 +213,12 @@ static void *lane_main(void *argument) {
             begin(w, &job);
             break;
         case SKALD_JOB_TASK:
-            if (!lane.rows && skald_lane_init(&lane, &w->runner) != SKALD_OK) {
+            if (prepare(lane) == SKALD_OK) {
+                run_task(lane, &job, idle_since);
+            } else {
                 skald_worker_notice(w, "%s", skald_error());
-                skald_version_unref(job.task.model);
-                break; /* the coordinator asks again */
+                skald_version_unref(job.task.model); /* the coordinator asks again */
             }
-            run_task(w, &lane, &job, idle_since);
             break;
         case SKALD_JOB_STOP:
             break;
@@ -178,28 +226,48 @@ static void *lane_main(void *argument) {
         pthread_rwlock_unlock(&w->exclusive);
         idle_since = skald_now_ns(system_clock());
     }
-    skald_lane_fini(&lane);
     return NULL;
+}
+
+skald_status skald_worker_push(skald_worker *w, const skald_job *job) {
+    uint32_t k = 0;
+    if (job->kind == SKALD_JOB_TASK && job->task.shard < w->shard_count) k = w->lane_of[job->task.shard];
+    return skald_queue_push(w->lanes[k].jobs, job);
 }
 
 skald_status skald_worker_start_lanes(skald_worker *w) {
     uint32_t wanted = w->options->compute.threads > 1 ? (uint32_t)w->options->compute.threads : 1;
     w->lanes = skald_zalloc(wanted, sizeof *w->lanes);
     if (!w->lanes) return SKALD_ENOMEM;
-    for (; w->lane_count < wanted; w->lane_count++)
-        if (pthread_create(&w->lanes[w->lane_count], NULL, lane_main, w) != 0)
+    for (; w->lane_count < wanted; w->lane_count++) {
+        skald_worker_lane *lane = &w->lanes[w->lane_count];
+        lane->worker = w;
+        TRY(skald_queue_create(sizeof(skald_job), 0, &lane->jobs));
+        if (pthread_create(&lane->thread, NULL, lane_main, lane) != 0) {
+            skald_queue_destroy(lane->jobs);
             return skald_fail(SKALD_ENOMEM, "cannot start a thread");
+        }
+    }
     return SKALD_OK;
 }
 
 void skald_worker_stop_lanes(skald_worker *w) {
-    skald_job stop = {.kind = SKALD_JOB_STOP};
-    for (uint32_t k = 0; k < w->lane_count; k++) skald_queue_push(w->jobs, &stop);
-    for (uint32_t k = 0; k < w->lane_count; k++) pthread_join(w->lanes[k], NULL);
-    free(w->lanes);
-    skald_job job;
-    while (w->jobs && skald_queue_pop(w->jobs, &job, 0) == SKALD_OK) {
-        if (job.kind == SKALD_JOB_TASK) skald_version_unref(job.task.model);
-        if (job.kind == SKALD_JOB_LEASE) free(job.blocks);
+    const skald_job stop = {.kind = SKALD_JOB_STOP};
+    for (uint32_t k = 0; k < w->lane_count; k++) skald_queue_push(w->lanes[k].jobs, &stop);
+    for (uint32_t k = 0; k < w->lane_count; k++) {
+        skald_worker_lane *lane = &w->lanes[k];
+        pthread_join(lane->thread, NULL);
+        skald_job job;
+        while (skald_queue_pop(lane->jobs, &job, 0) == SKALD_OK) {
+            if (job.kind == SKALD_JOB_TASK) skald_version_unref(job.task.model);
+            if (job.kind == SKALD_JOB_LEASE) free(job.blocks);
+        }
+        skald_queue_destroy(lane->jobs);
+        skald_lane_fini(&lane->lane);
+        skald_bytes_unref(lane->last);
+        free(lane->start);
     }
+    free(w->lanes);
+    w->lanes = NULL;
+    w->lane_count = 0;
 }

@@ -116,7 +116,7 @@ skald_status skald_crew_local_open(const skald_data_options *data, const skald_o
     TRY_GOTO(st, read_shards(c, source, rows), out);
     snprintf(c->member.name, sizeof c->member.name, "this process");
     snprintf(c->member.device, sizeof c->member.device, "%s", c->runner.compute->device);
-    c->member.slots = 1;
+    c->member.slots = c->member.depth = 1;
     c->member.shards = c->shards;
     c->member.shard_count = p->shard_count;
     c->crew.ops = &ops;

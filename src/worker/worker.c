@@ -145,7 +145,8 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         uint32_t dim = m->dim + (m->intercept ? 1 : 0);
         w->shard_count = m->shards;
         w->read = skald_zalloc(m->shards, sizeof *w->read);
-        if (!w->read) return SKALD_ENOMEM;
+        w->lane_of = skald_zalloc(m->shards, sizeof *w->lane_of);
+        if (!w->read || !w->lane_of) return SKALD_ENOMEM;
         TRY(skald_runner_init(&w->runner, &w->options->compute, &w->objective, dim, m->seed, m->shards));
         TRY(skald_versions_create(dim, SKALD_MAX_POINTS, &w->versions));
         TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)dim * sizeof(double), &w->vectors));
@@ -170,7 +171,7 @@ static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
     uint64_t *words = skald_alloc(1, bytes);
     skald_status st = job.blocks && words ? skald_wire_read(w->env, 0, 0, words, bytes) : SKALD_ENOMEM;
     if (st == SKALD_OK) skald_blocks_from_words(words, job.block_count, job.blocks);
-    if (st == SKALD_OK) st = skald_queue_push(w->jobs, &job);
+    if (st == SKALD_OK) st = skald_worker_push(w, &job);
     free(words);
     if (st != SKALD_OK) free(job.blocks);
     return st;
@@ -222,13 +223,15 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                               .rows = m->rows,
                               .step_rows = m->step_rows,
                               .eta = m->eta,
+                              .after = m->after,
+                              .theta = m->theta,
                               .n = m->n,
                               .saga = m->saga,
                               .points = m->points,
                               .want_gradient = m->want_gradient,
                               .keep_margins = m->keep_margins}};
     for (size_t k = 0; k < m->n_shift && k < SKALD_MAX_POINTS; k++) job.task.shift[k] = m->shift[k];
-    skald_status st = skald_queue_push(w->jobs, &job);
+    skald_status st = skald_worker_push(w, &job);
     if (st != SKALD_OK) {
         skald_version_unref(model);
         return st;
@@ -245,7 +248,7 @@ static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *ov
     case SKALD__V1__FRAME__BODY_SCAN_REQUEST: {
         if (!w->welcomed) return SKALD_OK; /* overtook its welcome: it will be repeated */
         skald_job job = {.kind = SKALD_JOB_SCAN, .first = f->scan_request->first, .count = f->scan_request->count};
-        return skald_queue_push(w->jobs, &job);
+        return skald_worker_push(w, &job);
     }
     case SKALD__V1__FRAME__BODY_SETUP:
         return on_setup(w, f->setup);
@@ -253,7 +256,7 @@ static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *ov
         return on_lease(w, f->lease);
     case SKALD__V1__FRAME__BODY_BEGIN: {
         skald_job job = {.kind = SKALD_JOB_BEGIN, .weight_scale = f->begin->weight_scale};
-        return skald_queue_push(w->jobs, &job);
+        return skald_worker_push(w, &job);
     }
     case SKALD__V1__FRAME__BODY_TASK:
         return on_task(w, f->task, skald_now_ns(skald_clock_system()));
@@ -345,10 +348,10 @@ static void fini(skald_worker *w) {
     free(w->shift);
     free(w->scale);
     free(w->labels);
+    free(w->lane_of);
     skald_source_close(w->source);
     skald_wire_env_destroy(w->env);
     skald_queue_destroy(w->events);
-    skald_queue_destroy(w->jobs);
     pthread_mutex_destroy(&w->session_mutex);
     pthread_mutex_destroy(&w->outbox_mutex);
     pthread_rwlock_destroy(&w->exclusive);
@@ -368,7 +371,6 @@ skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_optio
     char reason[1024] = "";
     skald_status st;
     TRY_GOTO(st, skald_queue_create(sizeof(event), 0, &w->events), out);
-    TRY_GOTO(st, skald_queue_create(sizeof(skald_job), 0, &w->jobs), out);
     TRY_GOTO(st, skald_wire_env_create(&w->env), out);
     TRY_GOTO(st, skald_pool_create(1024, &w->headers), out);
     TRY_GOTO(st, skald_worker_start_lanes(w), out);

@@ -52,7 +52,7 @@ typedef struct skald_unacked {
 
 typedef struct skald_worker {
     const skald_worker_options *options;
-    skald_queue *events, *jobs;
+    skald_queue *events;
     skald_wire_env *env;
     skald_pool *headers;
     skald_net_session *session; /* NULL before open and after close */
@@ -78,8 +78,9 @@ typedef struct skald_worker {
     skald_pool *vectors; /* result vectors: SKALD_MAX_POINTS x dim doubles */
 
     pthread_rwlock_t exclusive;
-    pthread_t *lanes;
+    struct skald_worker_lane *lanes;
     uint32_t lane_count;
+    uint32_t *lane_of;      /* by shard: tasks on one shard run in order, on one lane */
     atomic_ullong progress; /* jobs done: rides in the heartbeat */
 
     pthread_mutex_t outbox_mutex;
@@ -93,6 +94,7 @@ void skald_worker_notice(const skald_worker *w, const char *format, ...) __attri
 void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n);
 
 /* jobs.c */
+skald_status skald_worker_push(skald_worker *w, const skald_job *job);
 skald_status skald_worker_start_lanes(skald_worker *w);
 void skald_worker_stop_lanes(skald_worker *w);
 skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);

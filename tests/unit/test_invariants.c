@@ -33,6 +33,7 @@ static void one_worker_is_the_local_engine(void **state) {
             s.train.target_gap = 0;
             s.train.max_passes = 7;
             s.data.shards = 3;
+            s.train.depth = 1; /* a queued task starts from a model one result behind */
             skald_outcome a, b, c;
             must_train(&s, &a);
             s.workers = 1;
