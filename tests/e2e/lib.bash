@@ -3,7 +3,7 @@ set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 skald=${SKALD:-$root/build/skald}
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+[ -n "${TEST_KEEP:-}" ] || trap 'rm -rf "$work"' EXIT
 failures=0
 
 pass() { echo "PASS $*"; }
