@@ -73,12 +73,21 @@ static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_
         }
         if (event.kind != SKALD_EVENT_RESULT) continue;
         skald_result *r = event.result;
-        if (r->status != SKALD_OK) return skald_fail(r->status, "worker %u: %s", r->worker, r->error);
-        for (uint32_t j = 0; j < dim; j++) out[j] += r->vectors[0][j];
-        *rows += r->sums[0].rows;
+        if (r->status != SKALD_OK) {
+            skald_status st = skald_fail(r->status, "worker %u: %s", r->worker, r->error);
+            run->crew->ops->release(run->crew, r);
+            return st;
+        }
         for (uint32_t f = 0; f < run->flight_count; f++)
             if (run->flights[f].task == r->task) run->flights[f] = run->flights[--run->flight_count];
         run->members[r->worker].busy--;
+        run->evaluator.results[r->worker] = r; /* idle now, and freed with the run should this fail */
+    }
+    for (uint32_t k = 0; k < run->size; k++) { /* in worker order: the step's bits do not depend on arrival */
+        skald_result *r = run->evaluator.results[k];
+        for (uint32_t j = 0; j < dim; j++) out[j] += r->vectors[0][j];
+        *rows += r->sums[0].rows;
+        run->evaluator.results[k] = NULL;
         run->crew->ops->release(run->crew, r);
     }
     return SKALD_OK;

@@ -21,8 +21,8 @@ static void check(setup *s, const char *what, double bound) {
     if (st != SKALD_OK) print_message("%s: %s\n", what, skald_error());
     assert_int_equal(st, SKALD_OK);
     double e = excess(s, &out, NULL);
-    print_message("%-40s passes %6.1f  gap %9.2e  excess %9.2e  rollbacks %d  evals %d  (%s)\n", what, out.passes, out.last.relative_gap, e,
-                  (int)out.rollbacks, (int)out.evaluations, skald_stop_name(out.stop));
+    print_message("%-40s passes %6.1f  gap %9.2e  excess %9.2e  rollbacks %d  evals %d  (%s)\n", what, out.passes,
+                  out.last.relative_gap, e, (int)out.rollbacks, (int)out.evaluations, skald_stop_name(out.stop));
     assert_true(e <= bound);
     assert_true(e >= -1e-9);
     skald_outcome_free(&out);
