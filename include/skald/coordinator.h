@@ -2,6 +2,8 @@
 #ifndef SKALD_COORDINATOR_H
 #define SKALD_COORDINATOR_H
 
+#include <stdatomic.h>
+
 #include "skald/clock.h"
 #include "skald/crew.h"
 #include "skald/net.h"
@@ -30,7 +32,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
 /* Waits for the workers, merges the manifest, leases and loads the shards; then the crew is ready. Blocks.
  * On failure the workers have been told. *stop_flag non-zero: SKALD_INTERRUPTED. A worker lost before the
  * crew is ready ends it (SKALD_ELOST). */
-skald_status skald_coordinator_gather(skald_coordinator *coordinator, const volatile int *stop_flag, skald_crew **crew);
+skald_status skald_coordinator_gather(skald_coordinator *coordinator, const atomic_int *stop_flag, skald_crew **crew);
 /* Says goodbye with code and reason and frees everything, the crew included. */
 void skald_coordinator_close(skald_coordinator *coordinator, skald_status code, const char *reason);
 

@@ -2,6 +2,8 @@
 #ifndef SKALD_TRAIN_H
 #define SKALD_TRAIN_H
 
+#include <stdatomic.h>
+
 #include "skald/clock.h"
 #include "skald/crew.h"
 #include "skald/engine.h"
@@ -108,6 +110,6 @@ void skald_outcome_free(skald_outcome *outcome);
  * NULL) is read between events: non-zero stops in order. The crew is not destroyed. Blocks. */
 typedef skald_status (*skald_solver)(skald_engine *engine, const skald_train_options *options);
 skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_train_options *options, skald_clock *clock,
-                         const skald_observer *observer, const volatile int *stop_flag, skald_outcome *outcome);
+                         const skald_observer *observer, const atomic_int *stop_flag, skald_outcome *outcome);
 
 #endif

@@ -2,6 +2,8 @@
 #ifndef SKALD_WORKER_H
 #define SKALD_WORKER_H
 
+#include <stdatomic.h>
+
 #include "skald/crew.h"
 #include "skald/net.h"
 
@@ -23,7 +25,7 @@ typedef struct skald_worker_options {
 /* Runs until the coordinator says goodbye (SKALD_OK), *stop_flag becomes non-zero (SKALD_INTERRUPTED), or
  * something fails (SKALD_EREFUSED, SKALD_ELOST, SKALD_EUNAVAILABLE, ...). Blocks. */
 skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_options *options,
-                              const volatile int *stop_flag);
+                              const atomic_int *stop_flag);
 
 /* The local crew: this process computes, one task at a time, in order. The sequential reference. */
 skald_status skald_crew_local_open(const skald_data_options *data, const skald_objective *objective,

@@ -2,6 +2,7 @@
 #ifndef SKALD_CLI_CLI_H
 #define SKALD_CLI_CLI_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "cli/arguments.h"
@@ -33,7 +34,7 @@ void signals_install(void);
 /* For workers started by `train`: Ctrl-C is the parent's business. */
 void signals_ignore_interrupt(void);
 /* The flag: non-zero once asked to stop. */
-const volatile int *signals_stop_flag(void);
+const atomic_int *signals_stop_flag(void);
 /* Between on and off, the death of a child sets the flag too (told apart by signals_asked). */
 void signals_watch_children(bool on);
 /* Was it a person who asked to stop? */

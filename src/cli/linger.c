@@ -33,7 +33,7 @@ static skald_version *make_final(const skald_problem *problem, const skald_outco
 }
 
 void linger(skald_crew *crew, const skald_train_options *options, const skald_outcome *outcome, int64_t for_ns,
-            const volatile int *stop_flag) {
+            const atomic_int *stop_flag) {
     skald_clock *clock = skald_clock_system();
     const int64_t end = skald_now_ns(clock) + for_ns;
     skald_version *final = outcome->w ? make_final(crew->problem, outcome) : NULL;

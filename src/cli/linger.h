@@ -6,6 +6,6 @@
 
 /* Answers status and model requests from the outcome, for `for_ns` or until *stop_flag. */
 void linger(skald_crew *crew, const skald_train_options *options, const skald_outcome *outcome, int64_t for_ns,
-            const volatile int *stop_flag);
+            const atomic_int *stop_flag);
 
 #endif

@@ -1,10 +1,11 @@
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "cli/cli.h"
 
 /* A signal handler can reach nothing else: the one piece of global state. */
-static volatile int stop_flag;
+static atomic_int stop_flag;
 static volatile sig_atomic_t asked, watching;
 
 static void on_stop(int signal_number) {
@@ -40,7 +41,7 @@ void signals_ignore_interrupt(void) {
     signal(SIGINT, SIG_IGN);
 }
 
-const volatile int *signals_stop_flag(void) {
+const atomic_int *signals_stop_flag(void) {
     return &stop_flag;
 }
 

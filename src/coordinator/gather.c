@@ -358,7 +358,7 @@ static void answer_early(skald_coordinator *c, skald_input *in) {
     in->call = NULL;
 }
 
-skald_status skald_coordinator_gather(skald_coordinator *c, const volatile int *stop_flag, skald_crew **crew) {
+skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *stop_flag, skald_crew **crew) {
     int64_t begin = skald_now_ns(c->options->clock);
     int64_t tick = c->repeat_ns < SKALD_NS_PER_S / 10 ? c->repeat_ns : SKALD_NS_PER_S / 10;
     while (!c->ready) {

@@ -53,7 +53,7 @@ typedef struct skald_run {
     const skald_train_options *options;
     skald_clock *clock;
     const skald_observer *observer;
-    const volatile int *stop_flag;
+    const atomic_int *stop_flag;
 
     bool history;
     skald_work work; /* the solver's vectors, as of the last dispatch */

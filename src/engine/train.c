@@ -310,7 +310,7 @@ static void end(skald_run *run) {
 }
 
 skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_train_options *options, skald_clock *clock,
-                         const skald_observer *observer, const volatile int *stop_flag, skald_outcome *outcome) {
+                         const skald_observer *observer, const atomic_int *stop_flag, skald_outcome *outcome) {
     skald_train_options o = *options;
     if (o.q_cap == 0) o.q_cap = 8;
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;

@@ -29,10 +29,11 @@ static void release(unary *u) {
         u->over = true;
     }
     bool last = u->tags == 0 && !u->held;
+    const net_unary_owner owner = u->owner; /* u may be freed by its holder from here on */
     pthread_mutex_unlock(&u->lock);
     if (call) {
         grpc_call_unref(call);
-        u->owner.gone(u->owner.owner);
+        owner.gone(owner.owner);
     }
     if (!last) return;
     if (u->message) grpc_byte_buffer_destroy(u->message);

@@ -282,7 +282,7 @@ static void beat(skald_worker *w, int64_t now) {
     skald_worker_send(w, &frame, NULL, 0);
 }
 
-static skald_status control(skald_worker *w, const volatile int *stop_flag) {
+static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
     const int64_t repeat = w->options->repeat_ns > 0 ? w->options->repeat_ns : REPEAT_NS;
     const int64_t tick = repeat < SKALD_NS_PER_S / 10 ? repeat : SKALD_NS_PER_S / 10;
     int64_t beaten = 0, repeated = 0;
@@ -359,7 +359,7 @@ static void fini(skald_worker *w) {
 }
 
 skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_options *options,
-                              const volatile int *stop_flag) {
+                              const atomic_int *stop_flag) {
     skald_worker *w = skald_zalloc(1, sizeof *w);
     if (!w) return SKALD_ENOMEM;
     w->options = options;

@@ -143,7 +143,7 @@ static void sync_runs_repeat(void **state) {
 /* A dead worker ends the run with an error that names it. */
 typedef struct mortal {
     worker_thread *worker;
-    const volatile int *stop;
+    const atomic_int *stop;
 } mortal;
 
 static void *mortal_main(void *argument) {
@@ -154,7 +154,7 @@ static void *mortal_main(void *argument) {
 
 static void *kill_main(void *argument) {
     usleep(300000);
-    *(volatile int *)argument = 1;
+    *(atomic_int *)argument = 1;
     return NULL;
 }
 
@@ -172,7 +172,7 @@ static void dead_worker_is_named(void **state) {
                                    .clock = skald_clock_system()};
     skald_coordinator *c = NULL;
     assert_int_equal(skald_coordinator_listen(s.net, &o, &c, NULL), SKALD_OK);
-    volatile int stop = 0;
+    atomic_int stop = 0;
     worker_thread workers[2];
     memset(workers, 0, sizeof workers);
     skald_worker_options wo = {

@@ -226,11 +226,11 @@ static void too_big_on_receipt(void **state) {
     skald_bytes_unref(b);
     SIDE_WAIT(&p.server_side, closes, 1);
     SIDE_WAIT(&p.client_side, closes, 1);
-    assert_int_equal(p.server_side.code, SKALD_ETOOBIG);
+    assert_int_equal(SIDE(&p.server_side, code), SKALD_ETOOBIG);
     assert_non_null(strstr(p.server_side.reason, "10000"));
     assert_non_null(strstr(p.server_side.reason, skald_net_peer(p.server_side.session)));
-    assert_int_equal(p.client_side.code, SKALD_ETOOBIG);
-    assert_int_equal(p.server_side.count, 0);
+    assert_int_equal(SIDE(&p.client_side, code), SKALD_ETOOBIG);
+    assert_int_equal(SIDE(&p.server_side, count), 0);
     p.net->disconnect(p.client);
     join(&p, NULL);
     stop(&p);
@@ -330,7 +330,7 @@ static void client_gone_while_sending(void **state) {
     SIDE_WAIT(&p.server_side, closes, 1);
     pthread_join(thread, NULL);
     assert_int_equal(h.last, SKALD_ELOST);
-    assert_int_equal(p.server_side.code, SKALD_OK);
+    assert_int_equal(SIDE(&p.server_side, code), SKALD_OK);
     stop(&p);
 }
 
@@ -350,8 +350,8 @@ static void shutdown_with_open_sessions(void **state) {
     SIDE_WAIT(&p.server_side, opens, N);
     p.net->shutdown(p.server, 20 * SECOND);
     p.server = NULL;
-    assert_int_equal(p.server_side.closes, N);
-    assert_int_equal(p.server_side.code, SKALD_OK);
+    assert_int_equal(SIDE(&p.server_side, closes), N);
+    assert_int_equal(SIDE(&p.server_side, code), SKALD_OK);
     for (int k = 0; k < N; k++) {
         SIDE_WAIT(&clients[k], closes, 1);
         assert_int_equal(clients[k].code, SKALD_OK);
@@ -409,21 +409,21 @@ static void client_gives_up(void **state) {
     p.client_side.forget_open = true;
     assert_int_equal(p.net->connect(p.address, NULL, &side_handlers, &p.client_side, SECOND / 4, &p.client), SKALD_OK);
     SIDE_WAIT(&p.client_side, closes, 1);
-    assert_int_equal(p.client_side.opens, 0);
-    assert_int_equal(p.client_side.code, SKALD_EUNAVAILABLE);
+    assert_int_equal(SIDE(&p.client_side, opens), 0);
+    assert_int_equal(SIDE(&p.client_side, code), SKALD_EUNAVAILABLE);
     assert_non_null(strstr(p.client_side.reason, p.address));
     p.net->disconnect(p.client);
     /* not waiting at all is one attempt */
     assert_int_equal(p.net->connect(p.address, NULL, &side_handlers, &p.client_side, 0, &p.client), SKALD_OK);
     SIDE_WAIT(&p.client_side, closes, 2);
-    assert_int_equal(p.client_side.code, SKALD_EUNAVAILABLE);
+    assert_int_equal(SIDE(&p.client_side, code), SKALD_EUNAVAILABLE);
     p.net->disconnect(p.client);
     /* leaving before the wait is over */
     assert_int_equal(p.net->connect(p.address, NULL, &side_handlers, &p.client_side, 3600 * SECOND, &p.client),
                      SKALD_OK);
     p.net->disconnect(p.client);
-    assert_int_equal(p.client_side.closes, 3);
-    assert_int_equal(p.client_side.code, SKALD_EUNAVAILABLE);
+    assert_int_equal(SIDE(&p.client_side, closes), 3);
+    assert_int_equal(SIDE(&p.client_side, code), SKALD_EUNAVAILABLE);
     p.client = NULL;
     skald_frame *reply = NULL;
     assert_int_equal(p.net->call(p.address, NULL, SKALD_METHOD_STATUS, NULL, 0, SECOND / 4, &reply),

@@ -137,21 +137,21 @@ static void other_clients(void **state) {
     skald_net_server *server = serve("127.0.0.1:0", &s, address);
     assert_int_equal(raw_call(address, "/skald.v1.Coordinator/Session", "frame", 5).code, GRPC_STATUS_OK);
     SIDE_WAIT(&s, closes, 1);
-    assert_int_equal(s.count, 1);
-    assert_int_equal(s.frames[0].size, 5);
-    assert_int_equal(s.code, SKALD_OK);
+    assert_int_equal(SIDE(&s, count), 1);
+    assert_int_equal(SIDE(&s, frames[0].size), 5);
+    assert_int_equal(SIDE(&s, code), SKALD_OK);
     /* One that says why. */
     static const uint8_t notice[] = {0xfa, 0x7f, 0x07, 0x08, 0x1e, 0x12, 0x03, 'b', 'a', 'd'};
     raw_call(address, "/skald.v1.Coordinator/Session", notice, sizeof notice);
     SIDE_WAIT(&s, closes, 2);
-    assert_int_equal(s.count, 1);
-    assert_int_equal(s.code, SKALD_EPEER);
+    assert_int_equal(SIDE(&s, count), 1);
     assert_string_equal(s.reason, "bad");
+    assert_int_equal(SIDE(&s, code), SKALD_EPEER);
     /* Something like it is a frame like any other. */
     raw_call(address, "/skald.v1.Coordinator/Session", notice, sizeof notice - 1);
     SIDE_WAIT(&s, closes, 3);
-    assert_int_equal(s.count, 2);
-    assert_int_equal(s.code, SKALD_OK);
+    assert_int_equal(SIDE(&s, count), 2);
+    assert_int_equal(SIDE(&s, code), SKALD_OK);
     skald_net_grpc()->shutdown(server, SKALD_NS_PER_S);
     side_fini(&s);
 }
