@@ -109,6 +109,8 @@ typedef struct skald_compute_options {
 /* The registry: opens a backend by name. SKALD_EUNSUPPORTED with the reason when it is not there. */
 skald_status skald_compute_open(const skald_compute_options *options, const skald_objective *objective, uint32_t dim,
                                 skald_compute **out);
+/* What skald_compute_open would open, as in skald_compute.device. Same errors about the options. */
+skald_status skald_compute_describe(const skald_compute_options *options, char device[64]);
 
 /* Facts about a loaded shard, for the step size: computed by the backend at load. */
 typedef struct skald_shard_facts {

@@ -317,6 +317,13 @@ static skald_status choose(const char *isa, const cpu_kernels **out) {
     return skald_fail(SKALD_EINVAL, "unknown instruction set '%s': use portable, avx2 or avx512", isa);
 }
 
+skald_status cpu_describe(int threads, const char *isa, char device[64]) {
+    const cpu_kernels *kernels = NULL;
+    TRY(choose(isa, &kernels));
+    snprintf(device, 64, "cpu (%s, %d thread%s)", kernels->name, threads, threads == 1 ? "" : "s");
+    return SKALD_OK;
+}
+
 skald_status cpu_open(int threads, const char *isa, const skald_objective *objective_, uint32_t dim,
                       skald_compute **out) {
     const cpu_kernels *kernels = NULL;
@@ -329,9 +336,8 @@ skald_status cpu_open(int threads, const char *isa, const skald_objective *objec
     c->base.dim = dim;
     c->kernels = kernels;
     pthread_mutex_init(&c->lock, NULL);
-    snprintf(c->base.device, sizeof c->base.device, "cpu (%s, %d thread%s)", kernels->name, threads,
-             threads == 1 ? "" : "s");
-    skald_status st = cpu_pool_create(threads, &c->pool);
+    skald_status st = cpu_describe(threads, isa, c->base.device);
+    if (st == SKALD_OK) st = cpu_pool_create(threads, &c->pool);
     if (st != SKALD_OK) {
         destroy(&c->base);
         return st;

@@ -137,6 +137,7 @@ typedef struct cpu_compute {
     cpu_scratch *scratch;
 } cpu_compute;
 
+skald_status cpu_describe(int threads, const char *isa, char device[64]);
 skald_status cpu_open(int threads, const char *isa, const skald_objective *objective, uint32_t dim,
                       skald_compute **out);
 

@@ -22,21 +22,34 @@ static skald_status check_objective(const skald_objective *o) {
     return SKALD_OK;
 }
 
+/* Checks what was asked for; *cpu_threads: how many the CPU backend is to have. */
+static skald_status choose(const skald_compute_options *options, int *cpu_threads) {
+    const char *device = options->device ? options->device : "auto";
+    if (options->threads < 0 || options->threads > 4096)
+        return skald_fail(SKALD_EINVAL, "%d threads: must be between 1 and 4096", options->threads);
+    *cpu_threads = options->threads ? options->threads : 1;
+    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) return SKALD_OK;
+    if (device_is(device, "cuda"))
+        return skald_fail(SKALD_EUNSUPPORTED, "device '%s': this build has no CUDA backend; use 'cpu'", device);
+    return skald_fail(SKALD_EINVAL, "unknown device '%s': use auto, cpu, cuda or cuda:N", device);
+}
+
+skald_status skald_compute_describe(const skald_compute_options *options, char device[64]) {
+    int threads = 1;
+    TRY(choose(options, &threads));
+    return cpu_describe(threads, options->isa, device);
+}
+
 skald_status skald_compute_open(const skald_compute_options *options, const skald_objective *objective, uint32_t dim,
                                 skald_compute **out) {
     static const skald_compute_options defaults = {0};
     *out = NULL;
     if (!options) options = &defaults;
-    const char *device = options->device ? options->device : "auto";
+    int threads = 1;
     TRY(check_objective(objective));
     if (dim == 0) return skald_fail(SKALD_EINVAL, "a model needs at least one column");
-    if (options->threads < 0 || options->threads > 4096)
-        return skald_fail(SKALD_EINVAL, "%d threads: must be between 1 and 4096", options->threads);
-    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0)
-        return cpu_open(options->threads ? options->threads : 1, options->isa, objective, dim, out);
-    if (device_is(device, "cuda"))
-        return skald_fail(SKALD_EUNSUPPORTED, "device '%s': this build has no CUDA backend; use 'cpu'", device);
-    return skald_fail(SKALD_EINVAL, "unknown device '%s': use auto, cpu, cuda or cuda:N", device);
+    TRY(choose(options, &threads));
+    return cpu_open(threads, options->isa, objective, dim, out);
 }
 
 void skald_shard_get_facts(const skald_shard *shard, skald_shard_facts *out) {

@@ -77,7 +77,7 @@ static void hello(skald_worker *w) {
     }
     body.protocol = SKALD_PROTOCOL;
     body.name = name;
-    body.device = (char *)(w->options->compute.device ? w->options->compute.device : "cpu");
+    body.device = w->device;
     body.slots = w->options->compute.threads > 1 ? (uint32_t)w->options->compute.threads : 1;
     body.build = (char *)SKALD_VERSION;
     frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
@@ -373,6 +373,7 @@ skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_optio
     TRY_GOTO(st, skald_queue_create(sizeof(event), 0, &w->events), out);
     TRY_GOTO(st, skald_wire_env_create(&w->env), out);
     TRY_GOTO(st, skald_pool_create(1024, &w->headers), out);
+    TRY_GOTO(st, skald_compute_describe(&options->compute, w->device), out); /* before it promises anything */
     TRY_GOTO(st, skald_worker_start_lanes(w), out);
     TRY_GOTO(st, net->connect(options->address, &options->net, &handlers, w, options->wait_ns, &client), out);
     st = control(w, stop_flag);

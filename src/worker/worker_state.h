@@ -58,6 +58,7 @@ typedef struct skald_worker {
     skald_net_session *session; /* NULL before open and after close */
     pthread_mutex_t session_mutex;
 
+    char device[64];
     uint64_t incarnation;
     bool welcomed;
     skald_source *source;

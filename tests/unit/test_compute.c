@@ -121,6 +121,10 @@ static void test_registry(void **state) {
     OK(skald_compute_open(NULL, &o, 3, &c));
     assert_string_equal(c->ops->name, "cpu");
     assert_non_null(strstr(c->device, "1 thread)"));
+    char device[64];
+    OK(skald_compute_describe(&(skald_compute_options){.device = "auto"}, device));
+    assert_string_equal(device, c->device);
+    assert_int_equal(skald_compute_describe(&(skald_compute_options){.device = "tpu"}, device), SKALD_EINVAL);
     c->ops->destroy(c);
     refuses(&(skald_compute_options){"tpu", 1, NULL}, &o, 3, SKALD_EINVAL, "unknown device 'tpu'");
     refuses(&(skald_compute_options){"cuda:x1", 1, NULL}, &o, 3, SKALD_EUNSUPPORTED, "CUDA");
