@@ -11,7 +11,8 @@ skald_status check_listen_address(const char *address, bool insecure) {
     if (insecure || strncmp(address, "unix:", 5) == 0) return SKALD_OK;
     const char *colon = strrchr(address, ':');
     if (!colon)
-        return skald_fail(SKALD_EINVAL, "%s: an address is HOST:PORT or unix:/PATH, e.g. 127.0.0.1:7700", address);
+        return skald_fail(SKALD_EINVAL, "--listen %s: an address is HOST:PORT or unix:/PATH, e.g. 127.0.0.1:7700",
+                          address);
     size_t length = (size_t)(colon - address);
     bool loopback = strncmp(address, "127.", 4) == 0 || (length == 9 && strncmp(address, "localhost", 9) == 0) ||
                     (length == 5 && strncmp(address, "[::1]", 5) == 0);

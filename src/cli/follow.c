@@ -56,7 +56,7 @@ int follow_run(const command *self, const settings *s) {
     while (st == SKALD_OK && !now.ended && !*signals_stop_flag()) {
         char *json = NULL;
         skald_status_view_free(&now);
-        st = remote_status(s->connect, seen ? 5 * SECOND : s->wait, false, &json);
+        st = remote_status(s->connect, seen ? 5 * SECOND : s->wait, false, s->quiet, &json);
         if (st == SKALD_OK) st = skald_status_parse(json, &now);
         free(json);
         if (st != SKALD_OK) break;

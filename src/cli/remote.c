@@ -1,5 +1,6 @@
 #include "cli/remote.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +31,7 @@ static skald_status wrong_answer(const char *address) {
     return skald_fail(SKALD_EPEER, "%s: the answer is not what was asked for; is it a skald coordinator?", address);
 }
 
-skald_status remote_status(const char *address, int64_t wait_ns, bool audit, char **json) {
+skald_status remote_status(const char *address, int64_t wait_ns, bool audit, bool quiet, char **json) {
     Skald__V1__StatusRequest body = SKALD__V1__STATUS_REQUEST__INIT;
     Skald__V1__Frame request = SKALD__V1__FRAME__INIT;
     body.audit = audit;
@@ -38,7 +39,20 @@ skald_status remote_status(const char *address, int64_t wait_ns, bool audit, cha
     request.status_request = &body;
     skald_wire_env *env;
     skald_frame *frame;
-    TRY(call(address, wait_ns, SKALD_METHOD_STATUS, &request, &env, &frame));
+    /* who waits for longer than it takes to wonder is told for what */
+    const int64_t second = 1000000000, first = wait_ns < second ? wait_ns : second;
+    skald_status tried = call(address, first, SKALD_METHOD_STATUS, &request, &env, &frame);
+    if (tried == SKALD_EUNAVAILABLE && wait_ns > first) {
+        if (!quiet)
+            fprintf(stderr, "skald: no coordinator at %s yet; waiting for it up to %.3g s\n", address,
+                    (double)wait_ns * 1e-9);
+        tried = call(address, wait_ns - first, SKALD_METHOD_STATUS, &request, &env, &frame);
+    }
+    if (tried == SKALD_EUNAVAILABLE)
+        return skald_fail(tried,
+                          "no coordinator at %s within %.3g s: is it running there? --wait says how long to wait",
+                          address, (double)wait_ns * 1e-9);
+    TRY(tried);
     const Skald__V1__Frame *answer = skald_wire_body(env);
     skald_status st = SKALD_OK;
     if (answer->body_case != SKALD__V1__FRAME__BODY_STATUS_REPLY || !answer->status_reply->json)

@@ -7,8 +7,9 @@
 
 #include "skald/status.h"
 
-/* The coordinator's status as JSON text; free() it. Waits up to wait_ns for a coordinator to be there. */
-skald_status remote_status(const char *address, int64_t wait_ns, bool audit, char **json);
+/* The coordinator's status as JSON text; free() it. Waits up to wait_ns for a coordinator to be there, and
+ * says so on stderr unless `quiet`. */
+skald_status remote_status(const char *address, int64_t wait_ns, bool audit, bool quiet, char **json);
 
 typedef struct remote_model {
     double *w; /* dim; free() it; NULL: there is none yet */

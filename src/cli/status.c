@@ -33,7 +33,7 @@ static int run(const command *self, int argc, char **argv) {
     arguments_parse(self, argc, argv, &v, &args);
     char *json = NULL;
     skald_status_view view = {0};
-    skald_status st = remote_status(v.connect, v.wait, v.audit, &json);
+    skald_status st = remote_status(v.connect, v.wait, v.audit, false, &json);
     if (st == SKALD_OK && v.json) puts(json);
     if (st == SKALD_OK && !v.json) {
         st = skald_status_parse(json, &view);

@@ -83,7 +83,7 @@ static int run(const command *self, int argc, char **argv) {
                                     .notice = on_notice,
                                     .user = &v};
     if (!v.quiet)
-        fprintf(stderr, "skald worker: joining %s (waiting for it up to %.0f s)\n", v.connect, (double)v.wait * 1e-9);
+        fprintf(stderr, "skald worker: joining %s (waiting for it up to %.3g s)\n", v.connect, (double)v.wait * 1e-9);
     skald_status st = skald_worker_run(skald_net_grpc(), &options, signals_stop_flag());
     int code = st == SKALD_OK ? EXIT_DONE : st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : report_failure(self);
     arguments_free(&args);

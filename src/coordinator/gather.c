@@ -379,8 +379,8 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
         TRY(step(c));
         if (c->options->wait_ns > 0 && c->joined < c->options->workers &&
             skald_now_ns(c->options->clock) - begin > c->options->wait_ns)
-            return skald_fail(SKALD_ETIMEOUT, "%u of %u workers came within %.0f s", c->joined, c->options->workers,
-                              (double)c->options->wait_ns * 1e-9);
+            return skald_fail(SKALD_ETIMEOUT, "%u of %u workers came to %s within %.3g s (--workers, --wait)",
+                              c->joined, c->options->workers, c->options->address, (double)c->options->wait_ns * 1e-9);
     }
     c->crew.problem = &c->problem;
     *crew = &c->crew;

@@ -80,8 +80,10 @@ static int try_listen(const struct sockaddr *where, socklen_t size, int family) 
 }
 
 static skald_status say(const char *address, int error) {
-    return skald_fail(error == EADDRINUSE ? SKALD_EADDRINUSE : SKALD_EIO, "cannot listen on %s: %s", address,
-                      error ? strerror(error) : "gRPC gives no reason");
+    if (error == EADDRINUSE)
+        return skald_fail(SKALD_EADDRINUSE,
+                          "cannot listen on %s: the address is in use; take another (port 0: any free one)", address);
+    return skald_fail(SKALD_EIO, "cannot listen on %s: %s", address, error ? strerror(error) : "gRPC gives no reason");
 }
 
 skald_status net_address_diagnose(const char *address) {

@@ -37,7 +37,11 @@ void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const ska
     pthread_mutex_unlock(&w->session_mutex);
     if (!s) return;
     skald_status st = skald_wire_send(s, frame, vectors, n, w->headers);
-    if (st == SKALD_ETOOBIG) skald_worker_notice(w, "%s", skald_error());
+    if (st == SKALD_ETOOBIG) { /* sending it again would not help: the run cannot go on with this worker */
+        char reason[300];
+        snprintf(reason, sizeof reason, "%s", skald_error());
+        skald_net_close(s, st, reason);
+    }
     skald_net_session_unref(s);
 }
 
@@ -311,6 +315,10 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
             break;
         case EVENT_CLOSE:
             if (e.code == SKALD_OK) return SKALD_OK;
+            if (e.code == SKALD_EUNAVAILABLE && !w->session)
+                return skald_fail(
+                    e.code, "no coordinator at %s within %.3g s: is it running there? --wait says how long to wait",
+                    w->options->address, (double)w->options->wait_ns * 1e-9);
             return skald_fail(e.code, "coordinator %s: %s", w->options->address, e.reason);
         case EVENT_FRAME: {
             bool over = false;

@@ -113,7 +113,8 @@ coordinator=$!
 listening() { grep -q 'listening on' port.err; }
 wait_for 10 listening
 port=$(grep -o 'listening on 127.0.0.1:[0-9]*' port.err | grep -o '[0-9]*$')
-expect "port in use" 1 "127.0.0.1:$port" "$skald" coordinator --listen "127.0.0.1:$port" train.svm
+expect "port in use" 1 "cannot listen on 127.0.0.1:$port: the address is in use; take another" \
+    "$skald" coordinator --listen "127.0.0.1:$port" train.svm
 expect "train, port in use" 1 "127.0.0.1:$port" "$skald" train --workers 1 --listen "127.0.0.1:$port" train.svm
 kill -TERM $coordinator
 wait $coordinator
