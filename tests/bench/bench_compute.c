@@ -565,8 +565,26 @@ static void bench_vectors(uint32_t dim) {
     for (int k = 0; k < 4; k++) m.v.ops->destroy(&m.v, m.x[k]);
 }
 
+/* What reading alone gains from a second thread: the last line is JSON, GB/s by threads. */
+static void bench_read(void) {
+    const size_t count = DENSE_BYTES / sizeof(float);
+    float *x = skald_zalloc(count, sizeof *x);
+    if (!x) must(SKALD_ENOMEM);
+    memset(x, 0, DENSE_BYTES);
+    reader one = {x, count, 1}, two = {x, count, 2};
+    contender c[] = {{"1 thread", run_reader, &one, 0, 0}, {"2 threads", run_reader, &two, 0, 0}};
+    race(c, 2);
+    printf("{\"1\": %.3f, \"2\": %.3f}\n", (double)DENSE_BYTES / c[0].seconds * 1e-9,
+           (double)DENSE_BYTES / c[1].seconds * 1e-9);
+    free(x);
+}
+
 int main(int argc, char **argv) {
-    const char *only = getenv("BENCH_ONLY"); /* "dense", "local", "sparse" or "vectors" */
+    const char *only = getenv("BENCH_ONLY"); /* "read", "dense", "local", "sparse" or "vectors" */
+    if (only && !strcmp(only, "read")) {
+        bench_read();
+        return 0;
+    }
     results = json_array();
     blas peer = {0};
     if (!only || !strcmp(only, "dense")) {
