@@ -13,7 +13,7 @@ void *skald_alloc(size_t count, size_t size) {
         return NULL;
     }
     const size_t huge = 2u << 20;
-    size_t align = bytes >= 2 * huge ? huge : 64;
+    size_t align = bytes >= huge / 2 ? huge : 64;
     bytes = (bytes + align - 1) / align * align;
     void *p = aligned_alloc(align, bytes ? bytes : align);
     if (!p) {

@@ -63,12 +63,11 @@ typedef struct cpu_skip {
     double q, s; /* (1 - eta l2)^m, eta sum_{k<m} (1 - eta l2)^k */
 } cpu_skip;
 
-/* A column's state in sparse local steps: one half of a cache line. */
+/* A column's state in sparse local steps, one half of a cache line: model w = Q (u - S (a + d/n)), with Q and S of
+ * the step (cpu_local.scale, .slope). */
 typedef struct cpu_column {
-    double w, d; /* model as of step `last`; sum of s c x over the steps so far */
-    double a;    /* abar as it came */
-    uint32_t last;
-    uint32_t unused;
+    double u, d;  /* d: sum of s h x over the steps so far */
+    double a, w0; /* abar and the model as they came */
 } cpu_column;
 
 /* One call of `local`. abar is never stored: it is a + d/n, so that the sum that is returned and the one
@@ -81,12 +80,14 @@ typedef struct cpu_local {
     bool saga;
     double eta, inv_n;    /* inv_n: 1/n, 0 for sgd */
     double *w, *d, *a;    /* dense: width entries each (d, a: saga only), in and out */
-    const double *w0;     /* the model read, as wide as w (CSR: dim) */
+    const double *w0;     /* dense: the model read, as wide as w */
     double *sum, *taken;  /* dense: width entries of scratch */
     cpu_column *columns;  /* CSR: dim */
-    const cpu_skip *skip; /* CSR: steps + 1 entries */
+    double scale, slope;  /* CSR, out: Q and S of the columns */
+    uint32_t *last;       /* CSR with l1: dim, the step a column stands at */
+    const cpu_skip *skip; /* CSR with l1: steps + 1 entries */
     double *z, *z0;       /* count: margins at the local model and at the model read, by position in the batch */
-    double *tile;         /* 5 x (step_rows rounded up to 8), scratch */
+    double *tile;         /* 8 x (step_rows rounded up to 8), scratch */
     const float **x;      /* dense: 2 x (step_rows rounded up to 8), scratch */
     size_t undo;          /* out: alphas saved in shard->pending */
     double probe;         /* out, as in cpu_tally */

@@ -32,10 +32,14 @@ static void prepare_dense(cpu_local *l, const double *w, const double *abar, cpu
 
 static void prepare_csr(cpu_local *l, size_t steps, const double *w, const double *abar, cpu_scratch *scratch) {
     const size_t dim = l->shard->rows.dim;
-    l->w0 = w;
     l->columns = cpu_scratch_carve(scratch, dim, sizeof *l->columns);
     for (size_t j = 0; j < dim; j++)
-        l->columns[j] = (cpu_column){.w = w[j], .d = 0, .a = l->saga ? abar[j] : 0, .last = 0};
+        l->columns[j] = (cpu_column){.u = w[j], .d = 0, .a = l->saga ? abar[j] : 0, .w0 = w[j]};
+    l->scale = 1;
+    l->slope = 0;
+    if (!(l->objective->l1 > 0)) return;
+    l->last = cpu_scratch_carve(scratch, dim, sizeof *l->last);
+    memset(l->last, 0, dim * sizeof *l->last);
     cpu_skip *skip = cpu_scratch_carve(scratch, steps + 1, sizeof *skip);
     const double q = 1 - l->eta * l->objective->l2;
     skip[0] = (cpu_skip){1, 0};
@@ -53,11 +57,13 @@ static void finish_dense(const cpu_local *l, const double *w, double *dw, double
         memset(g, 0, dim * sizeof *g);
 }
 
-static void finish_csr(const cpu_local *l, const double *w, double *dw, double *g) {
+static void finish_csr(const cpu_local *l, double *dw, double *g) {
     const size_t dim = l->shard->rows.dim;
-    for (size_t j = 0; j < dim; j++) dw[j] = l->columns[j].w - w[j];
+    const double scale = l->scale, slope = l->slope, inv_n = l->inv_n;
+    const cpu_column *c = l->columns;
+    for (size_t j = 0; j < dim; j++) dw[j] = scale * (c[j].u - slope * (c[j].a + inv_n * c[j].d)) - c[j].w0;
     if (!g) return;
-    for (size_t j = 0; j < dim; j++) g[j] = l->saga ? l->columns[j].d : 0;
+    for (size_t j = 0; j < dim; j++) g[j] = c[j].d;
 }
 
 skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, const skald_local *local,
@@ -77,16 +83,17 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
                    .eta = local->eta,
                    .inv_n = local->saga ? 1 / local->n : 0};
     cpu_scratch *scratch;
-    size_t bytes = 2 * CPU_SCRATCH_BYTES(count + 8, double) + CPU_SCRATCH_BYTES(5 * room, double);
+    size_t bytes = 2 * CPU_SCRATCH_BYTES(count + 8, double) + CPU_SCRATCH_BYTES(8 * room, double);
     bytes += dense ? 6 * CPU_SCRATCH_BYTES(width, double) + CPU_SCRATCH_BYTES(2 * room, const float *)
-                   : CPU_SCRATCH_BYTES(width, cpu_column) + CPU_SCRATCH_BYTES(steps + 1, cpu_skip);
+                   : CPU_SCRATCH_BYTES(width, cpu_column) + CPU_SCRATCH_BYTES(width, uint32_t) +
+                         CPU_SCRATCH_BYTES(steps + 1, cpu_skip);
     TRY(cpu_scratch_take(c, bytes, &scratch));
     l.z = cpu_scratch_carve(scratch, count + 8, sizeof *l.z);
     l.z0 = cpu_scratch_carve(scratch, count + 8, sizeof *l.z0);
-    l.tile = cpu_scratch_carve(scratch, 5 * room, sizeof *l.tile);
+    l.tile = cpu_scratch_carve(scratch, 8 * room, sizeof *l.tile);
     memset(l.z, 0, (count + 8) * sizeof *l.z);
     memset(l.z0, 0, (count + 8) * sizeof *l.z0);
-    memset(l.tile, 0, 5 * room * sizeof *l.tile);
+    memset(l.tile, 0, 8 * room * sizeof *l.tile);
     if (dense) {
         l.x = cpu_scratch_carve(scratch, 2 * room, sizeof *l.x);
         prepare_dense(&l, w, abar, scratch);
@@ -107,7 +114,7 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
         if (dense)
             finish_dense(&l, w, dw, g);
         else
-            finish_csr(&l, w, dw, g);
+            finish_csr(&l, dw, g);
     }
     cpu_scratch_give(c, scratch);
     return st;
