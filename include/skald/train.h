@@ -42,7 +42,7 @@ typedef struct skald_evaluation {
     double objective;     /* F of the better point */
     double gap;           /* certified F - F* (infinity: no certificate) */
     double relative_gap;  /* gap / (F - gap) */
-    double gradient_norm; /* |grad F| (smooth part + minimal-norm subgradient of l1) */
+    double gradient_norm; /* |grad F|; with l1, of the proximal step (see certificate.h) */
     double accuracy;      /* share of rows on the right side; NaN for real targets */
     bool average;         /* the better point was the average iterate */
 } skald_evaluation;

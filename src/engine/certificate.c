@@ -3,7 +3,7 @@
 #include <math.h>
 
 skald_certificate skald_certify(const skald_objective *o, uint32_t dim, double n, const double *w, double loss_sum,
-                                const double *g) {
+                                const double *g, double eta) {
     uint32_t d = dim - (o->intercept ? 1 : 0);
     double w2 = 0, w1 = 0;
     for (uint32_t j = 0; j < d; j++) w2 += w[j] * w[j], w1 += fabs(w[j]);
@@ -13,7 +13,7 @@ skald_certificate skald_certify(const skald_objective *o, uint32_t dim, double n
     double wg = 0, conjugate = 0, norm2 = 0;
     for (uint32_t j = 0; j < d; j++) {
         double gj = g[j] / n, smooth = gj + o->l2 * w[j], soft = skald_soft(gj, o->l1);
-        double sub = w[j] > 0 ? smooth + o->l1 : w[j] < 0 ? smooth - o->l1 : skald_soft(smooth, o->l1);
+        double sub = skald_gradient_entry(w[j], smooth, o->l1, eta);
         wg += w[j] * gj;
         conjugate += soft * soft;
         norm2 += sub * sub;

@@ -189,9 +189,12 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
     uint64_t staleness = run->commits - flight->commits;
     uint64_t regular = run->flight_capacity - 1;
     uint64_t limit = run->options->max_stale ? run->options->max_stale : 8 * (regular + 1);
+    /* the cap is on the step really made: that of a stale result is shortened, which q makes up for */
+    double slack =
+        run->options->stale == SKALD_STALE_APPLY ? 1 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
     double q = run->history || run->options->q_cap < 0
                    ? 1
-                   : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap);
+                   : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap * slack);
     *m = (skald_merge){.local = run->work.local,
                        .history = history_of(run, r),
                        .rows = r->rows,
@@ -398,7 +401,9 @@ static skald_status collect(skald_engine *engine, skald_merge *m) {
 static skald_status commit(skald_engine *engine, const skald_merge *m, double step) {
     skald_run *run = of(engine);
     if (run->held) {
-        if (!m->fold && !run->history) skald_ledger_add_mass(&run->ledger, run->held->shard, step);
+        /* without q, which a local step has in it: q would feed back on itself, and weigh by the root of the mass */
+        if (!m->fold && !run->history)
+            skald_ledger_add_mass(&run->ledger, run->held->shard, m->local ? step / m->bias : step);
         run->crew->ops->release(run->crew, run->held);
         run->held = NULL;
     }

@@ -120,8 +120,9 @@ static bool newton(skald_evaluator *ev) {
 
 static void certify(skald_evaluator *ev) {
     for (uint32_t p = 0; p < ev->points; p++)
-        ev->certificate[p] = skald_certify(&ev->problem->objective, ev->problem->dim, ev->problem->n, ev->point[p],
-                                           ev->sums[p].loss, ev->gradients ? ev->gradient[p] : NULL);
+        ev->certificate[p] =
+            skald_certify(&ev->problem->objective, ev->problem->dim, ev->problem->n, ev->point[p], ev->sums[p].loss,
+                          ev->gradients ? ev->gradient[p] : NULL, 1 / (ev->problem->L + ev->problem->objective.l2));
 }
 
 skald_status skald_evaluator_add(skald_evaluator *ev, skald_crew *crew, skald_result *r, bool *done) {

@@ -10,13 +10,13 @@
 static const double BUDGET = 0.1;
 static const uint64_t FREE = 3;
 
-/* |soft(abar, l1) + l2 w|: the gradient by the history, at no cost, about a pass behind. */
+/* |abar + l2 w|, with l1 as the certificate has it: the gradient by the history, at no cost, about a pass behind. */
 static double history_gradient(const skald_run *run) {
     const skald_objective *o = &run->problem->objective;
-    double sum = 0;
+    double sum = 0, eta = 1 / (run->problem->L + o->l2);
     for (uint32_t j = 0; j < run->problem->features; j++) {
-        double wj = run->work.w[j], smooth = run->work.abar[j] + o->l2 * wj;
-        double sub = wj > 0 ? smooth + o->l1 : wj < 0 ? smooth - o->l1 : skald_soft(smooth, o->l1);
+        double wj = run->work.w[j];
+        double sub = skald_gradient_entry(wj, run->work.abar[j] + o->l2 * wj, o->l1, eta);
         sum += sub * sub;
     }
     return sqrt(sum);

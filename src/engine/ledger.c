@@ -52,13 +52,13 @@ double skald_ledger_bias(const skald_ledger *l, uint32_t shard, double cap) {
     const skald_ledger_entry *e = &l->entries[shard];
     double fair = (double)e->rows / l->n;
     if (l->mass <= 0) return 1;
-    double mean = l->mass / l->count; /* a prior of one mean visit a shard */
-    double prior = mean * fair * l->count;
-    double q = fair * (l->mass + mean * l->count) / (e->mass + prior);
+    double prior = l->mass / (double)l->steps * l->count; /* one mean step a shard */
+    double q = fair * (l->mass + prior) / (e->mass + fair * prior);
     return q < cap ? q : cap;
 }
 
 void skald_ledger_add_mass(skald_ledger *l, uint32_t shard, double step) {
     l->entries[shard].mass += step;
     l->mass += step;
+    l->steps++;
 }

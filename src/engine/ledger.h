@@ -19,6 +19,7 @@ typedef struct skald_ledger_entry {
 typedef struct skald_ledger {
     uint32_t count, dim;
     double n, mass;
+    uint64_t steps; /* that the mass is the sum of */
     skald_ledger_entry *entries;
     double *anchors; /* count x dim */
 } skald_ledger;
@@ -35,7 +36,7 @@ uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *membe
 void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *history);
 
 /* q_k = (n_k/n) / (the shard's share of the step mass), at most `cap`: what keeps SGD unbiased under
- * uneven speeds. A prior of one even pass tempers the first visits. */
+ * uneven speeds. A prior of one mean step a shard tempers the first visits, and fades. */
 double skald_ledger_bias(const skald_ledger *ledger, uint32_t shard, double cap);
 void skald_ledger_add_mass(skald_ledger *ledger, uint32_t shard, double step);
 
