@@ -84,6 +84,7 @@ static void report(const char *what, double value, const char *unit, double goal
     if (goal != 0) {
         json_object_set_new(line, "goal", json_real(goal));
         json_object_set_new(line, "met", json_boolean(met));
+        if (at_most) json_object_set_new(line, "at_most", json_true());
     }
     json_array_append_new(results, line);
 }

@@ -366,6 +366,7 @@ static void report(json_t *lines, const char *name, double value, const char *un
     if (goal >= 0) {
         json_object_set_new(line, "goal", json_real(goal));
         json_object_set_new(line, "met", json_boolean(at_most ? value <= goal : value >= goal));
+        if (at_most) json_object_set_new(line, "at_most", json_true());
     }
     json_array_append_new(lines, line);
     printf("%-52s %12.3f %s", name, value, unit);

@@ -1,7 +1,8 @@
 /* LIBSVM text: megabytes a second and core, scan and read, on generated files like rcv1 (short rows of sparse words)
  * and epsilon (long dense rows), cached in memory. Median of 5. One line of JSON and one for people each.
  *
- *   bench_parse [megabytes (220)] [directory (/dev/shm, else /tmp)] [keep] */
+ *   bench_parse [megabytes (220)] [directory (/dev/shm, else /tmp)] [keep]
+ *   bench_parse FILE                       one thread, this file */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,11 @@ static skald_status measure(const char *kind, const char *path, int threads) {
 }
 
 int main(int argc, char **argv) {
+    if (argc == 2 && access(argv[1], R_OK) == 0) {
+        if (measure("file", argv[1], 1) == SKALD_OK) return 0;
+        fprintf(stderr, "bench_parse: %s\n", skald_error());
+        return 1;
+    }
     static const struct {
         const char *kind;
         double row_bytes;
