@@ -35,7 +35,7 @@
     {"index-base", CHOICE, AT(index_base), "auto", .words = "auto|0|1", \
      .help = "First index of LIBSVM text; auto: 0 if an index 0 occurs"}, \
     {"dim", INT, AT(dim), "auto", 1, 4294967294.0, "auto=0", .help = "Number of features; auto: the largest index seen"}, \
-    {"shards", INT, AT(shards), "auto", 1, 1048576, "auto=0", .help = "Pieces the data are dealt in; auto: 8 a worker"}, \
+    {"shards", INT, AT(shards), "auto", 1, 1048576, "auto=0", .help = "Pieces the data are dealt in; auto: one a worker thread"}, \
     {"contiguous", FLAG, AT(contiguous), .help = "Shards are runs of the file, not blocks dealt at random"}
 
 #define SOLVER_OPTIONS \

@@ -138,7 +138,8 @@ static void go_on(skald_worker_lane *lane, const skald_task *t, skald_version *s
     for (uint32_t j = 0; j < dim; j++) lane->start[j] = t->model->vectors[0][j] + t->theta * dw[j];
     start->vectors[0] = lane->start;
     if (!t->saga) return;
-    for (uint32_t j = 0; j < dim; j++) lane->start[dim + j] = t->model->vectors[1][j] + d[j] / t->n;
+    const double inv_n = 1 / t->n;
+    for (uint32_t j = 0; j < dim; j++) lane->start[dim + j] = t->model->vectors[1][j] + inv_n * d[j];
     start->vectors[1] = lane->start + dim;
 }
 
