@@ -252,6 +252,7 @@ static void on_close(void *user, skald_net_session *session, skald_status code, 
 typedef struct window {
     thin *workers;
     double seconds;
+    atomic_int over;
     double rate, allocations; /* out: results a second, allocations a result */
 } window;
 
@@ -265,10 +266,10 @@ static double now(void) {
     return (double)skald_now_ns(skald_clock_system()) * 1e-9;
 }
 
-/* Waits for the training to be on its way, and looks at it for a while. */
+/* Waits until the training is on its way and has touched all of its memory, looks at it for a while, and ends it. */
 static void *watch(void *argument) {
     window *w = argument;
-    while (answered(w) < 4 * WORKERS * OUTSTANDING) usleep(1000);
+    while (answered(w) < 8 * WORKERS * OUTSTANDING) usleep(1000);
     usleep((useconds_t)(w->seconds * 0.2e6));
     double from = now();
     uint64_t results = answered(w), allocations = atomic_load(&ours);
@@ -277,6 +278,7 @@ static void *watch(void *argument) {
     allocations = atomic_load(&ours) - allocations;
     w->rate = (double)results / (now() - from);
     w->allocations = results ? (double)allocations / (double)results : -1;
+    atomic_store(&w->over, 1);
     return NULL;
 }
 
@@ -287,7 +289,7 @@ static void write_data(const char *path, uint32_t dim) {
     if (fclose(f) != 0) die(path);
 }
 
-static window run(uint32_t dim, bool local, double seconds) {
+static void run(uint32_t dim, bool local, double seconds, double *rate, double *allocations) {
     static const skald_net_handlers handlers = {on_open, on_frame, on_close};
     const skald_net_ops *net = skald_net_grpc();
     char path[64], address[64];
@@ -327,10 +329,11 @@ static window run(uint32_t dim, bool local, double seconds) {
                                        .task_rows = 64,
                                        .local = local,
                                        .theta = 1,
-                                       .max_seconds = 1.5 * seconds,
+                                       .max_seconds = 60 + 2 * seconds,
                                        .eval_every = -1};
     skald_outcome outcome;
-    if (skald_train(crew, skald_solver_of(SKALD_SAGA), &train, skald_clock_system(), NULL, NULL, &outcome) != SKALD_OK)
+    if (skald_train(crew, skald_solver_of(SKALD_SAGA), &train, skald_clock_system(), NULL, &w.over, &outcome) !=
+        SKALD_OK)
         die("train");
     pthread_join(thread, NULL);
     if (outcome.updates == 0 || outcome.folded || outcome.rollbacks) die("a run without plain updates");
@@ -345,7 +348,8 @@ static window run(uint32_t dim, bool local, double seconds) {
     }
     free(workers);
     unlink(path);
-    return w;
+    *rate = w.rate;
+    *allocations = w.allocations;
 }
 
 /* ---- all of them ----------------------------------------------------------------------------------------------------
@@ -384,9 +388,7 @@ static void measure(json_t *lines, uint32_t dim, bool local, int rounds, double 
     for (int r = 0; r < rounds; r++) {
         const bare_echo_options o = {(local ? 2 : 1) * (size_t)dim * sizeof(double), WORKERS, OUTSTANDING, seconds};
         echo[r] = bare_echo_run(&o);
-        window w = run(dim, local, seconds);
-        merged[r] = w.rate;
-        allocations[r] = w.allocations;
+        run(dim, local, seconds, &merged[r], &allocations[r]);
         ratio[r] = merged[r] / echo[r];
     }
     snprintf(name, sizeof name, "d %u, %s: bare echo", dim, kind);
