@@ -161,6 +161,9 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
     const size_t dim = c->problem.dim;
     if (m->kind != (uint32_t)t->kind || m->shard != t->shard)
         return skald_fail(SKALD_EPEER, "answers a %s task with something else", skald_task_kind_name(t->kind));
+    if (m->status >= SKALD_AGAIN &&
+        m->status != SKALD_EINTERNAL) /* these are no failures: nobody would answer for it */
+        return skald_fail(SKALD_EPEER, "status %u in a result", m->status);
     if (m->status != SKALD_OK) return SKALD_OK;
     uint32_t count = skald_task_vectors(t);
     if (skald_wire_vectors(c->env) != count)

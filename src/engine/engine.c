@@ -296,7 +296,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
     if (r->status == SKALD_ENUMERIC && trains(flight->kind)) {
         st = flight->generation == run->generation ? skald_watch_rollback(run, r->error) : SKALD_AGAIN;
         if (st == SKALD_OK) st = SKALD_AGAIN;
-    } else if (r->status == SKALD_EREFUSED && ++run->members[flight->worker].refused < 100) {
+    } else if (r->status == SKALD_EREFUSED && ++run->members[flight->worker].refused < SKALD_REFUSALS) {
         /* the message was not usable; what the worker did to its history is unknown */
         run->refused++;
         skald_run_notice(run, "result of worker %u (%s) refused: %s", flight->worker, member->name, r->error);
@@ -330,7 +330,12 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         run->evaluator.asked[flight->worker] = false; /* ask again */
         return failed(run, flight, r);
     }
-    if (r->status != SKALD_OK) return failed(run, flight, r);
+    if (r->status != SKALD_OK) {
+        skald_status st = failed(run, flight, r);
+        if (st != SKALD_AGAIN || run->options->mode != SKALD_SYNC || !round_complete(run)) return st;
+        merge_round(run, m); /* the rest of the round has waited for nothing else */
+        return SKALD_OK;
+    }
     if (evaluates) {
         bool done = false;
         land(run, flight);

@@ -7,6 +7,8 @@
 #include "engine/versions.h"
 #include "skald/train.h"
 
+enum { SKALD_REFUSALS = 100 }; /* of one worker's results, before the run gives up */
+
 /* A task that has been handed out. */
 typedef struct skald_flight {
     uint64_t task;

@@ -66,21 +66,32 @@ static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_
         TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
         if (run->stop_flag && *run->stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted before training");
         if (event.kind == SKALD_EVENT_LOST)
-            return skald_fail(SKALD_ELOST, "worker %u is gone: %s", event.worker, event.reason);
+            return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s", event.worker,
+                              run->crew->ops->member(run->crew, event.worker)->name, event.reason);
         if (event.kind == SKALD_EVENT_REQUEST) {
             run->crew->ops->answer(run->crew, event.asker, "{\"state\":\"starting\"}", NULL);
             continue;
         }
         if (event.kind != SKALD_EVENT_RESULT) continue;
         skald_result *r = event.result;
-        if (r->status != SKALD_OK) {
-            skald_status st = skald_fail(r->status, "worker %u: %s", r->worker, r->error);
-            run->crew->ops->release(run->crew, r);
-            return st;
-        }
         for (uint32_t f = 0; f < run->flight_count; f++)
             if (run->flights[f].task == r->task) run->flights[f] = run->flights[--run->flight_count];
         run->members[r->worker].busy--;
+        if (r->status != SKALD_OK) {
+            const uint32_t who = r->worker;
+            const char *name = run->crew->ops->member(run->crew, who)->name;
+            skald_status st = skald_fail(r->status, "worker %u (%s), curvature task: %s", who, name, r->error);
+            if (r->status == SKALD_EREFUSED && ++run->members[who].refused < SKALD_REFUSALS) {
+                run->refused++;
+                skald_run_notice(run, "result of worker %u (%s) refused: %s", who, name, r->error);
+                skald_task t = {
+                    .kind = SKALD_TASK_CURVATURE, .shard = SKALD_ALL_SHARDS, .model = v, .rows = rows_per_shard};
+                st = skald_run_submit(run, who, &t);
+            }
+            run->crew->ops->release(run->crew, r);
+            TRY(st);
+            continue;
+        }
         run->evaluator.results[r->worker] = r; /* idle now, and freed with the run should this fail */
     }
     for (uint32_t k = 0; k < run->size; k++) { /* in worker order: the step's bits do not depend on arrival */

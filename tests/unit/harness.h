@@ -228,7 +228,7 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
     return st == SKALD_OK ? st : skald_fail(st, "%s", reason);
 }
 
-static skald_status train(const setup *s, skald_outcome *out) {
+__attribute__((unused)) static skald_status train(const setup *s, skald_outcome *out) {
     return train_with(s, out, NULL, NULL, NULL);
 }
 
