@@ -183,6 +183,8 @@ static skald_status begin(skald_run *run) {
     if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history));
     TRY(skald_versions_create(dim, 2, &run->versions));
+    /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated */
+    TRY(skald_versions_reserve(run->versions, run->flight_capacity + run->size + 2));
     TRY(skald_evaluator_init(&run->evaluator, run->problem, run->versions, run->size));
     run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = NAN;
     run->audit_drift = -1;

@@ -62,23 +62,39 @@ void skald_versions_destroy(skald_versions *p) {
     free_if_unused(p, out);
 }
 
+static entry *make(skald_versions *p) {
+    entry *e = skald_zalloc(1, sizeof *e);
+    if (!e) return NULL;
+    e->data = skald_alloc((size_t)p->capacity * p->dim, sizeof(double));
+    e->pool = p;
+    if (e->data) return e;
+    free(e);
+    return NULL;
+}
+
+skald_status skald_versions_reserve(skald_versions *p, uint32_t versions) {
+    for (uint32_t k = 0; k < versions; k++) {
+        entry *e = make(p);
+        if (!e) return SKALD_ENOMEM;
+        pthread_mutex_lock(&p->mutex);
+        e->next = p->idle;
+        p->idle = e;
+        pthread_mutex_unlock(&p->mutex);
+    }
+    return SKALD_OK;
+}
+
 skald_version *skald_versions_blank(skald_versions *p, uint64_t id, uint32_t count) {
     pthread_mutex_lock(&p->mutex);
     entry *e = p->idle;
     if (e) p->idle = e->next;
     p->out++;
     pthread_mutex_unlock(&p->mutex);
-    if (!e) {
-        e = skald_zalloc(1, sizeof *e);
-        if (e) e->data = skald_alloc((size_t)p->capacity * p->dim, sizeof(double));
-        if (!e || !e->data) {
-            free(e);
-            pthread_mutex_lock(&p->mutex);
-            p->out--;
-            pthread_mutex_unlock(&p->mutex);
-            return NULL;
-        }
-        e->pool = p;
+    if (!e && !(e = make(p))) {
+        pthread_mutex_lock(&p->mutex);
+        p->out--;
+        pthread_mutex_unlock(&p->mutex);
+        return NULL;
     }
     skald_version *v = &e->version;
     v->id = id;

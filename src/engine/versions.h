@@ -8,6 +8,8 @@ typedef struct skald_versions skald_versions;
 
 /* Versions of up to `count` vectors of `dim` doubles. */
 skald_status skald_versions_create(uint32_t dim, uint32_t count, skald_versions **out);
+/* Makes `versions` of them now: as many as will ever be out at a time, and publishing allocates nothing. */
+skald_status skald_versions_reserve(skald_versions *pool, uint32_t versions);
 /* Drops the pool's own reference; versions still out (in a send, say) stay valid and free it at the end. */
 void skald_versions_destroy(skald_versions *pool);
 
