@@ -398,8 +398,9 @@ static void measure(json_t *lines, uint32_t dim, bool local, int rounds, double 
     snprintf(name, sizeof name, "d %u, %s: merged / echoed", dim, kind);
     report(lines, name, median(ratio, rounds), "", 0.5, false);
     if (!COUNTED) return;
-    snprintf(name, sizeof name, "d %u, %s: our allocations a result", dim, kind);
-    report(lines, name, median(allocations, rounds), "", 0, true);
+    median(allocations, rounds); /* sorted */
+    snprintf(name, sizeof name, "d %u, %s: our allocations a result, worst round", dim, kind);
+    report(lines, name, allocations[rounds - 1], "", 0, true);
 }
 
 int main(int argc, char **argv) {
