@@ -47,9 +47,10 @@ typedef struct skald_problem {
 } skald_problem;
 
 /* Builds the problem from a finished manifest: label map, scaling, shards. Refuses (SKALD_EDATA) labels the
- * loss cannot use, more shards than blocks, and so on, naming path. An l2 of -k stands for k/n, and becomes that. */
+ * loss cannot use, more shards than blocks, and so on, naming path. An l2 of -k stands for k/n, and becomes that.
+ * slots: tasks the workers run at the same time, all together; as many shards unless the options say. */
 skald_status skald_problem_make(const skald_manifest *manifest, const skald_data_options *options,
-                                const skald_objective *objective, uint32_t workers, skald_problem *out);
+                                const skald_objective *objective, uint32_t workers, uint64_t slots, skald_problem *out);
 /* Facts of rows as read (weights not yet rescaled; sums of weights and weighted norms are linear in them). */
 void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out);
 /* Once every shard's raw facts are in: sets weight_scale = n / sum of weights, rescales the facts by it,

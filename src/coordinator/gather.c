@@ -288,11 +288,25 @@ static skald_status begin_scan(skald_coordinator *c) {
     return SKALD_OK;
 }
 
+/* One shard for everybody first, the rest in proportion to the slots. */
+static skald_session_state *whose(skald_coordinator *c, uint32_t shard) {
+    if (shard < c->joined) return &c->workers[shard];
+    skald_session_state *best = c->workers;
+    for (uint32_t k = 1; k < c->joined; k++) {
+        skald_session_state *s = &c->workers[k];
+        uint64_t one = (uint64_t)(s->member.shard_count + 1) * best->member.slots;
+        if (one < (uint64_t)(best->member.shard_count + 1) * s->member.slots) best = s;
+    }
+    return best;
+}
+
 static skald_status begin_loading(skald_coordinator *c) {
     skald_problem *p = &c->problem;
     skald_status st = skald_manifest_finish(&c->manifest);
     if (st != SKALD_OK) return skald_context(st, "%s", c->options->data.path);
-    TRY(skald_problem_make(&c->manifest, &c->options->data, &c->options->objective, c->joined, p));
+    uint64_t slots = 0;
+    for (uint32_t k = 0; k < c->joined; k++) slots += c->workers[k].member.slots;
+    TRY(skald_problem_make(&c->manifest, &c->options->data, &c->options->objective, c->joined, slots, p));
     skald_coordinator_notice(c, "%.0f rows x %u columns, %s, %u shards", p->n, p->features,
                              p->dense ? "dense" : "sparse", p->shard_count);
     for (uint32_t k = 0; k < c->joined; k++) {
@@ -300,10 +314,11 @@ static skald_status begin_loading(skald_coordinator *c) {
         s->shards = skald_zalloc(p->shard_count, sizeof *s->shards);
         if (!s->shards) return SKALD_ENOMEM;
         s->member.shards = s->shards;
-        for (uint32_t i = k; i < p->shard_count; i += c->joined) {
-            s->shards[s->member.shard_count++] = i;
-            s->member.rows += p->shards[i].rows;
-        }
+    }
+    for (uint32_t i = 0; i < p->shard_count; i++) {
+        skald_session_state *s = whose(c, i);
+        s->shards[s->member.shard_count++] = i;
+        s->member.rows += p->shards[i].rows;
     }
     advance_all(c, SKALD_STAGE_SETUP);
     return SKALD_OK;

@@ -105,6 +105,10 @@ static bool admitted(const skald_run *run) {
     return run->options->mode == SKALD_ASYNC || !run->round_open;
 }
 
+uint32_t skald_run_slots(const skald_member *m) {
+    return m->slots < m->shard_count ? m->slots : m->shard_count;
+}
+
 uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
     if (run->options->mode == SKALD_SYNC || run->options->local == 0) return 1;
     return run->options->depth ? run->options->depth : m->depth;
@@ -114,7 +118,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
     const skald_member *m = run->crew->ops->member(run->crew, worker);
     uint32_t first = run->flight_count;
     const uint32_t depth = skald_run_depth(run, m);
-    while (run->members[worker].busy < m->slots * depth) {
+    while (run->members[worker].busy < skald_run_slots(m) * depth) {
         skald_task task = {0};
         if (anchor_task(run, worker, &task) || skald_evaluator_task(&run->evaluator, worker, &task)) {
             TRY(skald_run_submit(run, worker, &task));

@@ -65,8 +65,9 @@ static skald_status map_labels(const skald_manifest *m, const skald_data_options
 }
 
 /* Blocks of one shard together, in file order. */
-static skald_status deal(const skald_manifest *m, const skald_data_options *o, uint32_t workers, skald_problem *p) {
-    uint64_t wanted = o->shards ? o->shards : workers; /* see README: a task's rows come from one shard */
+static skald_status deal(const skald_manifest *m, const skald_data_options *o, uint32_t workers, uint64_t slots,
+                         skald_problem *p) {
+    uint64_t wanted = o->shards ? o->shards : slots; /* see README: a task's rows come from one shard */
     if (wanted > m->block_count) {
         if (o->shards)
             return skald_fail(SKALD_EINVAL, "%s divides into %llu blocks of rows: --shards %u is too many", o->path,
@@ -115,7 +116,7 @@ static void warn_about_columns(const skald_manifest *m, const skald_data_options
 }
 
 skald_status skald_problem_make(const skald_manifest *m, const skald_data_options *o, const skald_objective *objective,
-                                uint32_t workers, skald_problem *p) {
+                                uint32_t workers, uint64_t slots, skald_problem *p) {
     memset(p, 0, sizeof *p);
     p->objective = *objective;
     p->objective.intercept = o->intercept;
@@ -142,7 +143,7 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
         t->shift = shift;
         t->scale = scale;
     }
-    if (st == SKALD_OK) st = deal(m, o, workers, p);
+    if (st == SKALD_OK) st = deal(m, o, workers, slots, p);
     if (st == SKALD_OK) warn_about_columns(m, o, p);
     if (st != SKALD_OK) skald_problem_free(p);
     return st;

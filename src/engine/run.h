@@ -127,6 +127,8 @@ extern const skald_engine_ops skald_crew_engine_ops;
 skald_status skald_run_pump(skald_run *run, skald_merge *merge);
 /* Asks every shard's holder for its anchor; `asker` (may be NULL) is answered when all have been compared. */
 void skald_audit_begin(skald_run *run, void *asker);
+/* Tasks it computes at the same time: those of one shard run one after the other. */
+uint32_t skald_run_slots(const skald_member *member);
 uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
 

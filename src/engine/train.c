@@ -173,8 +173,8 @@ static skald_status begin(skald_run *run) {
     for (uint32_t k = 0; k < run->size; k++) {
         run->members[k].alive = true;
         const skald_member *m = ops->member(run->crew, k);
-        run->engine.parallel += m->slots;
-        run->flight_capacity += m->slots * skald_run_depth(run, m);
+        run->engine.parallel += skald_run_slots(m);
+        run->flight_capacity += skald_run_slots(m) * skald_run_depth(run, m);
     }
     run->flights = skald_zalloc(run->flight_capacity, sizeof *run->flights);
     run->round_g = skald_zalloc(dim, sizeof(double));

@@ -106,7 +106,7 @@ skald_status skald_crew_local_open(const skald_data_options *data, const skald_o
         skald_context(st, "%s", data->path);
         goto out;
     }
-    TRY_GOTO(st, skald_problem_make(&manifest, data, objective, 1, p), out);
+    TRY_GOTO(st, skald_problem_make(&manifest, data, objective, 1, 1, p), out);
     rows = skald_zalloc(p->shard_count, sizeof *rows);
     c->shards = skald_zalloc(p->shard_count, sizeof *c->shards);
     c->vectors = skald_zalloc(SKALD_MAX_POINTS * (size_t)p->dim, sizeof *c->vectors);

@@ -240,7 +240,7 @@ __attribute__((unused)) static void read_all(const setup *s, skald_rows *rows) {
     assert_int_equal(skald_source_open(s->data.path, &s->data.source, &source), SKALD_OK);
     assert_int_equal(skald_source_scan(source, 0, skald_source_parts(source), &m), SKALD_OK);
     assert_int_equal(skald_manifest_finish(&m), SKALD_OK);
-    assert_int_equal(skald_problem_make(&m, &s->data, &s->objective, 1, &p), SKALD_OK);
+    assert_int_equal(skald_problem_make(&m, &s->data, &s->objective, 1, 1, &p), SKALD_OK);
     assert_int_equal(skald_source_read(source, m.blocks, m.block_count, &p.transform, rows, NULL), SKALD_OK);
     double sum = 0;
     for (size_t i = 0; i < rows->n; i++) sum += rows->s[i];

@@ -144,6 +144,30 @@ static void sync_runs_repeat(void **state) {
     unlink(s.data.path);
 }
 
+/* Threads are used: every slot has a shard of its own, uneven workers get shards in proportion, and the weight of a
+ * merge counts what really runs. Seen to fail with a shard a worker, whatever its threads: steps are divided by all of
+ * them. */
+static void every_slot_has_a_shard(void **state) {
+    toy t = {1200, 20, 1, SKALD_LOGISTIC, false, 11};
+    setup s = over_net(toy_write(&t, "slots"), 2);
+    s.threads = 3;
+    s.train.max_passes = 60;
+    skald_outcome out;
+    must_train(&s, &out);
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(out.workers[k].shards, 3);
+        assert_true(out.workers[k].tasks > 0);
+    }
+    assert_true(out.last.relative_gap <= 1e-9);
+    skald_outcome_free(&out);
+    s.data.shards = 4; /* fewer than slots */
+    must_train(&s, &out);
+    assert_int_equal(out.workers[0].shards + out.workers[1].shards, 4);
+    assert_true(out.last.relative_gap <= 1e-9);
+    skald_outcome_free(&out);
+    unlink(s.data.path);
+}
+
 /* A dead worker ends the run with an error that names it. */
 typedef struct mortal {
     worker_thread *worker;
@@ -214,6 +238,7 @@ int main(void) {
                                        cmocka_unit_test(too_stale_is_folded),
                                        cmocka_unit_test(unequal_shards_sync),
                                        cmocka_unit_test(sync_runs_repeat),
+                                       cmocka_unit_test(every_slot_has_a_shard),
                                        cmocka_unit_test(dead_worker_is_named)};
     return cmocka_run_group_tests_name("invariants", tests, NULL, NULL);
 }
