@@ -1,6 +1,6 @@
 # A small image that runs any subcommand:
 #   docker build -t skald .
-#   docker run --rm -v "$PWD/data:/data" skald train --model /data/model.h5 /data/train.svm
+#   docker run --rm --user "$(id -u)" -v "$PWD/data:/data" skald train --model /data/model.h5 /data/train.svm
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS build

@@ -144,9 +144,8 @@ static void sync_runs_repeat(void **state) {
     unlink(s.data.path);
 }
 
-/* Threads are used: every slot has a shard of its own, uneven workers get shards in proportion, and the weight of a
- * merge counts what really runs. Seen to fail with a shard a worker, whatever its threads: steps are divided by all of
- * them. */
+/* Threads are used: every slot has a shard of its own, or slots share what there is. Seen to fail with a
+ * shard a worker, whatever its threads. */
 static void every_slot_has_a_shard(void **state) {
     toy t = {1200, 20, 1, SKALD_LOGISTIC, false, 11};
     setup s = over_net(toy_write(&t, "slots"), 2);
