@@ -134,7 +134,9 @@ static void sleep_until(int64_t when_ns) {
 static void go_on(skald_worker_lane *lane, const skald_task *t, skald_version *start) {
     const uint32_t dim = t->model->dim;
     const double *dw = (const double *)(const void *)lane->last->data, *d = dw + dim;
-    *start = *t->model;
+    /* not its bytes: other lanes count references there */
+    *start = (skald_version){.id = t->model->id, .commits = t->model->commits, .count = t->model->count, .dim = dim};
+    memcpy(start->vectors, t->model->vectors, sizeof start->vectors);
     for (uint32_t j = 0; j < dim; j++) lane->start[j] = t->model->vectors[0][j] + t->theta * dw[j];
     start->vectors[0] = lane->start;
     if (!t->saga) return;
