@@ -38,14 +38,20 @@ typedef struct skald_sums {
     double d2phi;   /* sum s_i phi''(z_i) (objective, shift) */
     double correct; /* rows on the right side (objective); not weighted */
     double rows;    /* rows counted */
+    double k, k2;   /* sum k_i, sum k_i^2 of k_i = s_i kappa_i |x_i|^2 (local) */
 } skald_sums;
 
 /* H minibatch steps on the worker's own copy of the model (D-SAGA / CentralVR; De & Goldstein 2016), with the
  * history taken at the model that was read, w_0, rather than along the way:
- *   c_i   = phi'(x_i.w_j) - alpha_i (saga) or phi'(x_i.w_j) (sgd);   h_i = phi'(x_i.w_0) - alpha_i;
+ *   e_i   = phi'(x_i.w_j) - alpha_i (saga) or phi'(x_i.w_j) (sgd);   h_i = phi'(x_i.w_0) - alpha_i;
+ *   c_i   = e_i / (1 + (eta/|B_j|) s_i kappa_i |x_i|^2)
  *   w    <- prox_{eta l1}( w - eta (sum_{B_j} s_i c_i x_i / |B_j| + abar + l2 w) )
  *   abar <- abar + sum_{B_j} s_i h_i x_i / n,   alpha_i <- phi'(x_i.w_0)   (saga only)
- * so that a task's history is that of a plain saga task on the same rows, whatever way its steps went. (Taken along
+ * c_i is the step taken implicitly in the row's own direction, to first order: the gradient at the point the row's
+ * term moves to, as the proximal operator of Point-SAGA (Defazio 2016) has it. It keeps rows of great norm or
+ * curvature from overshooting, so that eta may be much longer than 1/(3 L_max). kappa_i is phi'' at
+ * z = x_i.w_j if m = (eta/|B_j|) s_i |x_i|^2 e_i is at most 1/4 in size, else the slope of phi' between z and z - m.
+ * A task's history is that of a plain saga task on the same rows, whatever way its steps went. (Taken along
  * the way, the histories of workers keep the differences between their ways, and runs stall: see README.)
  * B_j are consecutive slices of `batch` of `step_rows` rows (the last may be short). State in double. */
 typedef struct skald_local {

@@ -56,6 +56,7 @@ struct skald_engine {
     double passes;     /* rows processed / n */
     double backoff;    /* the guard's factor on every step: 1, 1/2, ... */
     uint32_t parallel; /* P: tasks in flight in regular running */
+    double smoothness; /* sum k^2 / sum k of the last pass's local steps (see skald_sums); 0 = not known yet */
 };
 
 static inline bool skald_finished(skald_engine *e) {

@@ -1,4 +1,5 @@
 /* skald: one binary, one subcommand a file. */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,11 @@ int main(int argc, char **argv) {
         return EXIT_DONE;
     }
     if (strcmp(name, "--version") == 0) name = "version";
+    /* Messages are as long as the model and come many times a second: their memory stays, rather than being mapped,
+     * cleared and given back for each. */
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 16 << 20);
     const command *chosen = find(help ? argv[2] : name);
     arguments_warn_unknown_variables(commands, SKALD_ARRAY_LENGTH(commands));
     if (help) {

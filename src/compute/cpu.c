@@ -80,7 +80,8 @@ static skald_status row_norm2(const skald_rows *rows, bool intercept, size_t i, 
     return SKALD_OK;
 }
 
-static skald_status take_facts(const cpu_compute *c, const skald_rows *rows, skald_shard_facts *facts) {
+/* Also each row's squared norm. */
+static skald_status take_facts(const cpu_compute *c, const skald_rows *rows, skald_shard_facts *facts, float *norms) {
     *facts = (skald_shard_facts){.rows = rows->n};
     facts->nonzeros = rows->layout == SKALD_DENSE ? (double)rows->n * rows->dim : (double)rows->ptr[rows->n];
     for (size_t i = 0; i < rows->n; i++) {
@@ -88,6 +89,7 @@ static skald_status take_facts(const cpu_compute *c, const skald_rows *rows, ska
         TRY(row_norm2(rows, c->base.objective.intercept, i, &norm2));
         if (!isfinite(norm2) || !isfinite(s) || s < 0)
             return skald_fail(SKALD_EDATA, "row %zu of the shard: a value or weight is not finite", i);
+        norms[i] = (float)norm2;
         facts->weight_sum += s;
         facts->sum_weighted_norm2 += s * norm2;
         facts->sum_weighted_y2 += s * (double)rows->y[i] * rows->y[i];
@@ -102,6 +104,7 @@ static void unload(skald_compute *c, skald_shard *base) {
     if (!shard) return;
     skald_rows_free(&shard->rows);
     free(shard->alpha);
+    free(shard->norm2);
     free(shard->pending);
     free(shard->margin[0]);
     free(shard->margin[1]);
@@ -119,13 +122,14 @@ static skald_status load(skald_compute *c, skald_rows *rows, skald_shard **out) 
     shard->rows = *rows;
     memset(rows, 0, sizeof *rows);
     TRY_GOTO(st, check_shape((cpu_compute *)c, &shard->rows), failed);
-    TRY_GOTO(st, take_facts((cpu_compute *)c, &shard->rows, &shard->base.facts), failed);
     shard->alpha = skald_zalloc(shard->rows.n, sizeof(float));
+    shard->norm2 = skald_alloc(shard->rows.n, sizeof(float));
     shard->pending = skald_alloc(shard->rows.n, sizeof(float));
-    if (!shard->alpha || !shard->pending) {
+    if (!shard->alpha || !shard->norm2 || !shard->pending) {
         st = SKALD_ENOMEM;
         goto failed;
     }
+    TRY_GOTO(st, take_facts((cpu_compute *)c, &shard->rows, &shard->base.facts, shard->norm2), failed);
     *out = &shard->base;
     return SKALD_OK;
 failed:

@@ -23,6 +23,7 @@ typedef struct cpu_shard {
     skald_shard base; /* first: see skald_shard */
     skald_rows rows;
     float *alpha;      /* n: the history */
+    float *norm2;      /* n: |x_i|^2, intercept included */
     float *pending;    /* n: alpha's replacement or undo, by position in the batch */
     double *margin[2]; /* n each, once kept by `objective`; NULL before */
     uint32_t margins;  /* points kept: 0, 1, 2 */
@@ -87,9 +88,10 @@ typedef struct cpu_local {
     uint32_t *last;       /* CSR with l1: dim, the step a column stands at */
     const cpu_skip *skip; /* CSR with l1: steps + 1 entries */
     double *z, *z0;       /* count: margins at the local model and at the model read, by position in the batch */
-    double *tile;         /* 8 x (step_rows rounded up to 8), scratch */
+    double *tile;         /* 13 x (step_rows rounded up to 8), scratch */
     const float **x;      /* dense: 2 x (step_rows rounded up to 8), scratch */
     size_t undo;          /* out: alphas saved in shard->pending */
+    double k, k2;         /* out, as in skald_sums */
     double probe;         /* out, as in cpu_tally */
 } cpu_local;
 

@@ -83,17 +83,17 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
                    .eta = local->eta,
                    .inv_n = local->saga ? 1 / local->n : 0};
     cpu_scratch *scratch;
-    size_t bytes = 2 * CPU_SCRATCH_BYTES(count + 8, double) + CPU_SCRATCH_BYTES(8 * room, double);
+    size_t bytes = 2 * CPU_SCRATCH_BYTES(count + 8, double) + CPU_SCRATCH_BYTES(13 * room, double);
     bytes += dense ? 6 * CPU_SCRATCH_BYTES(width, double) + CPU_SCRATCH_BYTES(2 * room, const float *)
                    : CPU_SCRATCH_BYTES(width, cpu_column) + CPU_SCRATCH_BYTES(width, uint32_t) +
                          CPU_SCRATCH_BYTES(steps + 1, cpu_skip);
     TRY(cpu_scratch_take(c, bytes, &scratch));
     l.z = cpu_scratch_carve(scratch, count + 8, sizeof *l.z);
     l.z0 = cpu_scratch_carve(scratch, count + 8, sizeof *l.z0);
-    l.tile = cpu_scratch_carve(scratch, 8 * room, sizeof *l.tile);
+    l.tile = cpu_scratch_carve(scratch, 13 * room, sizeof *l.tile);
     memset(l.z, 0, (count + 8) * sizeof *l.z);
     memset(l.z0, 0, (count + 8) * sizeof *l.z0);
-    memset(l.tile, 0, 8 * room * sizeof *l.tile);
+    memset(l.tile, 0, 13 * room * sizeof *l.tile);
     if (dense) {
         l.x = cpu_scratch_carve(scratch, 2 * room, sizeof *l.x);
         prepare_dense(&l, w, abar, scratch);
@@ -110,7 +110,7 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
     } else {
         memset(sums, 0, sizeof *sums);
         c->kernels->losses(l.objective, &shard->rows, l.rows, l.saga ? l.z0 : l.z, 0, 0, count, sums);
-        *sums = (skald_sums){.loss = sums->loss, .rows = sums->rows};
+        *sums = (skald_sums){.loss = sums->loss, .rows = sums->rows, .k = l.k, .k2 = l.k2};
         if (dense)
             finish_dense(&l, w, dw, g);
         else

@@ -175,8 +175,8 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
         return skald_fail(SKALD_EPEER, "%u rows in a result for a task of %llu", m->rows, (unsigned long long)limit);
     for (size_t k = 0; k < m->n_sums && k < SKALD_MAX_POINTS; k++) {
         const Skald__V1__Sums *x = m->sums[k];
-        r->sums[k] = (skald_sums){x->loss, x->dphi, x->d2phi, x->correct, x->rows};
-        if (!all_finite(&r->sums[k].loss, 5)) return skald_fail(SKALD_EPEER, "a sum is not finite");
+        r->sums[k] = (skald_sums){x->loss, x->dphi, x->d2phi, x->correct, x->rows, x->k, x->k2};
+        if (!all_finite(&r->sums[k].loss, 7)) return skald_fail(SKALD_EPEER, "a sum is not finite");
     }
     for (uint32_t k = 0; k < count; k++) {
         r->vectors[k] = slot->data + k * dim;

@@ -35,7 +35,9 @@ typedef struct skald_watch {
     double window_loss, window_rows, window_begin; /* since this many passes */
     double estimate;                               /* F by the last full window; NaN before */
     double best;                                   /* lowest mean loss of a window; at first the loss at 0 */
-    double *good;                                  /* w of the last window that was well */
+    double *good;                                  /* w at the beginning of the last window that was well */
+    double *candidate;                             /* w at its end: good if the next window is well too */
+    double k, k2;                                  /* sums of curvature (skald_sums), forgotten over a pass */
     uint32_t failures;                             /* rollbacks without a good window in between */
     double *sum, *average;                         /* iterates since average_begin; mean over the pass before */
     double sum_count, average_begin;

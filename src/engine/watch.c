@@ -22,10 +22,12 @@ skald_status skald_watch_init(skald_run *run) {
     skald_watch *w = &run->watch;
     uint32_t dim = run->problem->dim;
     w->good = skald_alloc(dim, sizeof(double));
+    w->candidate = skald_alloc(dim, sizeof(double));
     w->sum = skald_zalloc(dim, sizeof(double));
     w->average = skald_zalloc(dim, sizeof(double));
-    if (!w->good || !w->sum || !w->average) return SKALD_ENOMEM;
+    if (!w->good || !w->candidate || !w->sum || !w->average) return SKALD_ENOMEM;
     memcpy(w->good, run->work.w, dim * sizeof(double));
+    memcpy(w->candidate, w->good, dim * sizeof(double));
     w->estimate = NAN;
     w->best = loss_at_zero(run->problem);
     return SKALD_OK;
@@ -33,13 +35,20 @@ skald_status skald_watch_init(skald_run *run) {
 
 void skald_watch_fini(skald_run *run) {
     free(run->watch.good);
+    free(run->watch.candidate);
     free(run->watch.sum);
     free(run->watch.average);
 }
 
 void skald_watch_loss(skald_run *run, const skald_result *r) {
-    run->watch.window_loss += r->sums[0].loss;
-    run->watch.window_rows += r->rows;
+    skald_watch *w = &run->watch;
+    w->window_loss += r->sums[0].loss;
+    w->window_rows += r->rows;
+    if (!(r->sums[0].k > 0)) return;
+    const double keep = exp(-(double)r->rows / run->problem->n);
+    w->k = keep * w->k + r->sums[0].k;
+    w->k2 = keep * w->k2 + r->sums[0].k2;
+    run->engine.smoothness = w->k2 / w->k;
 }
 
 skald_status skald_watch_rollback(skald_run *run, const char *why) {
@@ -47,6 +56,7 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     if (++w->failures > PATIENCE)
         return skald_fail(SKALD_EDIVERGED, "diverged %u times in a row, the last time because %s", w->failures, why);
     memcpy(run->work.w, w->good, run->problem->dim * sizeof(double));
+    memcpy(w->candidate, w->good, run->problem->dim * sizeof(double));
     run->engine.backoff /= 2;
     run->generation++; /* what is in flight was computed from the bad model: it only counts as history */
     run->rollbacks++;
@@ -103,6 +113,9 @@ skald_status skald_watch_commit(skald_run *run) {
     w->estimate = estimate;
     if (mean < w->best) w->best = mean;
     w->failures = 0;
-    memcpy(w->good, run->work.w, p->dim * sizeof(double));
+    double *old = w->good;
+    w->good = w->candidate;
+    w->candidate = old;
+    memcpy(w->candidate, run->work.w, p->dim * sizeof(double));
     return SKALD_OK;
 }

@@ -7,10 +7,11 @@
 typedef struct skald_schedule {
     bool local;
     uint32_t task_rows, step_rows;
-    double eta;   /* step of one update at the worker (local) or at the coordinator (plain) */
-    double decay; /* T in eta / sqrt(1 + passes/T); 0: constant */
-    double theta; /* local: what one merge counts, times P */
-    bool damp;    /* damp steps staler than regular running makes them */
+    double eta;    /* step of one update at the worker (local) or at the coordinator (plain) */
+    double decay;  /* T in eta / sqrt(1 + passes/T); 0: constant */
+    double theta;  /* local: what one merge counts, times P */
+    bool lengthen; /* lengthen eta as the curvature met allows */
+    bool damp;     /* damp steps staler than regular running makes them */
 } skald_schedule;
 
 /* L_b: expected smoothness of a batch of b out of n rows (Gazagnadou, Gower, Salmon 2019):

@@ -17,6 +17,8 @@ static void transmit(skald_worker *w, const skald_unacked *u) {
         sums[p].d2phi = r->sums[p].d2phi;
         sums[p].correct = r->sums[p].correct;
         sums[p].rows = r->sums[p].rows;
+        sums[p].k = r->sums[p].k;
+        sums[p].k2 = r->sums[p].k2;
     }
     body.seq = u->seq;
     body.incarnation = w->incarnation;
