@@ -20,7 +20,7 @@ typedef struct skald_train_options {
     uint32_t step_rows; /* b; 0 = auto */
     uint32_t task_rows; /* rows a message; 0 = auto */
     int local;          /* 1 local steps, 0 plain tasks, -1 auto (local) */
-    double theta;       /* local: weight of a merge times P; 0 = auto (1) */
+    double theta;       /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
     uint32_t depth;     /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
     skald_stale stale;  /* what happens to results staler than max_stale */
     uint64_t max_stale; /* 0 = 8 P */

