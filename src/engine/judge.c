@@ -46,7 +46,7 @@ bool skald_judge_due(skald_run *run) {
     if (run->stop || o->eval_every < 0 || run->updates == 0) return false;
     double since = run->engine.passes - run->last_eval_passes;
     if (o->eval_every > 0) return since >= o->eval_every;
-    if (o->has_target_objective) return since >= 1;
+    if (o->has_target_objective) return since >= fmax(1, run->engine.passes / 20); /* nothing else tells */
     bool affordable = (double)run->evaluator.rows <= BUDGET * run->rows || run->evaluations < FREE;
     if (since < 0.5) return false;
     return affordable ? looks_reached(run) || since >= 1 / BUDGET : since >= 3 && looks_reached(run);

@@ -25,6 +25,20 @@ static double mean_shard_rows(const skald_problem *p) {
     return p->n / p->shard_count;
 }
 
+/* Rows whose steps take as long as their task's message, both ends together: in nanoseconds on one core, of which only
+ * the ratio matters (a message is four vectors). */
+static double message_rows(const skald_problem *p) {
+    double row = p->dense ? 0.45 * p->dim : 60 + 4.5 * p->nonzeros / p->n;
+    return (150e3 + 32.0 * p->dim) / row;
+}
+
+/* Rows of a local task: a sixteenth of its shard's; where messages outweigh that, up to a tenth. Longer runs lose in
+ * passes what they save in messages, and beyond an eighth long steps may diverge. */
+static double local_rows(const skald_problem *p) {
+    double shard = mean_shard_rows(p);
+    return ceil(fmin(fmax(shard / 16, message_rows(p)), fmax(shard / 10, 1)));
+}
+
 /* A mean of local runs goes too short a way where they have not arrived yet, and too far nowhere: relaxed a little,
  * runs of 2 and 4 workers took a tenth to a quarter fewer passes on every problem tried. */
 static const double RELAXED = 1.2;
@@ -39,7 +53,7 @@ skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_opti
     double shard = mean_shard_rows(p);
     if (s.local) {
         s.step_rows = o->step_rows ? o->step_rows : local_batch(p);
-        s.task_rows = o->task_rows ? o->task_rows : (uint32_t)fmax(ceil(shard / 16), 1);
+        s.task_rows = o->task_rows ? o->task_rows : (uint32_t)local_rows(p);
     } else {
         /* plain: a batch a message; where L_b has come half way down to L, but no more than an eighth of a shard's
          * epoch */
