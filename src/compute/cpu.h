@@ -37,7 +37,7 @@ static inline size_t cpu_lanes(size_t classes) {
 }
 
 /* Softmax: rows whose losses are taken together, and doubles of scratch that a chunk needs. */
-#define CPU_SOFTMAX_TILE 32
+#define CPU_SOFTMAX_TILE 16
 static inline size_t cpu_softmax_doubles(size_t classes) {
     return (2 * classes + 5) * CPU_SOFTMAX_TILE + cpu_lanes(classes);
 }
