@@ -86,12 +86,11 @@ void skald_judge_done(skald_run *run) {
     const skald_train_options *o = run->options;
     uint32_t best = skald_evaluator_best(ev);
     const skald_certificate *c = &ev->certificate[best];
-    double gap = c->gap; /* each point bounds F*: the better bound serves both */
-    if (ev->points > 1) {
-        const skald_certificate *other = &ev->certificate[1 - best];
-        double bound = c->objective - (other->objective - other->gap);
-        if (bound >= 0 && bound < gap) gap = bound;
-    }
+    /* each point bounds F* from below, and the best bound serves all that come after */
+    for (uint32_t k = 0; k < ev->points; k++)
+        run->bound = fmax(run->bound, ev->certificate[k].objective - ev->certificate[k].gap);
+    double gap = c->objective - run->bound;
+    if (!(gap >= 0)) gap = c->gap; /* by rounding */
     run->last = (skald_evaluation){.passes = run->eval_passes,
                                    .seconds = run->eval_seconds,
                                    .train_seconds = run->eval_train_seconds,

@@ -168,6 +168,7 @@ static skald_status begin(skald_run *run) {
     run->engine.problem = run->problem;
     run->engine.backoff = 1;
     run->calibration = 1;
+    run->bound = -INFINITY;
     run->history = run->options->algo == SKALD_SAGA;
     run->quiesce = run->options->has_target_objective || run->options->mode == SKALD_SYNC;
     run->size = ops->size(run->crew);
