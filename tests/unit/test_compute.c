@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include "compute_suite.h"
+#include "compute_suite_softmax.h"
 #include "skald/vectors.h"
 
 static skald_status open_cpu(const void *user, const skald_objective *objective, uint32_t dim, skald_compute **out) {
@@ -17,7 +18,9 @@ static void conformance(const char *isa, int threads) {
     assert_int_equal(st, SKALD_OK);
     assert_non_null(strstr(c->device, isa));
     c->ops->destroy(c);
-    compute_suite_run(&(compute_suite){open_cpu, &options, 1e-13});
+    const compute_suite suite = {open_cpu, &options, 1e-13};
+    compute_suite_run(&suite);
+    compute_suite_softmax(&suite);
 }
 static void test_portable(void **state) {
     conformance("portable", 1);
@@ -139,7 +142,7 @@ static void test_registry(void **state) {
     o.huber_delta = 0;
     refuses(NULL, &o, 3, SKALD_EINVAL, "huber");
     o.loss = SKALD_SOFTMAX;
-    refuses(NULL, &o, 3, SKALD_EUNSUPPORTED, "softmax");
+    refuses(NULL, &o, 3, SKALD_EINVAL, "softmax over 1 classes");
 }
 
 /* Each verb against its formula in vectors.h. */

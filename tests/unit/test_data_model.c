@@ -77,7 +77,8 @@ static void test_scaling_folds(void **state) {
         skald_model_free(&m);
     }
     skald_model m = make_model(3, true, 2);
-    assert_true(skald_model_label(&m, 0.1) == 4 && skald_model_label(&m, -0.1) == 3 && skald_model_label(&m, 0) == 4);
+    assert_true(skald_model_label(&m, &(double){0.1}) == 4 && skald_model_label(&m, &(double){-0.1}) == 3 &&
+                skald_model_label(&m, &(double){0}) == 4);
     skald_model_free(&m);
 }
 
@@ -223,7 +224,7 @@ static void test_liblinear_agrees(void **state) {
         int classes[2] = {0, 0};
         for (int i = 0; i < N; i++) {
             assert_int_equal(fscanf(f, "%lf", &got), 1);
-            double want = skald_model_label(&m, z[i]);
+            double want = skald_model_label(&m, &z[i]);
             assert_true(fabs(got - want) <= (regression ? 1e-5 * fabs(want) + 1e-9 : 0));
             classes[z[i] > 0]++;
         }
