@@ -56,6 +56,8 @@ void skald_net_close(skald_net_session *session, skald_status code, const char *
 skald_net_session *skald_net_session_ref(skald_net_session *session);
 void skald_net_session_unref(skald_net_session *session);
 const char *skald_net_peer(const skald_net_session *session); /* "ipv4:127.0.0.1:40312" */
+/* Who the peer has proved to be: the common name of its certificate; NULL when it showed none. */
+const char *skald_net_identity(const skald_net_session *session);
 void *skald_net_user(const skald_net_session *session);
 void skald_net_set_user(skald_net_session *session, void *user);
 
@@ -67,6 +69,8 @@ typedef struct skald_net_handlers {
     /* Exactly once a session that was opened; `code` SKALD_OK when closed in order, else why. For a client
      * that never got through: called without on_open, SKALD_EUNAVAILABLE. */
     void (*on_close)(void *user, skald_net_session *session, skald_status code, const char *reason);
+    /* Server, may be NULL: somebody was turned away at the door; peer "ipv4:..." or "" where it is not known. */
+    void (*on_refused)(void *user, const char *peer, const char *reason);
 } skald_net_handlers;
 
 /* ---- unary calls ---------------------------------------------------------------------------------- */
@@ -83,10 +87,21 @@ typedef void (*skald_net_on_call)(void *user, skald_method method, skald_frame *
 
 /* ---- server and client ---------------------------------------------------------------------------- */
 
+/* Who may speak. PEM texts and secrets, not paths; NULL: none. Without cert and ca there is no TLS.
+ *   server  cert, key: its own (TLS). ca: every client must show a certificate of theirs, and what it may do is in that
+ *           certificate's URI names: skald:worker may hold a session, skald:status may ask, skald:operator may do all.
+ *           token: lines "SECRET" or "ROLE SECRET", ROLE worker, status or operator; a client must say one of them.
+ *   client  ca: whom to believe (TLS). cert, key: what to show. token: what to say. Never said in plain text beyond
+ * this machine: SKALD_EINVAL. Read during listen, connect and call, not kept. */
+typedef struct skald_net_security {
+    const char *ca, *cert, *key, *token;
+} skald_net_security;
+
 typedef struct skald_net_options {
-    size_t max_frame_bytes; /* 0: 1 GiB */
-    int64_t keepalive_ns;   /* 0: 10 s */
-    uint32_t max_sessions;  /* server; 0: 4096 */
+    const skald_net_security *security; /* NULL: plain text, everybody */
+    size_t max_frame_bytes;             /* 0: 1 GiB */
+    int64_t keepalive_ns;               /* 0: 10 s */
+    uint32_t max_sessions;              /* server; 0: 4096 */
 } skald_net_options;
 
 typedef struct skald_net_server skald_net_server;

@@ -12,7 +12,10 @@ static int conduct(run *r) {
     skald_crew *crew = NULL;
     skald_outcome outcome = {0};
     int port = 0, code = EXIT_FAILED;
+    secrets files;
+    skald_status st = secrets_read(&r->s->security, &files);
     skald_coordinator_options options = {.address = r->s->listen,
+                                         .net = {.security = &files.net},
                                          .workers = (uint32_t)r->s->workers,
                                          .wait_ns = r->s->wait,
                                          .data = r->t.data,
@@ -20,7 +23,7 @@ static int conduct(run *r) {
                                          .clock = skald_clock_system(),
                                          .notice = run_notice,
                                          .user = r};
-    skald_status st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);
+    if (st == SKALD_OK) st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);
     if (st == SKALD_OK) {
         char text[300];
         const char *colon = strrchr(r->s->listen, ':');
@@ -37,6 +40,7 @@ static int conduct(run *r) {
     if (st != SKALD_OK) code = run_failed(r, st, crew ? crew->problem : NULL, &outcome);
     if (st == SKALD_OK && r->s->linger > 0) linger(crew, &r->t.train, &outcome, r->s->linger, signals_stop_flag());
     if (coordinator) skald_coordinator_close(coordinator, st, st == SKALD_OK ? "the run is over" : skald_error());
+    secrets_free(&files);
     skald_outcome_free(&outcome);
     return code;
 }
@@ -47,7 +51,8 @@ static int run_command(const command *self, int argc, char **argv) {
     run r;
     arguments_parse(self, argc, argv, &s, &args);
     signals_install();
-    if (check_listen_address(s.listen, s.insecure)) arguments_error(self, "%s", skald_error());
+    if (check_listen_address(s.listen, s.insecure || security_encrypts(&s.security)))
+        arguments_error(self, "%s", skald_error());
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
     int code = st == SKALD_OK ? conduct(&r) : report_failure(self);
     run_close(&r);

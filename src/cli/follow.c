@@ -54,11 +54,12 @@ int follow_run(const command *self, const settings *s) {
     if (s->model && check_output_path(s->model)) return report_failure(self);
     skald_progress_init(&view, stderr, (skald_progress_style)s->progress, s->quiet);
 
-    skald_status st = SKALD_OK;
+    secrets files;
+    skald_status st = secrets_read(&s->security, &files);
     while (st == SKALD_OK && !now.ended && !*signals_stop_flag()) {
         char *json = NULL;
         skald_status_view_free(&now);
-        st = remote_status(s->connect, seen ? 5 * SECOND : s->wait, false, s->quiet, &json);
+        st = remote_status(s->connect, &files.net, seen ? 5 * SECOND : s->wait, false, s->quiet, &json);
         if (st == SKALD_OK) st = skald_status_parse(json, &now);
         free(json);
         if (st != SKALD_OK) break;
@@ -75,10 +76,11 @@ int follow_run(const command *self, const settings *s) {
     skald_progress_finish(&view);
     if (st != SKALD_OK && seen) skald_context(st, "the coordinator left before it said how the run ended");
     if (st == SKALD_OK && now.ended && s->model) {
-        st = remote_fetch_model(s->connect, 5 * SECOND, &model);
+        st = remote_fetch_model(s->connect, &files.net, 5 * SECOND, &model);
         if (st == SKALD_OK) st = write_model(s, &known, &model);
     }
     if (st == SKALD_OK && now.ended && !s->quiet) skald_status_print(stdout, &now);
+    secrets_free(&files);
     int code = st != SKALD_OK ? report_failure(self)
                : !now.ended   ? EXIT_INTERRUPTED
                : now.reached  ? EXIT_DONE

@@ -8,10 +8,10 @@
 #include "wire/wire.h"
 
 /* Sends `request` and opens the answer; on success the frame and env are the caller's. */
-static skald_status call(const char *address, int64_t wait_ns, skald_method method, const Skald__V1__Frame *request,
-                         skald_wire_env **env, skald_frame **frame) {
+static skald_status call(const char *address, const skald_net_security *security, int64_t wait_ns, skald_method method,
+                         const Skald__V1__Frame *request, skald_wire_env **env, skald_frame **frame) {
     skald_wire_message message = {0};
-    skald_net_options options = {0};
+    skald_net_options options = {.security = security};
     *env = NULL;
     *frame = NULL;
     TRY(skald_wire_pack(request, NULL, 0, NULL, &message));
@@ -31,7 +31,8 @@ static skald_status wrong_answer(const char *address) {
     return skald_fail(SKALD_EPEER, "%s: the answer is not what was asked for; is it a skald coordinator?", address);
 }
 
-skald_status remote_status(const char *address, int64_t wait_ns, bool audit, bool quiet, char **json) {
+skald_status remote_status(const char *address, const skald_net_security *security, int64_t wait_ns, bool audit,
+                           bool quiet, char **json) {
     Skald__V1__StatusRequest body = SKALD__V1__STATUS_REQUEST__INIT;
     Skald__V1__Frame request = SKALD__V1__FRAME__INIT;
     body.audit = audit;
@@ -41,12 +42,12 @@ skald_status remote_status(const char *address, int64_t wait_ns, bool audit, boo
     skald_frame *frame;
     /* who waits for longer than it takes to wonder is told for what */
     const int64_t second = 1000000000, first = wait_ns < second ? wait_ns : second;
-    skald_status tried = call(address, first, SKALD_METHOD_STATUS, &request, &env, &frame);
+    skald_status tried = call(address, security, first, SKALD_METHOD_STATUS, &request, &env, &frame);
     if (tried == SKALD_EUNAVAILABLE && wait_ns > first) {
         if (!quiet)
             fprintf(stderr, "skald: no coordinator at %s yet; waiting for it up to %.3g s\n", address,
                     (double)wait_ns * 1e-9);
-        tried = call(address, wait_ns - first, SKALD_METHOD_STATUS, &request, &env, &frame);
+        tried = call(address, security, wait_ns - first, SKALD_METHOD_STATUS, &request, &env, &frame);
     }
     if (tried == SKALD_EUNAVAILABLE)
         return skald_fail(tried,
@@ -64,7 +65,8 @@ skald_status remote_status(const char *address, int64_t wait_ns, bool audit, boo
     return st;
 }
 
-skald_status remote_fetch_model(const char *address, int64_t wait_ns, remote_model *out) {
+skald_status remote_fetch_model(const char *address, const skald_net_security *security, int64_t wait_ns,
+                                remote_model *out) {
     Skald__V1__FetchModelRequest body = SKALD__V1__FETCH_MODEL_REQUEST__INIT;
     Skald__V1__Frame request = SKALD__V1__FRAME__INIT;
     *out = (remote_model){0};
@@ -72,7 +74,7 @@ skald_status remote_fetch_model(const char *address, int64_t wait_ns, remote_mod
     request.fetch_model_request = &body;
     skald_wire_env *env;
     skald_frame *frame;
-    TRY(call(address, wait_ns, SKALD_METHOD_FETCH_MODEL, &request, &env, &frame));
+    TRY(call(address, security, wait_ns, SKALD_METHOD_FETCH_MODEL, &request, &env, &frame));
     const Skald__V1__Frame *answer = skald_wire_body(env);
     skald_status st = SKALD_OK;
     if (answer->body_case != SKALD__V1__FRAME__BODY_MODEL) {

@@ -5,11 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "skald/net.h"
 #include "skald/status.h"
 
 /* The coordinator's status as JSON text; free() it. Waits up to wait_ns for a coordinator to be there, and
  * says so on stderr unless `quiet`. */
-skald_status remote_status(const char *address, int64_t wait_ns, bool audit, bool quiet, char **json);
+skald_status remote_status(const char *address, const skald_net_security *security, int64_t wait_ns, bool audit,
+                           bool quiet, char **json);
 
 typedef struct remote_model {
     double *w; /* dim; free() it; NULL: there is none yet */
@@ -18,6 +20,7 @@ typedef struct remote_model {
 } remote_model;
 
 /* The model, in the feature space it is trained in. */
-skald_status remote_fetch_model(const char *address, int64_t wait_ns, remote_model *out);
+skald_status remote_fetch_model(const char *address, const skald_net_security *security, int64_t wait_ns,
+                                remote_model *out);
 
 #endif

@@ -3,6 +3,7 @@
 #define SKALD_CLI_SETTINGS_H
 
 #include "cli/arguments.h"
+#include "cli/security.h"
 #include "skald/problem.h"
 #include "skald/train.h"
 
@@ -27,6 +28,7 @@ typedef struct settings {
     int64_t workers, threads, wait, linger, pace_ms;
     const char *device, *isa, *listen, *connect;
     bool insecure;
+    security security;
     /* what is written */
     const char *log, *model, *export_path;
     int progress;

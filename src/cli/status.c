@@ -5,12 +5,14 @@
 
 #include "cli/cli.h"
 #include "cli/remote.h"
+#include "cli/security.h"
 #include "report/report.h"
 
 typedef struct values {
     const char *connect;
     int64_t wait;
     bool json, audit;
+    security security;
 } values;
 
 #define AT(member) offsetof(values, member)
@@ -20,6 +22,7 @@ static const skald_option table[] = {
     {"connect", SKALD_OPTION_TEXT, AT(connect), "127.0.0.1:7700", .value = "ADDRESS",
      .help = "The coordinator: HOST:PORT or unix:/PATH"},
     {"wait", SKALD_OPTION_DURATION, AT(wait), "10s", 0, 1e8, .help = "How long to wait for its answer"},
+    SECURITY_OPTIONS,
     {"json", SKALD_OPTION_FLAG, AT(json), .help = "The JSON object as it came, instead of a table"},
     {"audit", SKALD_OPTION_FLAG, AT(audit),
      .help = "Have every worker add up its history from scratch and compare it with the coordinator's"},
@@ -33,7 +36,10 @@ static int run(const command *self, int argc, char **argv) {
     arguments_parse(self, argc, argv, &v, &args);
     char *json = NULL;
     skald_status_view view = {0};
-    skald_status st = remote_status(v.connect, v.wait, v.audit, false, &json);
+    secrets files;
+    skald_status st = secrets_read(&v.security, &files);
+    if (st == SKALD_OK) st = remote_status(v.connect, &files.net, v.wait, v.audit, false, &json);
+    secrets_free(&files);
     if (st == SKALD_OK && v.json) puts(json);
     if (st == SKALD_OK && !v.json) {
         st = skald_status_parse(json, &view);

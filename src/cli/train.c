@@ -100,6 +100,8 @@ static int run_command(const command *self, int argc, char **argv) {
         return code;
     }
     if (args.word_count != 1) arguments_error(self, "DATA is missing; usage: skald train [OPTION...] DATA");
+    if (s.security.ca || s.security.cert || s.security.key || s.security.token)
+        arguments_error(self, "TLS and tokens go with --connect; for workers elsewhere there is skald coordinator");
     if (s.listen && check_listen_address(s.listen, s.insecure)) arguments_error(self, "%s", skald_error());
 
     int workers = s.workers < 0 ? usable_cores() : (int)s.workers;

@@ -9,12 +9,14 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/security.h"
 #include "skald/worker.h"
 
 typedef struct values {
     const char *connect, *device, *name, *isa;
     int64_t threads, wait, pace_ms, parent;
     bool quiet;
+    security security;
 } values;
 
 #define AT(member) offsetof(values, member)
@@ -28,6 +30,7 @@ static const skald_option table[] = {
     {"device", SKALD_OPTION_TEXT, AT(device), "auto", .value = "auto|cpu", .help = "Where to compute"},
     {"name", SKALD_OPTION_TEXT, AT(name), .help = "What to be called in tables and messages (default HOST:PID)"},
     {"quiet", SKALD_OPTION_FLAG, AT(quiet), .help = "Nothing but errors"},
+    SECURITY_OPTIONS,
     {"parent", SKALD_OPTION_INT, AT(parent), "0", 0, 1e9, .help = "End when this process, which started us, ends",
      .hidden = true},
     {"pace-ms", SKALD_OPTION_INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
@@ -74,10 +77,13 @@ static int run(const command *self, int argc, char **argv) {
         if (!read_address(v.connect, address, sizeof address)) return EXIT_FAILED;
         v.connect = address;
     }
+    secrets files;
+    if (secrets_read(&v.security, &files) != SKALD_OK) return report_failure(self);
     skald_worker_options options = {.address = v.connect,
                                     .data_path = args.words[0],
                                     .name = v.name,
                                     .compute = {.device = v.device, .threads = (int)v.threads, .isa = v.isa},
+                                    .net = {.security = &files.net},
                                     .wait_ns = v.wait,
                                     .pace_ms = (int)v.pace_ms,
                                     .notice = on_notice,
@@ -86,6 +92,7 @@ static int run(const command *self, int argc, char **argv) {
         fprintf(stderr, "skald worker: joining %s (waiting for it up to %.3g s)\n", v.connect, (double)v.wait * 1e-9);
     skald_status st = skald_worker_run(skald_net_grpc(), &options, signals_stop_flag());
     int code = st == SKALD_OK ? EXIT_DONE : st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : report_failure(self);
+    secrets_free(&files);
     arguments_free(&args);
     return code;
 }

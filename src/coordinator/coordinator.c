@@ -35,6 +35,13 @@ static void on_close(void *user, skald_net_session *session, skald_status code, 
     if (skald_queue_push(c->inputs, &in) != SKALD_OK) skald_input_drop(&in);
 }
 
+static void on_refused(void *user, const char *peer, const char *reason) {
+    skald_coordinator *c = user;
+    skald_input in = {.kind = SKALD_INPUT_REFUSED};
+    snprintf(in.reason, sizeof in.reason, "%s: %s", peer[0] ? peer : "somebody", reason);
+    skald_queue_push(c->inputs, &in);
+}
+
 static void on_call(void *user, skald_method method, skald_frame *request, skald_net_call *call) {
     skald_coordinator *c = user;
     skald_input in = {.kind = SKALD_INPUT_CALL, .method = method, .frame = request, .call = call};
@@ -45,6 +52,16 @@ void skald_input_drop(skald_input *in) {
     skald_frame_release(in->frame);
     if (in->session) skald_net_session_unref(in->session);
     if (in->call) skald_net_reply(in->call, SKALD_EUNAVAILABLE, "the coordinator is ending", NULL, 0);
+}
+
+/* Who is refused tries again, and again: the same reason is told once in a while. */
+void skald_coordinator_turned_away(skald_coordinator *c, const char *text) {
+    const char *why = strstr(text, ": ");
+    const int64_t now = skald_now_ns(c->options->clock);
+    if (why && strcmp(why, c->refusal) == 0 && now - c->refusal_ns < 10 * SKALD_NS_PER_S) return;
+    snprintf(c->refusal, sizeof c->refusal, "%s", why ? why : text);
+    c->refusal_ns = now;
+    skald_coordinator_notice(c, "refused %s", text);
 }
 
 /* ---- sessions -------------------------------------------------------------------------------------- */
@@ -127,7 +144,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
     c->repeat_ns = options->repeat_ns > 0 ? options->repeat_ns : 5 * SKALD_NS_PER_S;
     c->timeout_ns = options->heartbeat_timeout_ns > 0 ? options->heartbeat_timeout_ns : 30 * SKALD_NS_PER_S;
     make_run_id(c);
-    static const skald_net_handlers handlers = {on_open, on_frame, on_close};
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close, on_refused};
     skald_status st = SKALD_ENOMEM;
     c->workers = skald_zalloc(options->workers, sizeof *c->workers);
     if (!c->workers) goto fail;

@@ -339,6 +339,10 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         case SKALD_INPUT_CALL:
             st = on_call(c, &in, event);
             break;
+        case SKALD_INPUT_REFUSED:
+            skald_coordinator_turned_away(c, in.reason);
+            st = SKALD_AGAIN;
+            break;
         case SKALD_INPUT_CLOSE: {
             skald_session_state *s = skald_coordinator_find(c, in.session);
             if (s) skald_coordinator_lose(c, s, in.reason);

@@ -137,6 +137,13 @@ static skald_status blame(const skald_coordinator *c, const skald_session_state 
     return skald_fail(code, "worker %u (%s): %s", (unsigned)(s - c->workers), s->member.name, error);
 }
 
+/* A worker is called as its certificate says, or NAME:something, as HOST:PID is. */
+static bool entitled(const char *identity, const char *name) {
+    if (!identity) return true;
+    const size_t n = strlen(identity);
+    return strncmp(identity, name, n) == 0 && (name[n] == '\0' || name[n] == ':');
+}
+
 static void on_hello(skald_coordinator *c, skald_net_session *session, const Skald__V1__Hello *m) {
     char reason[300];
     skald_session_state *s = skald_coordinator_find(c, session);
@@ -153,6 +160,12 @@ static void on_hello(skald_coordinator *c, skald_net_session *session, const Ska
     }
     if (c->ready || c->joined == c->options->workers) {
         snprintf(reason, sizeof reason, "the run has its %u workers already", c->options->workers);
+        skald_coordinator_refuse(c, session, SKALD_EREFUSED, reason);
+        return;
+    }
+    if (!entitled(skald_net_identity(session), m->name)) {
+        snprintf(reason, sizeof reason, "a worker with the certificate of '%.100s' calls itself '%.60s'",
+                 skald_net_identity(session), m->name);
         skald_coordinator_refuse(c, session, SKALD_EREFUSED, reason);
         return;
     }
@@ -389,6 +402,7 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
         if (st == SKALD_OK) {
             if (in.kind == SKALD_INPUT_FRAME) st = on_frame(c, &in);
             if (in.kind == SKALD_INPUT_CALL) answer_early(c, &in);
+            if (in.kind == SKALD_INPUT_REFUSED) skald_coordinator_turned_away(c, in.reason);
             if (in.kind == SKALD_INPUT_CLOSE) {
                 skald_session_state *s = skald_coordinator_find(c, in.session);
                 if (s) skald_coordinator_lose(c, s, in.reason);

@@ -51,7 +51,12 @@ typedef struct skald_session_state {
     uint64_t sent, received;
 } skald_session_state;
 
-typedef enum skald_input_kind { SKALD_INPUT_FRAME, SKALD_INPUT_CLOSE, SKALD_INPUT_CALL } skald_input_kind;
+typedef enum skald_input_kind {
+    SKALD_INPUT_FRAME,
+    SKALD_INPUT_CLOSE,
+    SKALD_INPUT_CALL,
+    SKALD_INPUT_REFUSED
+} skald_input_kind;
 
 typedef struct skald_input {
     skald_input_kind kind;
@@ -86,9 +91,12 @@ struct skald_coordinator {
     skald_result_slot *idle;
     int64_t repeat_ns, timeout_ns, tick_ns;
     uint64_t duplicates, refused;
+    char refusal[300]; /* the last one told, and when */
+    int64_t refusal_ns;
     bool ready;
 };
 
+void skald_coordinator_turned_away(skald_coordinator *c, const char *text); /* text: "PEER: reason" */
 void skald_coordinator_notice(const skald_coordinator *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_net_session *session);

@@ -38,7 +38,11 @@ void net_refuse(grpc_call *call, grpc_status_code grpc_code, skald_status status
 
 #define NET_NO_WAIT_NS 5000000000ll /* one attempt to connect may take this long, when none is to be waited for */
 
-grpc_channel *net_channel_open(const char *address, const skald_net_options *options);
+/* SKALD_EINVAL when its security cannot be used. */
+skald_status net_channel_open(const char *address, const skald_net_options *options, grpc_channel **out);
+/* Is there somebody with whom no TLS connection comes about? By one attempt of at most a second; reason: why. Blocks.
+ */
+bool net_channel_no_tls(grpc_channel *channel, char reason[NET_REASON_BYTES]);
 /* The start of a call; `wait`: for a server to appear. */
 void net_start_fill(grpc_op *op, bool wait);
 

@@ -86,23 +86,37 @@ static skald_status say(const char *address, int error) {
     return skald_fail(SKALD_EIO, "cannot listen on %s: %s", address, error ? strerror(error) : "gRPC gives no reason");
 }
 
-skald_status net_address_diagnose(const char *address) {
+/* 0 when it could be listened on, else errno; *resolver: what getaddrinfo says, 0 mostly. */
+static int why_not(const char *address, int *resolver) {
     const char *path = unix_path(address);
+    *resolver = 0;
     if (path) {
         struct sockaddr_un where = {.sun_family = AF_UNIX};
         memcpy(where.sun_path, path, strlen(path) + 1);
         int error = try_listen((struct sockaddr *)&where, sizeof where, AF_UNIX);
         if (error == 0) unlink(path);
-        return say(address, error);
+        return error;
     }
     char host[256], port[8];
-    if (!split(address, host, port)) return net_address_check(address);
+    if (!split(address, host, port)) return EINVAL;
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
-    int unknown = getaddrinfo(host, port, &hints, &found);
-    if (unknown) return skald_fail(SKALD_EIO, "cannot listen on %s: %s", address, gai_strerror(unknown));
+    *resolver = getaddrinfo(host, port, &hints, &found);
+    if (*resolver) return EINVAL;
     int error = 0;
     for (struct addrinfo *a = found; a && !error; a = a->ai_next)
         error = try_listen(a->ai_addr, a->ai_addrlen, a->ai_family);
     freeaddrinfo(found);
+    return error;
+}
+
+bool net_address_free(const char *address) {
+    int resolver;
+    return why_not(address, &resolver) == 0;
+}
+
+skald_status net_address_diagnose(const char *address) {
+    TRY(net_address_check(address));
+    int resolver, error = why_not(address, &resolver);
+    if (resolver) return skald_fail(SKALD_EIO, "cannot listen on %s: %s", address, gai_strerror(resolver));
     return say(address, error);
 }

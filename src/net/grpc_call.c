@@ -5,6 +5,7 @@
 
 #include "base/base.h"
 #include "net/grpc.h"
+#include "net/grpc_security.h"
 
 const skald_net_ops *skald_net_grpc(void) {
     static const skald_net_ops ops = {"grpc",           net_grpc_listen,     net_grpc_shutdown,
@@ -22,8 +23,8 @@ static void on_done(void *owner, bool ok) {
 
 /* The whole call on this thread; *message: the reply, if any. */
 static skald_status run_call(grpc_channel *channel, grpc_completion_queue *queue, skald_method method,
-                             grpc_byte_buffer *request, int64_t wait_ns, char reason[NET_REASON_BYTES],
-                             grpc_byte_buffer **message) {
+                             grpc_byte_buffer *request, grpc_metadata *token, size_t tokens, int64_t wait_ns,
+                             char reason[NET_REASON_BYTES], grpc_byte_buffer **message) {
     static const char *const names[SKALD_METHOD_COUNT] = {GRPC_STATUS_METHOD, GRPC_FETCH_METHOD};
     grpc_call *call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue,
                                                grpc_slice_from_static_string(names[method]), NULL,
@@ -36,6 +37,8 @@ static skald_status run_call(grpc_channel *channel, grpc_completion_queue *queue
     grpc_op ops[6];
     memset(ops, 0, sizeof ops);
     net_start_fill(&ops[0], wait_ns > 0);
+    ops[0].data.send_initial_metadata.count = tokens;
+    ops[0].data.send_initial_metadata.metadata = token;
     ops[1].op = GRPC_OP_SEND_MESSAGE;
     ops[1].data.send_message.send_message = request;
     ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
@@ -63,7 +66,10 @@ static skald_status run_call(grpc_channel *channel, grpc_completion_queue *queue
 /* A deadline that passes, or a connection refused, does not say whether a server was ever there: the channel does. */
 static skald_status explain(grpc_channel *channel, const char *address, skald_status st, const char *reason,
                             int64_t wait_ns) {
+    char tls[NET_REASON_BYTES];
     bool connected = grpc_channel_check_connectivity_state(channel, 0) == GRPC_CHANNEL_READY;
+    if ((st == SKALD_ETIMEOUT || st == SKALD_ELOST) && !connected && net_channel_no_tls(channel, tls))
+        return skald_fail(SKALD_EREFUSED, "%s: %s", address, tls);
     if (st == SKALD_ETIMEOUT && !connected)
         return skald_fail(SKALD_EUNAVAILABLE, "no server at %s within %.3g s", address, (double)wait_ns * 1e-9);
     if (st == SKALD_ETIMEOUT) return skald_fail(st, "%s did not answer within %.3g s", address, (double)wait_ns * 1e-9);
@@ -85,23 +91,29 @@ skald_status net_grpc_call(const char *address, const skald_net_options *options
     sigset_t old;
     net_block_signals(&old);
     grpc_completion_queue *queue = grpc_completion_queue_create_for_next(NULL);
-    grpc_channel *channel = net_channel_open(address, &resolved);
+    grpc_channel *channel = NULL;
+    grpc_metadata token;
+    size_t tokens = 0;
+    skald_status st = net_channel_open(address, &resolved, &channel);
+    if (st == SKALD_OK) st = net_token_fill(resolved.security, address, &token, &tokens);
     net_restore_signals(&old); /* while it waits, signals may interrupt it */
     grpc_byte_buffer *sent = net_message(request, count), *message = NULL;
     char reason[NET_REASON_BYTES];
-    skald_status st = run_call(channel, queue, method, sent, wait_ns, reason, &message);
+    const bool may_call = st == SKALD_OK;
+    if (may_call) st = run_call(channel, queue, method, sent, &token, tokens, wait_ns, reason, &message);
     if (st == SKALD_OK) {
         net_frame *frame = net_frame_of(frames, message);
         if (frame)
             *reply = &frame->base;
         else
             st = SKALD_ENOMEM;
-    } else {
+    } else if (may_call) {
         if (message) grpc_byte_buffer_destroy(message);
         st = explain(channel, address, st, reason, wait_ns);
     }
     grpc_byte_buffer_destroy(sent);
-    grpc_channel_destroy(channel);
+    net_token_clear(&token, tokens);
+    if (channel) grpc_channel_destroy(channel);
     grpc_completion_queue_shutdown(queue);
     while (net_poll(queue, gpr_inf_future(GPR_CLOCK_MONOTONIC))) {
     }

@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 #include "net/grpc.h"
+#include "net/grpc_security.h"
 #include "net/grpc_stream.h"
 
 #define DISCONNECT_NS 2000000000ll /* what is queued has this long to go out, and the server to say goodbye */
@@ -26,6 +27,8 @@ struct skald_net_client {
     pthread_t thread;
     net_stream *stream;           /* a reference of the client's */
     grpc_metadata_array greeting; /* the server's initial metadata */
+    grpc_metadata token;          /* said with the session */
+    size_t tokens;                /* 0 or 1 of it */
     grpc_byte_buffer *last;       /* the message that says why the client closes */
     net_verdict verdict;
     bool settled; /* on the poller: opened, or never to open */
@@ -105,9 +108,13 @@ static void *poll_client(void *argument) {
     while (net_poll(client->queue, client->settled ? never : client->until)) {
         if (client->settled || gpr_time_cmp(gpr_now(GPR_CLOCK_MONOTONIC), client->until) < 0) continue;
         char reason[NET_REASON_BYTES];
-        snprintf(reason, sizeof reason, "no server at %.300s within %.3g s", client->address,
-                 (double)client->wait_ns * 1e-9);
         client->settled = true;
+        if (net_channel_no_tls(client->channel, reason)) {
+            net_stream_blame(client->stream, SKALD_EREFUSED, reason);
+        } else {
+            snprintf(reason, sizeof reason, "no server at %.300s within %.3g s", client->address,
+                     (double)client->wait_ns * 1e-9);
+        }
         net_stream_cancel(client->stream, GRPC_STATUS_UNAVAILABLE, reason);
     }
     return NULL;
@@ -119,6 +126,7 @@ static void free_client(skald_net_client *client) {
         net_verdict_fini(&client->verdict);
         grpc_metadata_array_destroy(&client->greeting);
     }
+    net_token_clear(&client->token, client->tokens);
     if (client->last) grpc_byte_buffer_destroy(client->last);
     if (client->channel) grpc_channel_destroy(client->channel);
     if (client->queue) grpc_completion_queue_destroy(client->queue);
@@ -156,6 +164,8 @@ static skald_status start_session(skald_net_client *client) {
     bool started = net_stream_batch(s, ops, 1, &s->end_tag);
     memset(ops, 0, sizeof ops);
     net_start_fill(&ops[0], client->wait_ns > 0);
+    ops[0].data.send_initial_metadata.count = client->tokens;
+    ops[0].data.send_initial_metadata.metadata = &client->token;
     ops[1].op = GRPC_OP_RECV_INITIAL_METADATA;
     ops[1].data.recv_initial_metadata.recv_initial_metadata = &client->greeting;
     if (started && !net_stream_batch(s, ops, 2, &s->start_tag)) net_stream_cancel(s, GRPC_STATUS_INTERNAL, "no start");
@@ -191,8 +201,10 @@ skald_status net_grpc_connect(const char *address, const skald_net_options *opti
     net_block_signals(&old);
     client->until = net_deadline(wait_ns > 0 ? wait_ns : NET_NO_WAIT_NS);
     client->queue = grpc_completion_queue_create_for_next(NULL);
-    client->channel = net_channel_open(address, &client->options);
-    st = start_session(client);
+    st = net_channel_open(address, &client->options, &client->channel);
+    if (st == SKALD_OK) st = net_token_fill(client->options.security, address, &client->token, &client->tokens);
+    client->options.security = NULL; /* the caller's again */
+    if (st == SKALD_OK) st = start_session(client);
     if (st == SKALD_OK) {
         *out = client; /* before the first handler runs */
         st = net_thread_start(&client->thread, poll_client, client);

@@ -30,11 +30,36 @@ void net_restore_signals(const void *old) {
     pthread_sigmask(SIG_SETMASK, old, NULL);
 }
 
-static void say_nothing(gpr_log_func_args *args) { /* a library does not print; failures come back as status */
+static pthread_mutex_t ears_lock = PTHREAD_MUTEX_INITIALIZER;
+static net_ear *ears;
+
+/* A library does not print; failures come back as status. But that a handshake failed the core tells nobody else. */
+static void overhear(gpr_log_func_args *args) {
+    static const char says[] = "Handshake failed with fatal error ";
+    const char *what = args->message ? strstr(args->message, says) : NULL;
+    if (!what) return;
+    pthread_mutex_lock(&ears_lock);
+    for (net_ear *e = ears; e; e = e->next) e->heard(e->owner, what + strlen(says));
+    pthread_mutex_unlock(&ears_lock);
 }
 
 static void quieten(void) {
-    if (!getenv("GRPC_VERBOSITY") && !getenv("GRPC_TRACE")) gpr_set_log_function(say_nothing);
+    if (!getenv("GRPC_VERBOSITY") && !getenv("GRPC_TRACE")) gpr_set_log_function(overhear);
+}
+
+void net_ear_open(net_ear *ear) {
+    pthread_mutex_lock(&ears_lock);
+    ear->next = ears;
+    ears = ear;
+    pthread_mutex_unlock(&ears_lock);
+}
+
+void net_ear_close(net_ear *ear) {
+    pthread_mutex_lock(&ears_lock);
+    net_ear **at = &ears;
+    while (*at && *at != ear) at = &(*at)->next;
+    if (*at) *at = ear->next;
+    pthread_mutex_unlock(&ears_lock);
 }
 
 void net_grpc_ref(void) {

@@ -28,6 +28,16 @@ void net_grpc_unref(void);
 void net_block_signals(void *old);
 void net_restore_signals(const void *old);
 
+/* TLS handshakes that failed in this process, whosever: `heard` runs on one of the core's threads, and must not block.
+ */
+typedef struct net_ear {
+    void (*heard)(void *owner, const char *reason);
+    void *owner;
+    struct net_ear *next;
+} net_ear;
+void net_ear_open(net_ear *ear);
+void net_ear_close(net_ear *ear); /* once it returns, nothing is heard any more; of one never opened: nothing */
+
 /* ---- completion queue ---------------------------------------------------------------------------------- */
 
 /* A tag is the address of one of these. */
@@ -91,6 +101,8 @@ void net_status_clear(net_status_op *store);
 skald_status net_address_check(const char *address);
 /* Before listening on unix:/path: SKALD_EADDRINUSE when somebody listens there; removes a stale socket. */
 skald_status net_address_prepare(const char *address);
+/* Could it be listened on? */
+bool net_address_free(const char *address);
 /* Why listening failed (the core does not tell): tries it by hand. Never SKALD_OK. */
 skald_status net_address_diagnose(const char *address);
 

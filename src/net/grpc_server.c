@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 #include "net/grpc.h"
+#include "net/grpc_security.h"
 #include "net/grpc_stream.h"
 
 typedef enum slot_kind { SLOT_SESSION, SLOT_STATUS, SLOT_FETCH, SLOT_HEALTH, SLOT_OTHER, SLOT_KINDS } slot_kind;
@@ -36,6 +37,8 @@ struct skald_net_server {
     skald_net_on_call on_call;
     void *user;
     skald_net_options options;
+    net_guard guard;
+    net_ear ear;
     pthread_t thread;
     net_tag down_tag;
 
@@ -118,7 +121,7 @@ static bool greet(net_stream *s) {
     return net_stream_batch(s, &op, 1, &s->start_tag);
 }
 
-static void accept_session(skald_net_server *server, grpc_call *call) {
+static void accept_session(skald_net_server *server, grpc_call *call, const char *identity) {
     char reason[128] = "";
     net_stream *s = net_stream_create(&server_side, server, call, sizeof(server_stream));
     pthread_mutex_lock(&server->lock);
@@ -147,6 +150,7 @@ static void accept_session(skald_net_server *server, grpc_call *call) {
     char *peer = grpc_call_get_peer(call);
     s->base.peer = peer ? strdup(peer) : NULL;
     gpr_free(peer);
+    s->base.identity = identity[0] ? strdup(identity) : NULL;
     s->end_tag = (net_tag){on_call_closed, s};
     s->start_tag = (net_tag){on_greeted, s};
     grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
@@ -201,11 +205,23 @@ static void request_call(slot *q) {
     if (error != GRPC_CALL_OK) grpc_metadata_array_destroy(&q->metadata);
 }
 
+static void turn_away(skald_net_server *server, grpc_call *call, const char *reason) {
+    char *peer = grpc_call_get_peer(call);
+    if (server->handlers.on_refused) server->handlers.on_refused(server->user, peer ? peer : "", reason);
+    gpr_free(peer);
+    net_refuse(call, GRPC_STATUS_PERMISSION_DENIED, SKALD_EREFUSED, reason);
+}
+
 static void on_request(void *owner, bool ok) {
+    static const net_role needed[SLOT_KINDS] = {
+        [SLOT_SESSION] = NET_ROLE_WORKER, [SLOT_STATUS] = NET_ROLE_STATUS, [SLOT_FETCH] = NET_ROLE_STATUS};
     slot *q = owner;
     skald_net_server *server = q->server;
     grpc_call *call = q->call;
     grpc_byte_buffer *payload = q->payload;
+    char identity[NET_IDENTITY_BYTES] = "", reason[NET_REASON_BYTES];
+    const bool welcome = !ok || !needed[q->kind] || /* health says nothing that the port does not */
+                         net_guard_admits(&server->guard, call, &q->metadata, needed[q->kind], identity, reason);
     grpc_metadata_array_destroy(&q->metadata);
     if (q->kind == SLOT_OTHER) grpc_call_details_destroy(&q->details);
     if (!ok) return; /* shutting down */
@@ -213,9 +229,14 @@ static void on_request(void *owner, bool ok) {
     pthread_mutex_lock(&server->lock);
     bool serving = !server->draining;
     pthread_mutex_unlock(&server->lock);
+    if (!welcome) {
+        if (payload) grpc_byte_buffer_destroy(payload);
+        turn_away(server, call, reason);
+        return;
+    }
     switch (q->kind) {
     case SLOT_SESSION:
-        accept_session(server, call);
+        accept_session(server, call, identity);
         break;
     case SLOT_HEALTH:
         net_health_answer(call, payload, serving);
@@ -252,10 +273,19 @@ static void *poll_server(void *argument) {
     return NULL;
 }
 
+static void on_handshake_failed(void *owner, const char *reason) {
+    skald_net_server *server = owner;
+    char text[NET_REASON_BYTES];
+    snprintf(text, sizeof text, "no TLS connection: %s", reason);
+    server->handlers.on_refused(server->user, "", text);
+}
+
 static void free_server(skald_net_server *server) {
+    net_ear_close(&server->ear);
     if (server->core) grpc_server_destroy(server->core);
     if (server->queue) grpc_completion_queue_destroy(server->queue);
     net_frames_unref(server->frames);
+    net_guard_fini(&server->guard);
     pthread_cond_destroy(&server->changed);
     pthread_mutex_destroy(&server->lock);
     free(server);
@@ -289,9 +319,14 @@ static void drain(skald_net_server *server) {
 
 static skald_status bind_core(skald_net_server *server, const char *address, int *port) {
     TRY(net_address_prepare(address));
-    grpc_server_credentials *plain = grpc_insecure_server_credentials_create();
-    *port = grpc_server_add_http2_port(server->core, address, plain);
-    grpc_server_credentials_release(plain);
+    grpc_server_credentials *credentials;
+    TRY(net_server_credentials(server->options.security, &credentials));
+    *port = grpc_server_add_http2_port(server->core, address, credentials);
+    grpc_server_credentials_release(credentials);
+    const skald_net_security *security = server->options.security;
+    server->options.security = NULL; /* the caller's again */
+    if (!*port && security && security->cert && net_address_free(address))
+        return skald_fail(SKALD_EINVAL, "the TLS certificate, its key or the CA cannot be used");
     return *port ? SKALD_OK : net_address_diagnose(address);
 }
 
@@ -312,6 +347,7 @@ skald_status net_grpc_listen(const char *address, const skald_net_options *optio
     server->on_call = on_call;
     server->user = user;
     skald_status st = net_options_resolve(options, &server->options);
+    if (st == SKALD_OK) st = net_guard_init(&server->guard, server->options.security);
     if (st == SKALD_OK && !(server->frames = net_grpc_frames())) st = SKALD_ENOMEM;
     if (st != SKALD_OK) {
         free_server(server);
@@ -321,6 +357,7 @@ skald_status net_grpc_listen(const char *address, const skald_net_options *optio
     net_block_signals(&old);
     open_core(server);
     int bound = 0;
+    const bool encrypted = server->options.security && server->options.security->cert;
     st = bind_core(server, address, &bound);
     if (st == SKALD_OK) {
         grpc_server_start(server->core);
@@ -332,6 +369,8 @@ skald_status net_grpc_listen(const char *address, const skald_net_options *optio
             request_call(q);
         }
         *out = server; /* before the first handler runs */
+        server->ear = (net_ear){on_handshake_failed, server, NULL};
+        if (encrypted && server->handlers.on_refused) net_ear_open(&server->ear);
         if (port) *port = strncmp(address, "unix:", 5) == 0 ? 0 : bound;
         st = net_thread_start(&server->thread, poll_server, server);
     }

@@ -258,6 +258,7 @@ static void destroy(skald_net_session *session) {
     pthread_mutex_destroy(&s->lock);
     free(s->queue);
     free(s->base.peer);
+    free(s->base.identity);
     free(s);
 }
 

@@ -37,6 +37,10 @@ const char *skald_net_peer(const skald_net_session *session) {
     return session->peer ? session->peer : "";
 }
 
+const char *skald_net_identity(const skald_net_session *session) {
+    return session->identity;
+}
+
 void *skald_net_user(const skald_net_session *session) {
     return __atomic_load_n(&session->user, __ATOMIC_ACQUIRE);
 }

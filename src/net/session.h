@@ -21,9 +21,10 @@ typedef struct net_session_ops {
 
 struct skald_net_session {
     const net_session_ops *ops;
-    int refs;   /* atomic */
-    void *user; /* atomic */
-    char *peer; /* malloc'd, freed with the session */
+    int refs;       /* atomic */
+    void *user;     /* atomic */
+    char *peer;     /* malloc'd, freed with the session */
+    char *identity; /* the same, or NULL */
 };
 
 void net_session_init(skald_net_session *session, const net_session_ops *ops);

@@ -382,7 +382,7 @@ skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_optio
     pthread_mutex_init(&w->outbox_mutex, NULL);
     pthread_rwlock_init(&w->exclusive, NULL);
     skald_net_client *client = NULL;
-    static const skald_net_handlers handlers = {on_open, on_frame, on_close};
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close, NULL};
     char reason[1024] = "";
     skald_status st;
     TRY_GOTO(st, skald_queue_create(sizeof(event), 0, &w->events), out);

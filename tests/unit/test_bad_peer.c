@@ -122,8 +122,8 @@ static void worker_close(void *user, skald_net_session *s, skald_status code, co
 
 static void between_start(go_between *g, const skald_net_ops *net, const char *coordinator, alteration alter,
                           void *user) {
-    static const skald_net_handlers up = {coordinator_open, coordinator_frame, coordinator_close};
-    static const skald_net_handlers down = {worker_open, worker_frame, worker_close};
+    static const skald_net_handlers up = {coordinator_open, coordinator_frame, coordinator_close, NULL};
+    static const skald_net_handlers down = {worker_open, worker_frame, worker_close, NULL};
     static const skald_net_options defaults = {0};
     memset(g, 0, sizeof *g);
     g->net = net;
@@ -554,7 +554,7 @@ static void stranger_close(void *user, skald_net_session *session, skald_status 
 
 static void *stranger_main(void *argument) {
     stranger *s = argument;
-    static const skald_net_handlers handlers = {stranger_open, stranger_frame, stranger_close};
+    static const skald_net_handlers handlers = {stranger_open, stranger_frame, stranger_close, NULL};
     static const skald_net_options defaults = {0};
     skald_net_client *client = NULL;
     if (s->net->connect(s->address, &defaults, &handlers, s, SKALD_NS_PER_S, &client) != SKALD_OK) return NULL;
