@@ -209,6 +209,8 @@ static skald_status on_scan_reply(skald_coordinator *c, skald_session_state *s, 
     skald_manifest part = {0};
     skald_status st = skald_wire_read(c->env, 0, 0, packed, bytes);
     if (st == SKALD_OK) st = skald_manifest_unpack(packed, bytes, &part);
+    if (st == SKALD_OK && part.dim_limit != c->options->data.source.dim) /* memory is taken for so many columns */
+        st = skald_fail(SKALD_EPEER, "a manifest of --dim %u, not %u", part.dim_limit, c->options->data.source.dim);
     if (st == SKALD_OK) st = skald_manifest_merge(&c->manifest, &part);
     if (st == SKALD_OK) s->stage = SKALD_STAGE_SCANNED;
     skald_manifest_free(&part);
