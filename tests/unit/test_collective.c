@@ -1,0 +1,276 @@
+/* The collective port over threads, and synchronous runs of ranks: whole workers and a coordinator in one process. */
+#include "harness.h"
+
+#include "skald/collective.h"
+
+/* ---- the port -------------------------------------------------------------------------------------- */
+
+enum { RANKS = 3, LONG = 1000 };
+
+typedef struct rank_thread {
+    pthread_t thread;
+    const uint8_t *id;
+    uint32_t rank;
+    skald_status status[4];
+    double x[LONG], flag, y;
+} rank_thread;
+
+static skald_status impatient(void *user) {
+    int *left = user;
+    return --*left > 0 ? SKALD_OK : skald_fail(SKALD_ETIMEOUT, "enough");
+}
+
+static void *sums_main(void *argument) {
+    rank_thread *t = argument;
+    const skald_collective_ops *ops = skald_collective_inproc();
+    const skald_collective_options options = {.rank = t->rank, .size = RANKS};
+    skald_collective *c = NULL;
+    t->status[0] = ops->open(t->id, &options, &c);
+    if (t->status[0] != SKALD_OK) return NULL;
+    for (int j = 0; j < LONG; j++) t->x[j] = skald_normal(7 + t->rank, (uint64_t)j);
+    t->flag = t->rank == 1;
+    const skald_stretch both[2] = {{t->x, LONG, false}, {&t->flag, 1, false}};
+    for (int k = 0; k < 50; k++) t->status[1] = c->ops->sum(c, both, 2);
+    t->y = t->rank;
+    const skald_stretch one = {&t->y, 1, false};
+    t->status[2] = c->ops->broadcast(c, &one, 1, 2);
+    c->ops->close(c);
+    return NULL;
+}
+
+static void sums_and_broadcasts(void **state) {
+    uint8_t id[SKALD_COLLECTIVE_ID];
+    rank_thread t[RANKS];
+    memset(t, 0, sizeof t);
+    assert_int_equal(skald_collective_inproc()->make_id(id), SKALD_OK);
+    for (uint32_t r = 0; r < RANKS; r++) {
+        t[r].id = id;
+        t[r].rank = r;
+        assert_int_equal(pthread_create(&t[r].thread, NULL, sums_main, &t[r]), 0);
+    }
+    for (uint32_t r = 0; r < RANKS; r++) pthread_join(t[r].thread, NULL);
+    for (uint32_t r = 0; r < RANKS; r++) {
+        for (int k = 0; k < 3; k++) assert_int_equal(t[r].status[k], SKALD_OK);
+        assert_memory_equal(t[r].x, t[0].x, sizeof t[r].x);
+        assert_true(t[r].flag == pow(3, 49));
+        assert_true(t[r].y == 2);
+    }
+    double expected = (skald_normal(7, 5) + skald_normal(8, 5) + skald_normal(9, 5)) * pow(3, 49);
+    assert_true(fabs(t[0].x[5] - expected) <= 1e-12 * fabs(expected));
+}
+
+static void *lonely_main(void *argument) {
+    rank_thread *t = argument;
+    const skald_collective_ops *ops = skald_collective_inproc();
+    int patience = 5;
+    const skald_collective_options options = {
+        .rank = t->rank, .size = RANKS, .waiting = t->rank ? NULL : impatient, .user = &patience};
+    skald_collective *c = NULL, *less = NULL;
+    const skald_stretch one = {&t->y, 1, false};
+    const uint32_t gone[] = {1};
+    t->status[0] = ops->open(t->id, &options, &c);
+    if (t->rank == 1) { /* leaves without a word */
+        ops->close(c);
+        return NULL;
+    }
+    t->y = 1;
+    t->status[1] = ops->sum(c, &one, 1);
+    patience = 1000000;
+    t->status[2] = ops->shrink(c, gone, 1, &less);
+    ops->close(c);
+    if (t->status[2] != SKALD_OK) return NULL;
+    t->y = 1 + less->ops->rank(less);
+    t->status[3] = less->ops->sum(less, &one, 1);
+    ops->close(less);
+    return NULL;
+}
+
+/* Who waits for one that left is told, or loses patience; the others go on without it. */
+static void a_rank_that_left(void **state) {
+    uint8_t id[SKALD_COLLECTIVE_ID];
+    rank_thread t[RANKS];
+    memset(t, 0, sizeof t);
+    assert_int_equal(skald_collective_inproc()->make_id(id), SKALD_OK);
+    for (uint32_t r = 0; r < RANKS; r++) {
+        t[r].id = id;
+        t[r].rank = r;
+        assert_int_equal(pthread_create(&t[r].thread, NULL, lonely_main, &t[r]), 0);
+    }
+    for (uint32_t r = 0; r < RANKS; r++) pthread_join(t[r].thread, NULL);
+    for (uint32_t r = 0; r < RANKS; r += 2) {
+        assert_int_equal(t[r].status[0], SKALD_OK);
+        assert_true(t[r].status[1] == SKALD_ELOST || t[r].status[1] == SKALD_ETIMEOUT);
+        assert_int_equal(t[r].status[2], SKALD_OK);
+        assert_int_equal(t[r].status[3], SKALD_OK);
+        assert_true(t[r].y == 3);
+    }
+}
+
+/* ---- runs ------------------------------------------------------------------------------------------ */
+
+static setup ranks_setup(const char *path, uint32_t workers) {
+    setup s = setup_default(path);
+    s.workers = workers;
+    s.net = skald_net_inproc();
+    s.address = "inproc:ranks";
+    s.collective = skald_collective_inproc();
+    s.train.mode = SKALD_SYNC;
+    s.train.max_passes = 400;
+    return s;
+}
+
+static double reference(const setup *s) {
+    skald_rows rows = {0};
+    read_all(s, &rows);
+    double *w = calloc(rows.dim, sizeof *w);
+    double best = reference_solve(&rows, &s->objective, w);
+    free(w);
+    skald_rows_free(&rows);
+    return best;
+}
+
+static char notices[4096];
+
+static void on_notice(void *user, const char *text) {
+    size_t used = strlen(notices);
+    snprintf(notices + used, sizeof notices - used, "%s\n", text);
+}
+
+static const skald_observer listener = {.notice = on_notice};
+
+static void run_ranks(const setup *s, skald_outcome *out) {
+    notices[0] = '\0';
+    skald_status st = train_with(s, out, &listener, NULL, NULL);
+    if (st != SKALD_OK) print_message("%s\n%s", skald_error(), notices);
+    assert_int_equal(st, SKALD_OK);
+}
+
+static const toy easy = {.n = 600, .d = 20, .density = 1, .loss = SKALD_LOGISTIC, .seed = 3};
+
+static void reaches_the_optimum(void **state) {
+    const char *path = toy_write(&easy, "ranks");
+    for (int variant = 0; variant < 4; variant++)
+        for (uint32_t workers = 1; workers <= 3; workers++) {
+            setup s = ranks_setup(path, workers);
+            s.train.local = variant % 2;
+            s.data.intercept = s.objective.intercept = variant == 1;
+            s.objective.l1 = variant == 3 ? 1e-3 : 0;
+            if (variant == 2) s.train.max_passes = 3000;
+            s.train.audit = true;
+            skald_outcome out;
+            run_ranks(&s, &out);
+            double gap = out.last.objective / reference(&s) - 1;
+            print_message("%u ranks, %s%s: gap %.1e (certified %.1e) in %.1f passes, drift %.1e\n", workers,
+                          s.train.local ? "local" : "plain", s.objective.l1 > 0 ? " l1" : "", gap,
+                          out.last.relative_gap, out.passes, out.audit_drift);
+            assert_int_equal(out.stop, SKALD_STOP_GAP);
+            assert_true(out.reached);
+            assert_true(fabs(gap) <= 1.1e-9);
+            assert_true(out.audit_drift >= 0 && out.audit_drift < 1e-9);
+            assert_non_null(strstr(notices, "synchronous over inproc threads"));
+            assert_int_equal(out.worker_count, workers);
+            skald_outcome_free(&out);
+        }
+    unlink(path);
+}
+
+/* The numbers do not depend on how the sums travel: ranks in lockstep and the coordinator's merges agree, and a second
+ * run has the same bits. */
+static void same_as_through_the_coordinator(void **state) {
+    const char *path = toy_write(&easy, "ranks-same");
+    for (int algo = SKALD_SGD; algo <= SKALD_SAGA; algo++)
+        for (int local = 0; local < 2; local++) {
+            setup s = ranks_setup(path, 3);
+            s.train.algo = (skald_algo)algo;
+            s.train.local = local;
+            s.train.target_gap = 0;
+            s.train.max_passes = 8;
+            s.train.eval_every = 2;
+            skald_outcome a, b, plain;
+            run_ranks(&s, &a);
+            run_ranks(&s, &b);
+            s.collective = NULL;
+            run_ranks(&s, &plain);
+            assert_non_null(strstr(notices, "synchronous through the coordinator: worker 0 (w"));
+            assert_memory_equal(a.w, b.w, 20 * sizeof(double));
+            assert_true(a.updates == plain.updates && a.commits == plain.commits && a.passes == plain.passes);
+            assert_true(a.evaluations == plain.evaluations);
+            for (int j = 0; j < 20; j++) print_message("%d %d %g %g\n", algo, local, a.w[j], plain.w[j]-a.w[j]);
+            for (int j = 0; j < 20; j++) assert_true(fabs(a.w[j] - plain.w[j]) <= 1e-12 * (1 + fabs(plain.w[j])));
+            skald_outcome_free(&a);
+            skald_outcome_free(&b);
+            skald_outcome_free(&plain);
+        }
+    unlink(path);
+}
+
+/* A rank dies at its `at`th operation; of the others those in `finish` have still got the result. They go on with all
+ * the rows, from the same point. */
+static void survives_a_loss(void **state) {
+    const char *path = toy_write(&easy, "ranks-loss");
+    setup s = ranks_setup(path, 3);
+    double best = reference(&s);
+    static const uint64_t at[] = {30, 31, 32, 33, 34, 47, 200, 201};
+    for (int sgd = 0; sgd < 2; sgd++)
+        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(at); k++)
+            for (uint32_t lost = 0; lost < 3; lost++) {
+                const skald_collective_fault fault = {at[k], lost, (uint32_t)(k + lost) % 8};
+                skald_outcome out;
+                s.train.algo = sgd ? SKALD_SGD : SKALD_SAGA;
+                s.train.audit = !sgd;
+                s.train.target_gap = sgd ? 1e-2 : 1e-9;
+                skald_collective_inproc_set_fault(&fault);
+                run_ranks(&s, &out);
+                double gap = out.last.objective / best - 1;
+                if (out.stop != SKALD_STOP_GAP || gap > 1e-2)
+                    print_message("op %d, rank %u lost: gap %.1e, %.1f passes\n%s", (int)at[k], lost, gap, out.passes,
+                                  notices);
+                assert_non_null(strstr(notices, "rows go to the others"));
+                assert_int_equal(out.stop, SKALD_STOP_GAP);
+                assert_true(gap <= (sgd ? 1.1e-2 : 1.1e-9));
+                assert_true(sgd || out.audit_drift < 1e-9);
+                assert_false(out.workers[lost].alive);
+                uint64_t rows = 0;
+                for (uint32_t r = 0; r < 3; r++) rows += out.workers[r].rows_held;
+                assert_int_equal(rows, easy.n);
+                skald_outcome_free(&out);
+            }
+    skald_collective_inproc_set_fault(NULL);
+    unlink(path);
+}
+
+/* Limits and interrupts come from one rank's clock and flags: nobody waits for one that has stopped. */
+static void stops_in_order(void **state) {
+    const char *path = toy_write(&easy, "ranks-stop");
+    setup s = ranks_setup(path, 3);
+    skald_outcome out;
+    s.train.target_gap = 0;
+    s.train.max_passes = 0;
+    s.train.max_seconds = 0.2;
+    run_ranks(&s, &out);
+    assert_int_equal(out.stop, SKALD_STOP_TIME);
+    skald_outcome_free(&out);
+    s.train.max_seconds = 0;
+    s.train.max_updates = 17;
+    run_ranks(&s, &out);
+    assert_int_equal(out.stop, SKALD_STOP_UPDATES);
+    assert_int_equal(out.updates, 17);
+    skald_outcome_free(&out);
+    atomic_int stop = 1;
+    s.stop_flag = &stop;
+    s.train.max_updates = 0;
+    notices[0] = '\0';
+    skald_status st = train_with(&s, &out, &listener, NULL, NULL);
+    assert_true(st == SKALD_INTERRUPTED || (st == SKALD_OK && out.stop == SKALD_STOP_INTERRUPTED));
+    skald_outcome_free(&out);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_and_broadcasts), cmocka_unit_test(a_rank_that_left),
+        cmocka_unit_test(reaches_the_optimum), cmocka_unit_test(same_as_through_the_coordinator),
+        cmocka_unit_test(survives_a_loss),     cmocka_unit_test(stops_in_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
