@@ -83,20 +83,9 @@ static void destroy(skald_compute *base) {
     free(base); /* shards have been unloaded; the card's context stays with the process */
 }
 
-static const skald_compute_ops operations = {"cuda",
-                                             cuda_load,
-                                             cuda_unload,
-                                             cuda_gradient,
-                                             cuda_saga,
-                                             cuda_local,
-                                             cuda_difference,
-                                             cuda_objective,
-                                             cuda_shift,
-                                             cuda_anchor,
-                                             cuda_curvature,
-                                             cuda_history_get,
-                                             cuda_history_set,
-                                             destroy};
+static const skald_compute_ops operations = {
+    "cuda",         cuda_load,  cuda_unload, cuda_gradient,  cuda_saga,        cuda_local,       cuda_difference,
+    cuda_objective, cuda_shift, cuda_anchor, cuda_curvature, cuda_history_get, cuda_history_set, destroy};
 
 static skald_status open_card(uint32_t index, const skald_compute_options *options, const skald_objective *objective,
                               uint32_t dim, skald_compute **out) {
@@ -112,13 +101,15 @@ static skald_status open_card(uint32_t index, const skald_compute_options *optio
     c->base.objective = *objective;
     c->base.dim = dim;
     c->index = index;
-    c->units = card.units;
-    c->major = card.major;
     c->storage = options->storage;
     c->resident = options->resident;
     c->deterministic = options->deterministic;
     memcpy(c->spec, card.spec, sizeof c->spec);
     skald_status st = cuda_enter(c);
+    if (st == SKALD_OK) {
+        const int error = skald_gpu_device_get(&c->gpu);
+        if (error != cudaSuccess) st = cuda_fail(c, error, "preparing the kernels");
+    }
     if (st != SKALD_OK) {
         destroy(&c->base);
         return st;
