@@ -17,7 +17,7 @@ static void conformance(const char *isa, int threads) {
     assert_int_equal(st, SKALD_OK);
     assert_non_null(strstr(c->device, isa));
     c->ops->destroy(c);
-    compute_suite_run(&(compute_suite){open_cpu, &options, 1e-13});
+    compute_suite_run(&(compute_suite){.open = open_cpu, .user = &options, .tolerance = 1e-13});
 }
 static void test_portable(void **state) {
     conformance("portable", 1);
@@ -88,7 +88,7 @@ static void test_threads(void **state) {
             pthread_t thread[3];
             job jobs[3];
             for (int k = 0; k < 3; k++) {
-                skald_rows r = make_rows(&s, &o);
+                skald_rows r = make_rows(&(compute_suite){0}, &s, &o);
                 jobs[k] = (job){c, NULL, got[k]};
                 OK(c->ops->load(c, &r, &jobs[k].shard));
             }

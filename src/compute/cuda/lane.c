@@ -89,11 +89,10 @@ skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *
 /* The copy of the results and the wait for it come after the history may have changed, and an error that does not
  * stay must not leave the two sides apart: both calls get a second try. */
 static int fetch(cuda_lane *lane, size_t bytes) {
-    int error = cudaSuccess;
-    for (int attempt = 0; attempt < 2; attempt++) {
+    int error = cudaMemcpyAsync(lane->h_results, lane->d_results, bytes, cudaMemcpyDeviceToHost, lane->stream);
+    if (error != cudaSuccess) {
         (void)cudaGetLastError();
         error = cudaMemcpyAsync(lane->h_results, lane->d_results, bytes, cudaMemcpyDeviceToHost, lane->stream);
-        if (error == cudaSuccess) break;
     }
     if (error != cudaSuccess) return error;
     error = cudaStreamSynchronize(lane->stream);
