@@ -31,7 +31,8 @@ typedef struct skald_version {
     uint32_t count;   /* vectors: 1 (w), 2 (w and abar, or two points to evaluate) */
     uint32_t dim;
     const double *vectors[SKALD_MAX_POINTS];
-    skald_bytes bytes; /* vectors, one after the other; references are taken on this */
+    const float *narrow[SKALD_MAX_POINTS]; /* the vectors as floats, if that will do on the wire; else NULL */
+    skald_bytes bytes; /* vectors, one after the other; references are taken on this, for `narrow` too */
 } skald_version;
 
 static inline skald_version *skald_version_ref(skald_version *v) {

@@ -84,22 +84,42 @@ double skald_normal(uint64_t key, uint64_t k) {
     return sqrt(-2.0 * log(u)) * cos(2.0 * M_PI * v);
 }
 
+/* A Feistel network on the grid of a x b cells, row by row, the smallest near-square one that holds n: fewer than
+ * sqrt(n) + 1 cells lie beyond n, and hardly any walk has a second step. */
+typedef struct grid {
+    uint64_t key, n, a, b;
+} grid;
+
+static grid grid_of(uint64_t key, uint64_t n) {
+    uint64_t b = (uint64_t)sqrt((double)n);
+    while (b * b < n) b++;
+    return (grid){key, n, (n + b - 1) / b, b};
+}
+
+/* Below `limit` <= 2^32, by (key, round, x). */
+static inline uint64_t below(uint64_t key, uint64_t round, uint64_t x, uint64_t limit) {
+    uint64_t h = (x + key + (round << 56)) * 0xbf58476d1ce4e5b9ull;
+    h = (h ^ (h >> 32)) * 0x94d049bb133111ebull;
+    return ((h >> 32) * limit) >> 32;
+}
+
+static inline uint64_t walk(const grid *g, uint64_t row, uint64_t column) {
+    for (;;) { /* in fewer than n steps: the cells beyond n are on cycles with cells below it */
+        for (uint64_t round = 0; round < 4; round += 2) {
+            row += below(g->key, round, column, g->a);
+            row -= row >= g->a ? g->a : 0;
+            column += below(g->key, round + 1, row, g->b);
+            column -= column >= g->b ? g->b : 0;
+        }
+        const uint64_t x = row * g->b + column;
+        if (x < g->n) return x;
+    }
+}
+
 uint64_t skald_permute(uint64_t key, uint64_t n, uint64_t i) {
     if (n <= 1) return 0;
-    unsigned bits = 64u - (unsigned)__builtin_clzll(n - 1);
-    unsigned half = (bits + 1) / 2;
-    uint64_t mask = (1ull << half) - 1;
-    uint64_t x = i;
-    do { /* the domain is at most 4n: about two walks on average */
-        uint64_t left = x >> half, right = x & mask;
-        for (uint64_t round = 0; round < 4; round++) {
-            uint64_t next = left ^ (skald_mix64(right + key + (round << 56)) & mask);
-            left = right;
-            right = next;
-        }
-        x = (left << half) | right;
-    } while (x >= n);
-    return x;
+    const grid g = grid_of(key, n);
+    return walk(&g, i / g.b, i % g.b);
 }
 
 size_t skald_draw(uint64_t seed, uint32_t shard, size_t n, uint64_t position, size_t count, uint32_t *rows) {
@@ -107,6 +127,11 @@ size_t skald_draw(uint64_t seed, uint32_t shard, size_t n, uint64_t position, si
     uint64_t epoch = position / n, offset = position % n;
     count = skald_min_size(count, n - offset);
     uint64_t key = skald_mix64(seed + 0x9e3779b97f4a7c15ull * (shard + 1)) ^ skald_mix64(epoch + 1);
-    for (size_t j = 0; j < count; j++) rows[j] = (uint32_t)skald_permute(key, n, offset + j);
+    const grid g = grid_of(key, n);
+    uint64_t row = offset / g.b, column = offset % g.b;
+    for (size_t j = 0; j < count; j++) {
+        rows[j] = (uint32_t)walk(&g, row, column);
+        if (++column == g.b) column = 0, row++;
+    }
     return count;
 }

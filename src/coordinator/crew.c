@@ -60,8 +60,11 @@ static void send_task(skald_coordinator *c, skald_session_state *s, skald_outsta
             s->versions[s->version_next] = t->model->id;
             s->version_next = (s->version_next + 1) % SKALD_VERSIONS_KEPT;
         }
+        m.narrow = m.has_model && t->model->narrow[0];
         for (; m.has_model && n < t->model->count; n++)
-            vectors[n] = (skald_wire_vector){&t->model->bytes, t->model->vectors[n], t->model->dim * sizeof(double)};
+            vectors[n] =
+                m.narrow ? (skald_wire_vector){&t->model->bytes, t->model->narrow[n], t->model->dim * sizeof(float)}
+                         : (skald_wire_vector){&t->model->bytes, t->model->vectors[n], t->model->dim * sizeof(double)};
     }
     frame.body_case = SKALD__V1__FRAME__BODY_TASK;
     frame.task = &m;
@@ -180,7 +183,7 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
     }
     for (uint32_t k = 0; k < count; k++) {
         r->vectors[k] = slot->data + k * dim;
-        TRY(skald_wire_doubles(c->env, k, r->vectors[k], dim));
+        TRY((m->narrow ? skald_wire_floats : skald_wire_doubles)(c->env, k, r->vectors[k], dim));
         if (!all_finite(r->vectors[k], dim)) return skald_fail(SKALD_EPEER, "a vector is not finite");
     }
     r->count = count;

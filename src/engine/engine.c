@@ -22,6 +22,7 @@ static skald_status publish(skald_run *run) {
     skald_version *v =
         skald_versions_publish(run->versions, run->commits, vectors, run->work.local && run->work.history ? 2 : 1);
     if (!v) return SKALD_ENOMEM;
+    if (run->work.local) skald_versions_narrow(v, run->current);
     skald_version_unref(run->current);
     run->current = v;
     run->dirty = false;

@@ -11,7 +11,14 @@ typedef struct entry {
     skald_versions *pool;
     struct entry *next;
     double *data;
+    float *narrow;
 } entry;
+
+static void free_entry(entry *e) {
+    free(e->data);
+    free(e->narrow);
+    free(e);
+}
 
 struct skald_versions {
     pthread_mutex_t mutex; /* releases come from the transport's threads */
@@ -36,8 +43,7 @@ static void free_if_unused(skald_versions *p, size_t out) {
     if (out) return;
     for (entry *e = p->idle, *next; e; e = next) {
         next = e->next;
-        free(e->data);
-        free(e);
+        free_entry(e);
     }
     pthread_mutex_destroy(&p->mutex);
     free(p);
@@ -66,9 +72,10 @@ static entry *make(skald_versions *p) {
     entry *e = skald_zalloc(1, sizeof *e);
     if (!e) return NULL;
     e->data = skald_alloc((size_t)p->capacity * p->dim, sizeof(double));
+    e->narrow = skald_alloc((size_t)p->capacity * p->dim, sizeof(float));
     e->pool = p;
-    if (e->data) return e;
-    free(e);
+    if (e->data && e->narrow) return e;
+    free_entry(e);
     return NULL;
 }
 
@@ -101,7 +108,10 @@ skald_version *skald_versions_blank(skald_versions *p, uint64_t id, uint32_t cou
     v->commits = 0;
     v->count = count;
     v->dim = p->dim;
-    for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++) v->vectors[k] = k < count ? e->data + (size_t)k * p->dim : NULL;
+    for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++) {
+        v->vectors[k] = k < count ? e->data + (size_t)k * p->dim : NULL;
+        v->narrow[k] = NULL;
+    }
     v->bytes.data = (const uint8_t *)e->data;
     v->bytes.size = (size_t)count * p->dim * sizeof(double);
     v->bytes.release = release;
@@ -116,4 +126,32 @@ skald_version *skald_versions_publish(skald_versions *p, uint64_t commits, const
     v->commits = commits;
     for (uint32_t k = 0; k < count; k++) memcpy(skald_version_data(v, k), vectors[k], p->dim * sizeof(double));
     return v;
+}
+
+/* Floats round by 2^-24 at most: that is to be 2^-11 of the way, or less. */
+static const double FAR = 0x1p-13;
+
+void skald_versions_narrow(skald_version *v, const skald_version *before) {
+    if (!before) return;
+    entry *e = (entry *)(void *)v;
+    const double *restrict now = v->vectors[0], *restrict then = before->vectors[0];
+    double moved[8] = {0}, size[8] = {0};
+    for (uint32_t j = 0; j + 8 <= v->dim; j += 8)
+        for (uint32_t k = 0; k < 8; k++) {
+            const double by = now[j + k] - then[j + k];
+            moved[k] += by * by;
+            size[k] += now[j + k] * now[j + k];
+        }
+    for (uint32_t j = v->dim & ~7u; j < v->dim; j++) {
+        moved[0] += (now[j] - then[j]) * (now[j] - then[j]);
+        size[0] += now[j] * now[j];
+    }
+    for (uint32_t k = 1; k < 8; k++) moved[0] += moved[k], size[0] += size[k];
+    if (!(moved[0] > FAR * FAR * size[0])) return;
+    for (uint32_t k = 0; k < v->count; k++) {
+        float *restrict to = e->narrow + (size_t)k * v->dim;
+        const double *restrict from = v->vectors[k];
+        for (uint32_t j = 0; j < v->dim; j++) to[j] = (float)from[j];
+        v->narrow[k] = to;
+    }
 }

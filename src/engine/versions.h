@@ -18,6 +18,10 @@ void skald_versions_destroy(skald_versions *pool);
 skald_version *skald_versions_publish(skald_versions *pool, uint64_t commits, const double *const *vectors,
                                       uint32_t count);
 
+/* Gives a fresh version its `narrow` if the model has moved since `before` (NULL: no) by so much more than floats round
+ * it that nobody would tell the difference. */
+void skald_versions_narrow(skald_version *v, const skald_version *before);
+
 /* A version to be filled in by the caller before it is shared: `id` as its publisher numbered it. */
 skald_version *skald_versions_blank(skald_versions *pool, uint64_t id, uint32_t count);
 /* A vector of a blank version. */

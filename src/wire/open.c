@@ -203,11 +203,28 @@ skald_status skald_wire_read(const skald_wire_env *env, size_t k, size_t offset,
     return SKALD_OK;
 }
 
-skald_status skald_wire_doubles(const skald_wire_env *env, size_t k, double *dst, size_t count) {
+static skald_status check_numbers(const skald_wire_env *env, size_t k, size_t count, size_t size, const char *what) {
     TRY(check_vector(env, k));
     size_t have = env->vectors[k].bytes;
-    if (count > SIZE_MAX / sizeof *dst || have != count * sizeof *dst)
-        return skald_fail(SKALD_EPEER, "vector %zu has %zu bytes where %zu doubles (%zu bytes) are expected", k, have,
-                          count, count * sizeof *dst);
-    return skald_wire_read(env, k, 0, dst, have);
+    if (count > SIZE_MAX / size || have != count * size)
+        return skald_fail(SKALD_EPEER, "vector %zu has %zu bytes where %zu %s (%zu bytes) are expected", k, have, count,
+                          what, count * size);
+    return SKALD_OK;
+}
+
+skald_status skald_wire_doubles(const skald_wire_env *env, size_t k, double *dst, size_t count) {
+    TRY(check_numbers(env, k, count, sizeof *dst, "doubles"));
+    return skald_wire_read(env, k, 0, dst, count * sizeof *dst);
+}
+
+skald_status skald_wire_floats(const skald_wire_env *env, size_t k, double *dst, size_t count) {
+    float some[1024];
+    TRY(check_numbers(env, k, count, sizeof *some, "floats"));
+    cursor c = env->vectors[k].at;
+    for (size_t done = 0, n; done < count; done += n) {
+        n = skald_min_size(count - done, SKALD_ARRAY_LENGTH(some));
+        advance(&c, (uint8_t *)some, n * sizeof *some);
+        for (size_t j = 0; j < n; j++) dst[done + j] = (double)some[j];
+    }
+    return SKALD_OK;
 }

@@ -66,5 +66,7 @@ size_t skald_wire_vector_bytes(const skald_wire_env *env, size_t k); /* 0 when t
 skald_status skald_wire_read(const skald_wire_env *env, size_t k, size_t offset, void *dst, size_t bytes);
 /* Copies out a vector of exactly `count` doubles. SKALD_EPEER, with both sizes, when it is of another length. */
 skald_status skald_wire_doubles(const skald_wire_env *env, size_t k, double *dst, size_t count);
+/* The same, of a vector of exactly `count` floats. */
+skald_status skald_wire_floats(const skald_wire_env *env, size_t k, double *dst, size_t count);
 
 #endif

@@ -183,7 +183,13 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
     uint64_t version = t->model ? t->model->id : 0;
     skald_version_unref(t->model);
     atomic_fetch_add(&w->progress, 1);
-    skald_outbox_post(w, &r, version, bytes);
+    skald_bytes *narrow = NULL;
+    if (t->kind == SKALD_TASK_LOCAL && r.status == SKALD_OK && (narrow = skald_worker_narrow(w, &r))) {
+        skald_bytes_unref(bytes);
+        bytes = narrow;
+    }
+    if (t->kind == SKALD_TASK_ANCHOR && r.status == SKALD_OK) skald_worker_uncarry(w, &r);
+    skald_outbox_post(w, &r, version, bytes, narrow != NULL);
 }
 
 static skald_status prepare(skald_worker_lane *lane) {

@@ -34,16 +34,17 @@ static void transmit(skald_worker *w, const skald_unacked *u) {
     body.wait_ns = r->wait_ns;
     body.compute_ns = r->compute_ns;
     body.receive_ns = r->receive_ns;
+    body.narrow = u->narrow;
     frame.body_case = SKALD__V1__FRAME__BODY_RESULT;
     frame.result = &body;
     skald_wire_vector vectors[SKALD_MAX_POINTS];
-    size_t bytes = (size_t)w->runner.dim * sizeof(double);
+    size_t bytes = (size_t)w->runner.dim * (u->narrow ? sizeof(float) : sizeof(double));
     for (uint32_t k = 0; k < r->count; k++)
         vectors[k] = (skald_wire_vector){u->bytes, u->bytes->data + k * bytes, bytes};
     skald_worker_send(w, &frame, vectors, r->count);
 }
 
-void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t version, skald_bytes *bytes) {
+void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t version, skald_bytes *bytes, bool narrow) {
     pthread_mutex_lock(&w->outbox_mutex);
     if (w->outbox_count == w->outbox_capacity) {
         uint32_t capacity = w->outbox_capacity ? 2 * w->outbox_capacity : 16;
@@ -62,6 +63,7 @@ void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t ver
                          .result = *result,
                          .version = version,
                          .bytes = bytes,
+                         .narrow = narrow,
                          .sent_ns = skald_now_ns(skald_clock_system())};
     transmit(w, u); /* under the lock, so that results leave in the order of their numbers */
     pthread_mutex_unlock(&w->outbox_mutex);

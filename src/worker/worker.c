@@ -154,6 +154,9 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         TRY(skald_runner_init(&w->runner, &w->options->compute, &w->objective, dim, m->seed, m->shards));
         TRY(skald_versions_create(dim, SKALD_MAX_POINTS, &w->versions));
         TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)dim * sizeof(double), &w->vectors));
+        TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)dim * sizeof(float), &w->narrow));
+        w->carries = skald_zalloc(m->shards, sizeof *w->carries);
+        if (!w->carries) return SKALD_ENOMEM;
         w->set_up = true;
     }
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
@@ -193,7 +196,8 @@ static skald_status find_model(skald_worker *w, const Skald__V1__Task *m, skald_
     skald_version *v = skald_versions_blank(w->versions, m->version, m->model_vectors);
     if (!v) return SKALD_ENOMEM;
     for (uint32_t k = 0; k < m->model_vectors; k++) {
-        skald_status st = skald_wire_doubles(w->env, k, skald_version_data(v, k), v->dim);
+        skald_status st =
+            (m->narrow ? skald_wire_floats : skald_wire_doubles)(w->env, k, skald_version_data(v, k), v->dim);
         if (st != SKALD_OK) {
             skald_version_unref(v);
             return st;
@@ -349,6 +353,9 @@ static void fini(skald_worker *w) {
     for (uint32_t k = 0; k < SKALD_WORKER_VERSIONS; k++) skald_version_unref(w->known[k]);
     skald_versions_destroy(w->versions);
     skald_pool_destroy(w->vectors);
+    skald_pool_destroy(w->narrow);
+    for (uint32_t k = 0; w->carries && k < w->shard_count; k++) free(w->carries[k]);
+    free(w->carries);
     skald_pool_destroy(w->headers);
     skald_runner_fini(&w->runner);
     for (uint32_t k = 0; w->read && k < w->shard_count; k++) skald_rows_free(&w->read[k]);

@@ -47,6 +47,7 @@ typedef struct skald_unacked {
     skald_result result;
     uint64_t version;
     skald_bytes *bytes; /* its vectors, one after the other; NULL without */
+    bool narrow;        /* they are floats */
     int64_t sent_ns;
 } skald_unacked;
 
@@ -77,6 +78,8 @@ typedef struct skald_worker {
     uint64_t seen[SKALD_WORKER_SEEN];
     uint32_t seen_next;
     skald_pool *vectors; /* result vectors: SKALD_MAX_POINTS x dim doubles */
+    skald_pool *narrow;  /* the same as floats */
+    float **carries;     /* by shard: history computed and not yet reported, dim floats; NULL: none (see narrow.c) */
 
     pthread_rwlock_t exclusive;
     struct skald_worker_lane *lanes;
@@ -100,8 +103,14 @@ skald_status skald_worker_start_lanes(skald_worker *w);
 void skald_worker_stop_lanes(skald_worker *w);
 skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);
 
+/* narrow.c: results of local tasks as floats. A buffer of w->narrow in exchange for `bytes`, which keeps its values;
+ * NULL when out of memory (nothing has happened). The lane of the shard. */
+skald_bytes *skald_worker_narrow(skald_worker *w, const skald_result *r);
+/* An anchor's result: what has been reported of it. */
+void skald_worker_uncarry(skald_worker *w, skald_result *r);
+
 /* outbox.c: results are kept until acknowledged and sent again when that takes long. */
-void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t version, skald_bytes *bytes);
+void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t version, skald_bytes *bytes, bool narrow);
 void skald_outbox_ack(skald_worker *w, uint64_t seq);
 void skald_outbox_repeat(skald_worker *w, int64_t now_ns, int64_t older_than_ns);
 bool skald_outbox_has(skald_worker *w, uint64_t task);

@@ -36,11 +36,14 @@ static void pass_on(go_between *g, skald_net_session *to, skald_frame *frame, bo
     Skald__V1__Frame body = *skald_wire_body(env);
     altered a = {.frame = &body, .count = skald_wire_vectors(env)};
     bool results = body.body_case == SKALD__V1__FRAME__BODY_RESULT;
+    const bool narrow = results && body.result->narrow; /* altered ones go on as doubles */
     for (size_t k = 0; k < a.count && results; k++) {
-        a.entries[k] = skald_wire_vector_bytes(env, k) / sizeof(double);
+        a.entries[k] = skald_wire_vector_bytes(env, k) / (narrow ? sizeof(float) : sizeof(double));
         a.vectors[k] = malloc((a.entries[k] + 1) * sizeof(double)); /* one may be added */
-        assert_int_equal(skald_wire_doubles(env, k, a.vectors[k], a.entries[k]), SKALD_OK);
+        assert_int_equal((narrow ? skald_wire_floats : skald_wire_doubles)(env, k, a.vectors[k], a.entries[k]),
+                         SKALD_OK);
     }
+    if (narrow) body.result->narrow = false;
     bool alters = g->alter && g->alter(g->user, to_coordinator, &a);
     if (!alters || a.besides) {
         skald_bytes *copy = skald_bytes_create(frame->size ? frame->size : 1);

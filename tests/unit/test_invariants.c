@@ -21,9 +21,10 @@ static void same_bits(const skald_outcome *a, const skald_outcome *b, uint32_t d
     assert_memory_equal(a->w, b->w, dim * sizeof(double));
 }
 
-/* 1. One worker, plain tasks in order: the bits of the local engine, whatever the transport.
- * Seen to fail: with f32 on the wire; with a worker that draws from another seed. (That bits do not depend on the
- * number of threads: test_compute.) */
+/* 1. One worker, plain tasks in order: the bits of the local engine, whatever the transport. Local tasks travel as
+ * floats: the bits of one transport are those of the other.
+ * Seen to fail: with plain tasks as floats too; with a worker that draws from another seed. (That bits do not depend on
+ * the number of threads: test_compute.) */
 static void one_worker_is_the_local_engine(void **state) {
     toy t = {600, 20, 1, SKALD_LOGISTIC, false, 3};
     for (int algo = 0; algo < 2; algo++)
@@ -44,8 +45,8 @@ static void one_worker_is_the_local_engine(void **state) {
             s.net = skald_net_grpc();
             s.address = "127.0.0.1:0";
             must_train(&s, &c);
-            same_bits(&a, &b, 20);
-            same_bits(&a, &c, 20);
+            if (!local) same_bits(&a, &b, 20);
+            same_bits(&b, &c, 20);
             skald_outcome_free(&a);
             skald_outcome_free(&b);
             skald_outcome_free(&c);
@@ -55,9 +56,10 @@ static void one_worker_is_the_local_engine(void **state) {
 
 /* 2 and 3. Frames dropped, delayed, duplicated, reordered: every A_k still equals the sum over the live table,
  * and the optimum is the same. Seen to fail: with a worker that runs a repeated task again (the target is never
- * reached); with every fiftieth result not merged into its A_k (the audit's drift); with `seen` always false and
- * results of no outstanding task taken for one that is (a hundred are refused, and the run ends). See also
- * test_bad_peer, results_are_merged_once. */
+ * reached); with every fiftieth result not merged into its A_k (the audit's drift); with what rounding took not carried
+ * over, or carried and not taken off the audit (drifts of 6e-8); with `seen` always false and results of no
+ * outstanding task taken for one that is (a hundred are refused, and the run ends). See also test_bad_peer,
+ * results_are_merged_once. */
 static void faults_change_nothing(void **state) {
     toy t = {900, 25, 1, SKALD_LOGISTIC, false, 4};
     for (uint64_t seed = 1; seed <= 6; seed++) {
@@ -76,7 +78,7 @@ static void faults_change_nothing(void **state) {
         print_message("faults seed %d: passes %.1f gap %.1e drift %.1e\n", (int)seed, out.passes, out.last.relative_gap,
                       out.audit_drift);
         assert_true(out.last.relative_gap <= 1e-9);
-        assert_true(out.audit_drift >= 0 && out.audit_drift < 1e-5);
+        assert_true(out.audit_drift >= 0 && out.audit_drift < 1e-12);
         skald_outcome_free(&out);
         unlink(s.data.path);
     }

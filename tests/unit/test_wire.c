@@ -101,6 +101,11 @@ static void check_sample(const skald_wire_env *env) {
     assert_true(v[0] == 1 && v[2] == 3);
     assert_int_equal(skald_wire_doubles(env, 2, v, 200), SKALD_OK);
     for (int i = 0; i < 200; i++) assert_true(v[i] == -5 + i);
+    double halves[400]; /* the same bytes as floats, wherever the frame is cut */
+    float expected[400];
+    memcpy(expected, v, sizeof expected);
+    assert_int_equal(skald_wire_floats(env, 2, halves, 400), SKALD_OK);
+    for (int i = 0; i < 400; i++) assert_true(halves[i] == (double)expected[i]);
     assert_int_equal(skald_wire_read(env, 2, 8 * 17, v, 16), SKALD_OK);
     assert_true(v[0] == 12 && v[1] == 13);
 }
@@ -311,6 +316,9 @@ static void wrong_sizes_are_named(void **state) {
     assert_non_null(strstr(skald_error(), "32 bytes"));
     assert_int_equal(skald_wire_doubles(env, 1, v, SIZE_MAX / 4), SKALD_EPEER);
     assert_int_equal(skald_wire_doubles(env, 3, v, 0), SKALD_EPEER);
+    assert_int_equal(skald_wire_floats(env, 1, v, 3), SKALD_EPEER);
+    assert_non_null(strstr(skald_error(), "12 bytes"));
+    assert_int_equal(skald_wire_floats(env, 1, v, SIZE_MAX / 2), SKALD_EPEER);
     assert_int_equal(skald_wire_read(env, 1, 17, v, 8), SKALD_EPEER);
     assert_int_equal(skald_wire_read(env, 1, SIZE_MAX, v, 8), SKALD_EPEER);
     assert_int_equal(skald_wire_read(env, 1, 24, v, 0), SKALD_OK);
