@@ -38,13 +38,13 @@ static void take(void *library, const char *path) {
     void *symbol = dlsym(library, SKALD_CUDA_ENTRY);
     memcpy(&entry, &symbol, sizeof entry); /* ISO C has no cast from object to function */
     if (!entry) {
-        snprintf(cuda.why, sizeof cuda.why, "%s is no plugin of skald", path);
+        snprintf(cuda.why, sizeof cuda.why, "%.400s is no plugin of skald", path);
         return;
     }
     cuda.plugin = entry(SKALD_PLUGIN_ABI, &host);
     if (!cuda.plugin || cuda.plugin->abi != SKALD_PLUGIN_ABI) {
         cuda.plugin = NULL;
-        snprintf(cuda.why, sizeof cuda.why, "%s belongs to another version of skald", path);
+        snprintf(cuda.why, sizeof cuda.why, "%.400s belongs to another version of skald", path);
     }
 }
 
