@@ -11,6 +11,15 @@
 #ifdef SKALD_EMULATED
 #include "emulated/device.h"
 #define SKALD_HAS_BULK 1
+
+static inline uint4 skald_load_once(const void *p) {
+    return *(const uint4 *)p;
+}
+static inline void skald_forget(unsigned &word) {
+    (void)word;
+}
+static inline void skald_reread(void) {}
+
 #else
 
 #include <cuda_runtime.h>
@@ -40,6 +49,11 @@ __device__ __forceinline__ uint4 skald_load_once(const void *p) {
 /* Hides from the compiler where a word comes from: converted values are then not kept alive between two uses. */
 __device__ __forceinline__ void skald_forget(unsigned &word) {
     asm volatile("" : "+r"(word));
+}
+
+/* Values read from memory before are read again behind it (by this thread; no other effect). */
+__device__ __forceinline__ void skald_reread(void) {
+    asm volatile("" ::: "memory");
 }
 
 #if SKALD_HAS_BULK

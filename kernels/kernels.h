@@ -74,7 +74,7 @@ typedef struct skald_gpu_rows {
     const float *val;
     skald_gpu_record *record; /* n */
     const float *s;           /* n weights, or NULL: all 1 (spares a gather a row) */
-    const float *norm2;       /* n: |x_i|^2; read by local steps only */
+    const float *norm2;       /* n: |x_i|^2; read by local steps and by deterministic CSR passes */
 } skald_gpu_rows;
 
 /* Bytes an entry takes: 4, 2, 1. */
