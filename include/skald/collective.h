@@ -4,11 +4,15 @@
  * for ever: while it waits it calls `waiting` (see the options) every few milliseconds, and gives up with the status
  * that returns if it is not SKALD_OK. A peer that is gone shows as SKALD_ELOST, sooner or later, or not at all: that
  * `waiting` knows better is what it is for. After any failure the vectors hold anything, and the group is good for
- * nothing but shrink and close. An operation that failed at one rank may have succeeded at another; nobody can be more
- * than one operation ahead of anybody.
+ * nothing but close. An operation that failed at one rank may have succeeded at another; nobody can be more than one
+ * operation ahead of anybody.
  *
- * All calls of one rank come from one thread. Adapters: NCCL (src/collective/nccl.c), threads of one
- * process (src/collective/inproc.c). */
+ * To go on with fewer ranks, those that live close the group and open a new one, with a new name. (NCCL can also shrink
+ * a group. But a try that succeeds at one rank and fails at another, because yet another died, leaves the two with
+ * different groups to start from, and no way to meet again.)
+ *
+ * All calls of one rank come from one thread. Adapters: NCCL (src/collective/nccl.c), threads of one process
+ * (src/collective/inproc.c). */
 #ifndef SKALD_COLLECTIVE_H
 #define SKALD_COLLECTIVE_H
 
@@ -50,12 +54,6 @@ typedef struct skald_collective_ops {
     skald_status (*sum)(skald_collective *c, const skald_stretch *stretches, uint32_t count);
     /* The stretches of rank `root` go to everybody. */
     skald_status (*broadcast)(skald_collective *c, const skald_stretch *stretches, uint32_t count, uint32_t root);
-    /* A group without the ranks lost[0..count), count >= 1: the others call this with the same list and have ranks from
-     * 0 in the old order. What was under way is given up. `c` stays, good for nothing but shrink and close: keep it
-     * until an operation of the new group has succeeded, which says that everybody is there; if none does, because more
-     * are lost, close the new group and shrink `c` again with the longer list. SKALD_EUNSUPPORTED: the library is too
-     * old. */
-    skald_status (*shrink)(skald_collective *c, const uint32_t *lost, uint32_t count, skald_collective **out);
     uint32_t (*rank)(const skald_collective *c);
     uint32_t (*size)(const skald_collective *c);
     /* Leaves and frees, whatever is under way. Does not wait for the others. NULL-safe. */

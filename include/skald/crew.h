@@ -62,7 +62,7 @@ typedef struct skald_crew_ops {
  * the end: its shards are with others when SKALD_EVENT_LOST comes, and what was in flight is not. */
 typedef struct skald_ranks_ops {
     /* In place: adds up `count` vectors of dim doubles over all ranks. SKALD_AGAIN: somebody was lost, the vectors hold
-     * anything, SKALD_EVENT_LOST follows. Blocks. */
+     * anything, SKALD_EVENT_LOST follows (worker UINT32_MAX: nobody, only what was in flight). Blocks. */
     skald_status (*reduce)(skald_crew *crew, double *const *vectors, uint32_t count);
 } skald_ranks_ops;
 

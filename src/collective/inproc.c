@@ -204,46 +204,21 @@ static skald_status make_id(uint8_t id[SKALD_COLLECTIVE_ID]) {
 
 static const skald_collective_ops operations;
 
-static skald_status enter(const uint8_t *id, uint32_t rank, uint32_t size, skald_status (*waiting)(void *), void *user,
-                          skald_collective **out) {
-    if (size == 0 || rank >= size) return skald_fail(SKALD_EINVAL, "rank %u of %u", rank, size);
+static skald_status open_rank(const uint8_t *id, const skald_collective_options *o, skald_collective **out) {
+    if (o->size == 0 || o->rank >= o->size) return skald_fail(SKALD_EINVAL, "rank %u of %u", o->rank, o->size);
     member *m = skald_zalloc(1, sizeof *m);
     if (!m) return SKALD_ENOMEM;
     m->base.ops = &operations;
-    m->waiting = waiting;
-    m->user = user;
+    m->waiting = o->waiting;
+    m->user = o->user;
     pthread_mutex_lock(&lock);
-    skald_status st = join(m, id, rank, size, &m->group);
+    skald_status st = join(m, id, o->rank, o->size, &m->group);
     pthread_mutex_unlock(&lock);
     if (st == SKALD_OK)
         *out = &m->base;
     else
         free(m);
     return st;
-}
-
-static skald_status open_rank(const uint8_t *id, const skald_collective_options *o, skald_collective **out) {
-    return enter(id, o->rank, o->size, o->waiting, o->user, out);
-}
-
-static skald_status shrink(skald_collective *c, const uint32_t *gone, uint32_t count, skald_collective **out) {
-    member *old = of(c);
-    uint32_t below = 0;
-    if (count == 0 || count >= old->group->size)
-        return skald_fail(SKALD_EINVAL, "%u of %u ranks lost", count, old->group->size);
-    for (uint32_t k = 0; k < count; k++) {
-        if (gone[k] == old->rank) return skald_fail(SKALD_EINVAL, "a lost rank shrinks");
-        below += gone[k] < old->rank;
-    }
-    uint8_t id[SKALD_COLLECTIVE_ID] = {0}; /* the same for all who agree on who is lost */
-    uint64_t name = skald_hash(gone, count * sizeof *gone, skald_hash(old->group->id, sizeof id, 1));
-    memcpy(id, &name, sizeof name);
-    id[sizeof name] = 1; /* never one of make_id's */
-    pthread_mutex_lock(&lock);
-    old->group->broken = true;
-    pthread_cond_broadcast(&changed);
-    pthread_mutex_unlock(&lock);
-    return enter(id, old->rank - below, old->group->size - count, old->waiting, old->user, out);
 }
 
 static uint32_t rank_of(const skald_collective *c) {
@@ -262,8 +237,8 @@ static void close_rank(skald_collective *c) {
     free(c);
 }
 
-static const skald_collective_ops operations = {"inproc",  probe,  make_id, open_rank, sum,
-                                                broadcast, shrink, rank_of, size_of,   close_rank};
+static const skald_collective_ops operations = {"inproc",  probe,   make_id, open_rank, sum,
+                                                broadcast, rank_of, size_of, close_rank};
 
 const skald_collective_ops *skald_collective_inproc(void) {
     return &operations;

@@ -8,7 +8,10 @@
 #include "coordinator/state.h"
 #include "skald/train.h"
 
-enum { TICKETS = 64 };
+enum { TICKETS = 64, ALARMS = 3 };
+
+/* So long after a rank complains, its peers' sessions have closed if they are going to. */
+static const int64_t GRACE_NS = 2 * SKALD_NS_PER_S;
 
 typedef struct ticket {
     skald_net_call *call; /* NULL: free */
@@ -26,13 +29,15 @@ typedef struct conduct {
     char error[600];
     char mode[400]; /* to be told once L is known, which the run log's first line has */
     uint8_t id[SKALD_COLLECTIVE_ID];
-    bool named;
+    bool named, naming;      /* id is the next group's; the leader has been asked for it */
+    bool begun;              /* ranks know who they are */
     uint32_t leader;         /* the first living rank */
     uint32_t *holder;        /* by shard */
     bool *lost;              /* by worker: dealt with */
     uint32_t round, loading; /* leases of the lost that are under way */
     bool regrouping, stop_sent;
-    int64_t fault_ns; /* a rank complained that long ago, and nobody is known to be lost; 0: not */
+    int64_t fault_ns; /* a rank complained then, and nobody is known to be lost; 0: not */
+    uint32_t alarms;  /* complaints without a loss */
     char fault[300];
     ticket tickets[TICKETS];
     uint64_t next_ticket;
@@ -144,7 +149,9 @@ static void send_meeting(conduct *x) {
     Skald__V1__Meeting m = SKALD__V1__MEETING__INIT;
     frame.body_case = SKALD__V1__FRAME__BODY_MEETING;
     frame.meeting = &m;
-    skald_coordinator_send(x->c, worker(x, 0), &frame, NULL, 0);
+    x->naming = true;
+    x->named = false;
+    skald_coordinator_send(x->c, worker(x, x->leader), &frame, NULL, 0);
 }
 
 static void send_ask(conduct *x, const ticket *t, bool stop) {
@@ -169,7 +176,10 @@ static skald_status send_regroup(conduct *x, bool go) {
     m.lost = lost;
     m.round = x->round;
     m.holder = x->holder;
-    m.n_holder = go ? c->problem.shard_count : 0;
+    if (go) {
+        m.n_holder = c->problem.shard_count;
+        m.id = (ProtobufCBinaryData){sizeof x->id, x->id};
+    }
     frame.body_case = SKALD__V1__FRAME__BODY_REGROUP;
     frame.regroup = &m;
     for (uint32_t k = 0; k < c->joined; k++) skald_coordinator_send(c, worker(x, k), &frame, NULL, 0);
@@ -198,6 +208,33 @@ static uint32_t heir(const conduct *x) {
     return best;
 }
 
+/* Ranks stop, rows of the lost are read by others; then all go on as a new group. */
+static skald_status begin_round(conduct *x) {
+    skald_coordinator *c = x->c;
+    x->round++;
+    x->fault_ns = 0;
+    x->regrouping = true;
+    x->naming = x->named = false;
+    while (x->leader < c->joined && !worker(x, x->leader)->alive) x->leader++;
+    x->stop_sent = false;
+    TRY(send_regroup(x, false));
+    for (uint32_t t = 0; t < TICKETS; t++)
+        if (x->tickets[t].call) send_ask(x, &x->tickets[t], false);
+    x->loading = 0;
+    for (uint32_t s = 0; s < c->problem.shard_count; s++) {
+        if (worker(x, x->holder[s])->alive) {
+            x->loading += c->problem.shards[s].facts.rows == 0; /* under way since an earlier loss */
+            continue;
+        }
+        x->holder[s] = heir(x);
+        c->problem.shards[s].facts.rows = 0; /* until it is loaded again */
+        x->loading++;
+        recount(x);
+        skald_gather_lease(c, worker(x, x->holder[s]), s);
+    }
+    return SKALD_OK;
+}
+
 /* Deals with whoever has died since the last time. */
 static skald_status tend_losses(conduct *x) {
     skald_coordinator *c = x->c;
@@ -219,28 +256,7 @@ static skald_status tend_losses(conduct *x) {
                  s->lost, rows);
         notice(x, text);
     }
-    if (!any) return SKALD_OK;
-    x->round++;
-    x->fault_ns = 0;
-    x->regrouping = true;
-    while (x->leader < c->joined && !worker(x, x->leader)->alive) x->leader++;
-    x->stop_sent = false;
-    TRY(send_regroup(x, false));
-    for (uint32_t t = 0; t < TICKETS; t++)
-        if (x->tickets[t].call) send_ask(x, &x->tickets[t], false);
-    x->loading = 0;
-    for (uint32_t s = 0; s < c->problem.shard_count; s++) {
-        if (worker(x, x->holder[s])->alive) {
-            x->loading += c->problem.shards[s].facts.rows == 0; /* under way since an earlier loss */
-            continue;
-        }
-        x->holder[s] = heir(x);
-        c->problem.shards[s].facts.rows = 0; /* until it is loaded again */
-        x->loading++;
-        recount(x);
-        skald_gather_lease(c, worker(x, x->holder[s]), s);
-    }
-    return SKALD_OK;
+    return any ? begin_round(x) : SKALD_OK;
 }
 
 static skald_status on_loaded(conduct *x, uint32_t k, const Skald__V1__Loaded *m) {
@@ -412,9 +428,12 @@ static skald_status on_frame(conduct *x, skald_input *in) {
     const uint32_t k = (uint32_t)(s - c->workers);
     switch (f->body_case) {
     case SKALD__V1__FRAME__BODY_MEETING:
-        if (k || x->named || f->meeting->id.len != sizeof x->id) return SKALD_OK;
+        if (k != x->leader || !x->naming || f->meeting->id.len != sizeof x->id) return SKALD_OK;
         memcpy(x->id, f->meeting->id.data, sizeof x->id);
+        x->naming = false;
         x->named = true;
+        if (x->begun) return SKALD_OK;
+        x->begun = true;
         return send_ranks(x);
     case SKALD__V1__FRAME__BODY_REPORT:
         if (k == x->leader) on_report(x, f->report);
@@ -457,13 +476,20 @@ static skald_status tend(conduct *x, const atomic_int *stop_flag) {
         if (worker(x, k)->alive && now - worker(x, k)->seen_ns > c->timeout_ns)
             skald_coordinator_lose(c, worker(x, k), "no sign of life");
     TRY(tend_losses(x));
-    if (x->regrouping && !x->loading) {
+    if (x->regrouping && !x->loading && !x->named && !x->naming) send_meeting(x);
+    if (x->regrouping && !x->loading && x->named) {
         x->regrouping = false;
         TRY(send_regroup(x, true));
     }
-    if (x->fault_ns && now - x->fault_ns > c->timeout_ns)
-        return skald_fail(SKALD_ELOST, "the ranks lost each other, though all of them are alive: %s", x->fault);
-    if (stop_flag && *stop_flag && x->named && !x->stop_sent) {
+    if (x->fault_ns && now - x->fault_ns > GRACE_NS) {
+        if (x->mode[0] || ++x->alarms > ALARMS)
+            return skald_fail(SKALD_ELOST, "the ranks lost each other, though all of them are alive: %s", x->fault);
+        char text[500];
+        snprintf(text, sizeof text, "the ranks lost each other: %s; they try again", x->fault);
+        notice(x, text);
+        TRY(begin_round(x));
+    }
+    if (stop_flag && *stop_flag && x->begun && !x->stop_sent) {
         x->stop_sent = true;
         send_ask(x, NULL, true);
     }

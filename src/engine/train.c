@@ -67,7 +67,8 @@ static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_
         if (run->stop_flag && *run->stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted before training");
         if (event.kind == SKALD_EVENT_LOST)
             return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s", event.worker,
-                              run->crew->ops->member(run->crew, event.worker)->name, event.reason);
+                              event.worker < run->size ? run->crew->ops->member(run->crew, event.worker)->name : "",
+                              event.reason);
         if (event.kind == SKALD_EVENT_REQUEST) {
             run->crew->ops->answer(run->crew, event.asker, "{\"state\":\"starting\"}", NULL);
             continue;

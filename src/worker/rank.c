@@ -81,11 +81,12 @@ void skald_rank_spec_free(skald_rank_spec *s) {
 
 skald_status skald_regroup_order_read(const skald_worker *w, const Skald__V1__Regroup *m, skald_regroup_order **out) {
     bool go = m->n_holder > 0;
-    if ((go && m->n_holder != w->shard_count) || m->n_lost > 1024)
+    if ((go && (m->n_holder != w->shard_count || m->id.len != SKALD_COLLECTIVE_ID)) || m->n_lost > 1024)
         return skald_fail(SKALD_EPEER, "a message about lost ranks that makes no sense");
     skald_regroup_order *o = skald_alloc(1, sizeof *o + (m->n_lost + m->n_holder) * sizeof o->words[0]);
     if (!o) return SKALD_ENOMEM;
     *o = (skald_regroup_order){.round = m->round, .go = go, .lost_count = (uint32_t)m->n_lost};
+    if (go) memcpy(o->id, m->id.data, sizeof o->id);
     for (size_t k = 0; k < m->n_lost; k++) o->words[k] = m->lost[k];
     for (size_t s = 0; s < m->n_holder; s++) o->words[m->n_lost + s] = m->holder[s];
     *out = o;
@@ -262,25 +263,18 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
     r->holder = skald_alloc(r->problem.shard_count, sizeof *r->holder);
     r->lost = skald_zalloc(r->size, sizeof *r->lost);
     r->told = skald_zalloc(r->size, sizeof *r->told);
-    r->ranks = skald_alloc(r->size, sizeof *r->ranks);
     r->tasks = skald_zalloc(r->task_capacity, sizeof *r->tasks);
     r->owners = skald_zalloc(r->task_capacity, sizeof *r->owners);
     r->results = skald_zalloc(r->task_capacity, sizeof *r->results);
     r->buffers = skald_zalloc(r->task_capacity, sizeof(skald_bytes *));
     r->block = skald_zalloc(64 * (size_t)r->task_capacity, sizeof *r->block);
-    if (!r->members || !r->lists || !r->holder || !r->lost || !r->told || !r->ranks || !r->tasks || !r->owners ||
-        !r->results || !r->buffers || !r->block)
+    if (!r->members || !r->lists || !r->holder || !r->lost || !r->told || !r->tasks || !r->owners || !r->results ||
+        !r->buffers || !r->block)
         return SKALD_ENOMEM;
     memcpy(r->members, spec->members, r->size * sizeof *r->members);
     memcpy(r->holder, spec->holder, r->problem.shard_count * sizeof *r->holder);
-    for (uint32_t k = 0; k < r->size; k++) r->ranks[k] = k;
     skald_rank_deal(r);
-    const skald_collective_options options = {.rank = r->me,
-                                              .size = r->size,
-                                              .device = r->w->options->collective_device,
-                                              .waiting = skald_rank_waiting,
-                                              .user = r};
-    return r->w->options->collective->open(spec->id, &options, &r->group);
+    return skald_rank_join(r, spec->id);
 }
 
 static void fini(skald_rank *r) {
@@ -295,7 +289,6 @@ static void fini(skald_rank *r) {
     free(r->holder);
     free(r->lost);
     free(r->told);
-    free(r->ranks);
     free(r->tasks);
     free(r->owners);
     free(r->results);

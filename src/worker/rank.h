@@ -6,7 +6,7 @@
  * but one). With the block ride the first living rank's clock and flags, so that limits, interrupts and audits come at
  * the same point everywhere. Vectors are added up when the engine merges a round (reduce).
  *
- * When an operation fails, the ranks wait for the coordinator to say who is lost and who has the rows now, shrink the
+ * When an operation fails, the ranks wait for the coordinator to say who is lost and who has the rows now, open a new
  * group, and compare how many operations they have done: those that are one behind are given the result they missed.
  * From there all are at the same point again, and the engines are told of the loss. */
 #ifndef SKALD_WORKER_RANK_H
@@ -35,7 +35,8 @@ void skald_rank_spec_free(skald_rank_spec *spec);
 /* What a Regroup message says, all of it: who is lost since training began, who holds what. */
 typedef struct skald_regroup_order {
     uint32_t round;
-    bool go; /* holder is filled in; else: stop what is under way */
+    bool go;                         /* id and holder are filled in; else: stop what is under way */
+    uint8_t id[SKALD_COLLECTIVE_ID]; /* of the new group */
     uint32_t lost_count;
     uint32_t words[]; /* lost[lost_count], then holder[shard_count] */
 } skald_regroup_order;
@@ -71,12 +72,10 @@ typedef struct skald_rank {
     uint32_t *lists;   /* the members' shards, one list after the other */
     uint32_t *holder;  /* by shard */
     bool *lost, *told; /* by member; told: the engine knows */
-    uint32_t *ranks;   /* by member: its rank in the group; UINT32_MAX: not in it */
     bool losing;       /* a loss has been agreed on: no operations until the engine knows */
     bool begun;        /* the coordinator knows that training has begun */
     bool stopped;      /* SKALD_JOB_STOP came */
     bool alone;        /* the failure is this rank's own */
-    uint32_t rounds;   /* of regrouping, seen */
     skald_regroup_order *order;
     /* tasks given out and not exchanged, of all members; then their results */
     skald_task *tasks;
@@ -103,7 +102,9 @@ typedef struct skald_rank {
 extern const skald_crew_ops skald_rank_crew_ops;
 extern const skald_ranks_ops skald_rank_reduce_ops;
 skald_status skald_rank_waiting(void *rank); /* for skald_collective_options */
-bool skald_rank_leads(const skald_rank *r);  /* the first living rank: it speaks for all */
+/* Joins a group of the living, leaving the one it was in. */
+skald_status skald_rank_join(skald_rank *r, const uint8_t *id);
+bool skald_rank_leads(const skald_rank *r); /* the first living rank: it speaks for all */
 /* All ranks come here before they leave, so that nobody leaves with a result that another still needs. */
 skald_status skald_rank_barrier(skald_rank *r);
 void skald_rank_report_begin(skald_rank *r);

@@ -119,13 +119,13 @@ static void keep(skald_rank *r, const skald_stretch *stretches, uint32_t count) 
 
 /* The first operation of a new group: who has done how many? Who is behind gets the result it missed into
  * `stretches`. */
-static skald_status agree(skald_rank *r, skald_collective *group, const skald_stretch *stretches, uint32_t count,
-                          bool *late) {
+static skald_status agree(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
+    const skald_collective_ops *ops = r->group->ops;
     double *counts = r->block;
     memset(counts, 0, r->size * sizeof *counts);
     counts[r->me] = (double)r->done + 1;
     const skald_stretch all = {counts, r->size, false};
-    TRY(group->ops->sum(group, &all, 1));
+    TRY(ops->sum(r->group, &all, 1));
     double most = 0, least = INFINITY;
     uint32_t root = 0, rank = 0;
     for (uint32_t k = 0; k < r->size; k++) {
@@ -137,7 +137,7 @@ static skald_status agree(skald_rank *r, skald_collective *group, const skald_st
     if (most - least > 1) return skald_fail(SKALD_EINTERNAL, "ranks have lost step with each other");
     if (most <= least) return SKALD_OK;
     if (counts[r->me] < most) {
-        TRY(group->ops->broadcast(group, stretches, count, root));
+        TRY(ops->broadcast(r->group, stretches, count, root));
         keep(r, stretches, count);
         *late = true;
         return SKALD_OK;
@@ -148,38 +148,48 @@ static skald_status agree(skald_rank *r, skald_collective *group, const skald_st
         again[s] = (skald_stretch){from, r->kept_sizes[s], false};
         from += r->kept_sizes[s];
     }
-    return group->ops->broadcast(group, again, r->kept_count, root);
+    return ops->broadcast(r->group, again, r->kept_count, root);
+}
+
+skald_status skald_rank_join(skald_rank *r, const uint8_t *id) {
+    skald_collective_options options = {
+        .device = r->w->options->collective_device, .waiting = skald_rank_waiting, .user = r};
+    for (uint32_t k = 0; k < r->size; k++) {
+        options.rank += k < r->me && !r->lost[k];
+        options.size += !r->lost[k];
+    }
+    if (r->group) r->group->ops->close(r->group);
+    r->group = NULL;
+    return r->w->options->collective->open(id, &options, &r->group);
 }
 
 /* One try to go on as ordered. */
 static skald_status follow_order(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
     skald_regroup_order *order = r->order;
+    uint8_t id[SKALD_COLLECTIVE_ID];
     r->order = NULL; /* a newer one interrupts what follows */
-    skald_collective *group = NULL;
-    uint32_t gone[1024], gone_count = 0, rank = 0;
-    skald_status st = SKALD_OK;
+    const uint32_t *holder = order->words + order->lost_count;
+    bool sane = true;
     for (uint32_t i = 0; i < order->lost_count; i++) {
         const uint32_t k = order->words[i];
-        r->lost[k] = true;
-        if (r->ranks[k] != UINT32_MAX && gone_count < 1024) gone[gone_count++] = r->ranks[k];
+        if (k < r->size && k != r->me)
+            r->lost[k] = true;
+        else
+            sane = false;
     }
-    memcpy(r->holder, order->words + order->lost_count, r->problem.shard_count * sizeof *r->holder);
+    for (uint32_t s = 0; s < r->problem.shard_count; s++) {
+        sane &= holder[s] < r->size && (holder[s] == r->me) == (r->w->runner.shards[s] != NULL);
+        r->holder[s] = holder[s];
+    }
+    memcpy(id, order->id, sizeof id);
     free(order);
-    if (gone_count == 0) return SKALD_OK; /* all that is new in it is known */
-    st = r->group->ops->shrink(r->group, gone, gone_count, &group);
-    if (st == SKALD_OK) st = agree(r, group, stretches, count, late);
-    if (st != SKALD_OK) {
-        if (group) group->ops->close(group);
-        return st;
-    }
-    r->group->ops->close(r->group);
-    r->group = group;
-    for (uint32_t k = 0; k < r->size; k++) r->ranks[k] = r->lost[k] ? UINT32_MAX : rank++;
-    return SKALD_OK;
+    if (!sane) return skald_fail(SKALD_EPEER, "a message about lost ranks that makes no sense");
+    TRY(skald_rank_join(r, id));
+    return agree(r, stretches, count, late);
 }
 
-/* An operation failed. Goes on with the ranks that live; *late: it had succeeded elsewhere, and its result is in
- * `stretches` now. */
+/* An operation failed. Goes on with the ranks that live, in a new group; *late: it had succeeded elsewhere, and its
+ * result is in `stretches` now. */
 static skald_status recover(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Fault fault = SKALD__V1__FAULT__INIT;
@@ -363,13 +373,15 @@ static skald_status exchange(skald_rank *r) {
 
 /* ---- events ---------------------------------------------------------------------------------------- */
 
+/* Worker UINT32_MAX: nobody, only what was under way. */
 static void tell_loss(skald_rank *r, skald_event *event) {
+    event->kind = SKALD_EVENT_LOST;
+    event->worker = UINT32_MAX;
+    event->reason = "lost";
     for (uint32_t k = 0; k < r->size; k++) {
         if (!r->lost[k] || r->told[k]) continue;
         r->told[k] = true;
-        event->kind = SKALD_EVENT_LOST;
         event->worker = k;
-        event->reason = "lost";
         return;
     }
 }
