@@ -7,7 +7,8 @@ set_property(CACHE SKALD_CUDA PROPERTY STRINGS AUTO ON OFF)
 file(GLOB SKALD_CUDA_HOST CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/compute/cuda/*.c)
 file(GLOB SKALD_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/*.cu)
 list(APPEND SKALD_CUDA_HOST ${CMAKE_SOURCE_DIR}/src/compute/checks.c ${CMAKE_SOURCE_DIR}/src/base/base.c
-     ${CMAKE_SOURCE_DIR}/src/base/status.c ${CMAKE_SOURCE_DIR}/src/data/rows.c)
+     ${CMAKE_SOURCE_DIR}/src/base/status.c ${CMAKE_SOURCE_DIR}/src/data/rows.c
+     ${CMAKE_SOURCE_DIR}/src/collective/nccl.c)
 
 set(SKALD_HAVE_NVCC OFF)
 if(NOT SKALD_CUDA STREQUAL "OFF" AND NOT SKALD_SANITIZE) # the sanitizers see the emulated one
@@ -28,7 +29,7 @@ if(SKALD_HAVE_NVCC)
   find_package(CUDAToolkit REQUIRED)
   add_library(skald_cuda SHARED ${SKALD_CUDA_HOST} ${SKALD_CUDA_KERNELS})
   target_include_directories(skald_cuda PRIVATE include src ${CMAKE_SOURCE_DIR})
-  target_link_libraries(skald_cuda PRIVATE CUDA::cudart_static Threads::Threads m)
+  target_link_libraries(skald_cuda PRIVATE CUDA::cudart_static Threads::Threads m ${CMAKE_DL_LIBS})
   target_link_options(skald_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,defs)
   # A spill to local memory costs more than any kernel can win: an error.
   target_compile_options(

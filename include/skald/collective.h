@@ -64,6 +64,10 @@ struct skald_collective {
     const skald_collective_ops *ops;
 };
 
+/* Cards as ranks, over NCCL, which is opened at the first use: the file that SKALD_NCCL names, else libnccl.so.2. In
+ * the CUDA plugin only. */
+const skald_collective_ops *skald_collective_nccl(void);
+
 /* Threads of one process as ranks; sums in the order of ranks. */
 const skald_collective_ops *skald_collective_inproc(void);
 

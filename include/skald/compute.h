@@ -133,6 +133,11 @@ skald_status skald_compute_open(const skald_compute_options *options, const skal
  * why auto means the CPU although the CUDA plugin is there; else "". */
 skald_status skald_compute_describe(const skald_compute_options *options, char device[64], char why[256]);
 
+/* What makes this process a rank of synchronous runs with others that compute on cards: NULL on the CPU. *index: of the
+ * card. */
+struct skald_collective_ops;
+const struct skald_collective_ops *skald_compute_collective(const skald_compute_options *options, uint32_t *index);
+
 /* A card. */
 typedef struct skald_device {
     char spec[16];         /* for skald_compute_options.device: "cuda:1" */

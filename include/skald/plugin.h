@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "skald/collective.h"
 #include "skald/compute.h"
 
 #define SKALD_PLUGIN_ABI 1u
@@ -27,6 +28,7 @@ typedef struct skald_compute_plugin {
     /* Opens card number `index`, which must exist; options, objective and dim have been checked. */
     skald_status (*open)(uint32_t index, const skald_compute_options *options, const skald_objective *objective,
                          uint32_t dim, skald_compute **out);
+    const skald_collective_ops *collective; /* its cards as ranks; whether they can be is for its probe to say */
 } skald_compute_plugin;
 
 /* NULL if the plugin does not know this `abi`. */

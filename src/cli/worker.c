@@ -89,6 +89,7 @@ static int run(const command *self, int argc, char **argv) {
                                     .pace_ms = (int)v.pace_ms,
                                     .notice = on_notice,
                                     .user = &v};
+    options.collective = skald_compute_collective(&options.compute, &options.collective_device);
     if (!v.quiet)
         fprintf(stderr, "skald worker: joining %s (waiting for it up to %.3g s)\n", v.connect, (double)v.wait * 1e-9);
     skald_status st = skald_worker_run(skald_net_grpc(), &options, signals_stop_flag());

@@ -100,6 +100,14 @@ skald_status skald_compute_describe(const skald_compute_options *options, char d
     return SKALD_OK;
 }
 
+const struct skald_collective_ops *skald_compute_collective(const skald_compute_options *options, uint32_t *index) {
+    choice c;
+    *index = 0;
+    if (choose(options, &c, NULL) != SKALD_OK || !c.plugin) return NULL;
+    *index = c.index;
+    return c.plugin->collective;
+}
+
 skald_status skald_compute_open(const skald_compute_options *options, const skald_objective *objective, uint32_t dim,
                                 skald_compute **out) {
     static const skald_compute_options defaults = {0};

@@ -118,12 +118,12 @@ static skald_status open_card(uint32_t index, const skald_compute_options *optio
     return SKALD_OK;
 }
 
-static const skald_compute_plugin plugin = {SKALD_PLUGIN_ABI, "cuda", devices, open_card};
-
 extern skald_plugin_entry skald_cuda_plugin __attribute__((visibility("default")));
 
 const skald_compute_plugin *skald_cuda_plugin(uint32_t abi, const skald_plugin_host *host) {
     if (abi != SKALD_PLUGIN_ABI) return NULL;
+    static skald_compute_plugin plugin = {SKALD_PLUGIN_ABI, "cuda", devices, open_card, NULL};
     skald_error_share(host->error_buffer);
+    plugin.collective = skald_collective_nccl();
     return &plugin;
 }
