@@ -212,7 +212,8 @@ extern "C" const char *skald_gpu_pass_name(const skald_gpu_device *device, const
                                             {"warp a sparse row, atomic f64", "warp a sparse row, fixed point", ""}};
     const plan p = plan_of(device, pass);
     if (!p.valid) return names[0][0];
-    return names[p.kernel][p.kernel == SKALD_GPU_SPARSE ? pass->deterministic : pass->rows->storage];
+    const int column = p.kernel == SKALD_GPU_SPARSE ? (int)pass->deterministic : (int)pass->rows->storage;
+    return names[p.kernel][column];
 }
 
 /* ---- runs ---------------------------------------------------------------------------------------------- */

@@ -3,6 +3,9 @@
 
 struct pass_terms {
     typedef row_facts facts;
+    __device__ __forceinline__ uint64_t count(const row_args &rows) const {
+        return rows.count;
+    }
     __device__ __forceinline__ facts ask(const row_args &rows, uint32_t row, uint64_t position) const {
         (void)position;
         return facts_of(rows, row);

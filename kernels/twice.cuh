@@ -1,9 +1,9 @@
 /* Dots of dense rows of any length: a block takes R rows at a time, and its first R threads go from margins to
  * whatever `Terms` makes of them. For rows too long for registers, and for local steps.
  *
- *   Terms::facts                          what it wants to know of a row, asked for before the dots
- *   facts Terms::ask(row, position)
- *   void Terms::take(row, position, z0, z1, facts, slot)   slot: this row's place in shared memory */
+ *   uint64_t count(rows)                positions that count, at most rows.count
+ *   Terms::facts, ask(rows, row, ...)   what it wants to know of a row (or NO_ROW), asked for before the dots
+ *   take(a, rows, row, position, z0, z1, facts, slot)   slot: a row's place in shared memory for the tally */
 #ifndef SKALD_KERNELS_TWICE_CUH
 #define SKALD_KERNELS_TWICE_CUH
 
@@ -80,17 +80,21 @@ static __device__ __forceinline__ void block_dots(const twice_args &a, const uin
 }
 
 template <class S, int P, int R, class Terms>
-__global__ void __launch_bounds__(256) dots(twice_args a, row_args rows, Terms terms) {
+__global__ void __launch_bounds__(256, R == 1 ? 3 : 2) dots(twice_args a, row_args rows, Terms terms) {
     SKALD_SHARED(double, share, (P > 0 ? 8 * R * P : 1));
     SKALD_SHARED(double, slots, R *TALLY);
     tally_clear(slots, R);
     __syncthreads();
     const int warps = blockDim.x / 32;
-    const uint64_t end = a.offset + a.rows < rows.count ? a.offset + a.rows : rows.count;
-    for (uint64_t at = a.offset + (uint64_t)blockIdx.x * R; at < end; at += (uint64_t)gridDim.x * R) {
+    const uint64_t count = terms.count(rows), end = a.offset + a.rows < count ? a.offset + a.rows : count;
+    uint64_t at = a.offset + (uint64_t)blockIdx.x * R;
+    do { /* once at least: row numbers are on their way before the count is known */
         uint32_t row[R];
 #pragma unroll
-        for (int r = 0; r < R; r++) row[r] = at + r < end ? row_at(rows, at + r) : NO_ROW;
+        for (int r = 0; r < R; r++) {
+            row[r] = row_at(rows, at + r);
+            if (at + r >= end) row[r] = NO_ROW;
+        }
         const uint64_t mine = at + threadIdx.x;
         const uint32_t my_row = threadIdx.x < R && mine < end ? row_at(rows, mine) : NO_ROW;
         const typename Terms::facts facts = terms.ask(rows, my_row, mine);
@@ -107,7 +111,8 @@ __global__ void __launch_bounds__(256) dots(twice_args a, row_args rows, Terms t
             terms.take(a, rows, my_row, mine, z[0], z[1], facts, slots + threadIdx.x * TALLY);
         }
         __syncthreads(); /* share is written again */
-    }
+        at += (uint64_t)gridDim.x * R;
+    } while (at < end);
     if (rows.tally) tally_write(slots, R, rows.tally, rows.more);
 }
 
