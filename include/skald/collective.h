@@ -42,8 +42,10 @@ typedef struct skald_collective_options {
 
 typedef struct skald_collective_ops {
     const char *name; /* "nccl", "inproc": ranks of one group all have the same */
-    /* May this process be a rank? version: "2.28.3". SKALD_EUNSUPPORTED with the reason. Any thread, no group. */
-    skald_status (*probe)(char version[32]);
+    /* May this process be a rank, on card `device`? version: "2.28.3". card: which one it is, of all machines' ("": it
+     * does not matter): one card cannot be two ranks. SKALD_EUNSUPPORTED with the reason, as in "worker 2 (name) has no
+     * NCCL". Any thread, no group. */
+    skald_status (*probe)(uint32_t device, char version[32], char card[80]);
     /* A name for a new group, never used before. To be made by the process that will be rank 0, which serves as the
      * meeting point from then on. */
     skald_status (*make_id)(uint8_t id[SKALD_COLLECTIVE_ID]);

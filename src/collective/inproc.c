@@ -188,7 +188,8 @@ static skald_status broadcast(skald_collective *c, const skald_stretch *stretche
     return operate(of(c), stretches, count, root);
 }
 
-static skald_status probe(char version[32]) {
+static skald_status probe(uint32_t device, char version[32], char card[80]) {
+    card[0] = '\0';
     strcpy(version, "threads");
     return SKALD_OK;
 }

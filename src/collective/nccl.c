@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "collective/nccl_api.h"
@@ -57,9 +58,32 @@ static void load(void) {
     if (!nccl.there) snprintf(nccl.why, sizeof nccl.why, "has a %.200s older than 2.14", name);
 }
 
-static skald_status probe(char version[32]) {
+static skald_status ready(void) {
     pthread_once(&nccl.once, load);
-    if (!nccl.there) return skald_fail(SKALD_EUNSUPPORTED, "%s", nccl.why);
+    return nccl.there ? SKALD_OK : skald_fail(SKALD_EUNSUPPORTED, "%s", nccl.why);
+}
+
+/* Which boot of which machine this is: its name may be another's too. */
+static void machine(char out[40]) {
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+    if (!f || !fgets(out, 40, f)) gethostname(out, 40);
+    if (f) fclose(f);
+    out[39] = '\0';
+    out[strcspn(out, "\n")] = '\0';
+}
+
+static skald_status probe(uint32_t device, char version[32], char card[80]) {
+    struct cudaDeviceProp p;
+    char where[40] = "";
+    int domain = 0;
+    TRY(ready());
+    int error = cudaGetDeviceProperties(&p, (int)device);
+    if (error != cudaSuccess)
+        return skald_fail(SKALD_EUNSUPPORTED, "cannot use its card: %s", cudaGetErrorString((cudaError_t)error));
+    const enum cudaDeviceAttr pci_domain = (enum cudaDeviceAttr)50;
+    if (cudaDeviceGetAttribute(&domain, pci_domain, (int)device) != cudaSuccess) (void)cudaGetLastError();
+    machine(where);
+    snprintf(card, 80, "%s %x:%x", where, domain, p.pciBusID);
     snprintf(version, 32, "%d.%d.%d", nccl.version / 10000, nccl.version / 100 % 100, nccl.version % 100);
     return SKALD_OK;
 }
@@ -149,9 +173,8 @@ static skald_status finish(member *m, const char *doing) {
 _Static_assert(sizeof(nccl_id) == SKALD_COLLECTIVE_ID, "a group is named by NCCL's id");
 
 static skald_status make_id(uint8_t id[SKALD_COLLECTIVE_ID]) {
-    char version[32];
     nccl_id name;
-    TRY(probe(version));
+    TRY(ready());
     int error = nccl.api.ncclGetUniqueId(&name);
     if (error != NCCL_SUCCESS) return fail_nccl(NULL, error, "making a meeting point");
     memcpy(id, &name, sizeof name);
@@ -201,8 +224,7 @@ static skald_status join(member *m, const uint8_t *id) {
 static const skald_collective_ops operations;
 
 static skald_status open_rank(const uint8_t *id, const skald_collective_options *options, skald_collective **out) {
-    char version[32];
-    TRY(probe(version));
+    TRY(ready());
     if (options->size == 0 || options->rank >= options->size)
         return skald_fail(SKALD_EINVAL, "rank %u of %u", options->rank, options->size);
     member *m = skald_zalloc(1, sizeof *m);

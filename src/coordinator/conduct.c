@@ -69,6 +69,10 @@ static skald_status can(const skald_coordinator *c) {
         if (strcmp(s->collective, c->workers[0].collective) != 0)
             return skald_fail(SKALD_EUNSUPPORTED, "worker %u (%s) has %s, worker 0 %s", k, s->member.name,
                               s->collective, c->workers[0].collective);
+        for (uint32_t i = 0; i < k && s->card[0]; i++)
+            if (strcmp(s->card, c->workers[i].card) == 0)
+                return skald_fail(SKALD_EUNSUPPORTED, "workers %u (%s) and %u (%s) share a card", i,
+                                  c->workers[i].member.name, k, s->member.name);
     }
     return SKALD_OK;
 }

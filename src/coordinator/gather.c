@@ -171,6 +171,7 @@ static void on_hello(skald_coordinator *c, skald_net_session *session, const Ska
     s->member.slots = slots;
     snprintf(s->collective, sizeof s->collective, "%s", m->collective);
     snprintf(s->no_collective, sizeof s->no_collective, "%s", m->no_collective);
+    snprintf(s->card, sizeof s->card, "%s", m->card);
     s->tasks = tasks;
     s->task_capacity = slots * depth + 1;
     s->member.depth = depth;

@@ -34,7 +34,7 @@ typedef struct skald_outstanding {
 typedef struct skald_session_state {
     skald_net_session *session;
     skald_member member;
-    char collective[64], no_collective[256]; /* as in Hello */
+    char collective[64], no_collective[256], card[80]; /* as in Hello */
     uint32_t *shards;
     bool alive, told_lost;
     char lost[300];

@@ -87,6 +87,7 @@ static void hello(skald_worker *w) {
     body.build = (char *)SKALD_VERSION;
     body.collective = w->collective;
     body.no_collective = w->no_collective;
+    body.card = w->card;
     frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
     frame.hello = &body;
     skald_worker_send(w, &frame, NULL, 0);
@@ -278,7 +279,7 @@ static void describe_collective(skald_worker *w) {
     char version[32] = "";
     if (!c)
         snprintf(w->no_collective, sizeof w->no_collective, "computes on %s", w->device);
-    else if (c->probe(version) != SKALD_OK)
+    else if (c->probe(w->options->collective_device, version, w->card) != SKALD_OK)
         snprintf(w->no_collective, sizeof w->no_collective, "%.250s", skald_error());
     else
         snprintf(w->collective, sizeof w->collective, "%s %s", c->name, version);

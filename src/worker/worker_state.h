@@ -68,7 +68,7 @@ typedef struct skald_worker {
     pthread_mutex_t session_mutex;
 
     char device[64];
-    char collective[64], no_collective[256]; /* as in Hello */
+    char collective[64], no_collective[256], card[80]; /* as in Hello */
     uint64_t incarnation;
     bool welcomed;
     skald_source *source;

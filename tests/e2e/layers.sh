@@ -45,7 +45,7 @@ only 'protobuf-c/' wire
 only 'skald\.pb-c' wire worker coordinator
 only 'jansson' report cli coordinator engine
 only '(zlib|lzma)' data
-only '(cuda|cublas|cusparse)' compute/cuda kernels
+only '(cuda|cublas|cusparse)' compute/cuda kernels collective
 only 'kernels/(kernels\.h|.*\.cuh)' compute/cuda kernels
 only 'nccl' collective
 only 'argp' cli
@@ -58,7 +58,7 @@ words() {
         grep -vE "^(src/)?($(IFS='|'; echo "$*"))/" | tr '\n' ' ')
     check "$pattern only in $*${found:+: $found}" test -z "$found"
 }
-words '(cuda[A-Z][A-Za-z]*|CU[a-z]+(_st)?|cublas[A-Z][A-Za-z]*)' compute/cuda kernels
+words '(cuda[A-Z][A-Za-z]*|CU[a-z]+(_st)?|cublas[A-Z][A-Za-z]*)' compute/cuda kernels collective
 words 'nccl[A-Z][A-Za-z]*' collective
 
 long=$(find src include kernels -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null | xargs wc -l |
