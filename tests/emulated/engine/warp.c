@@ -32,8 +32,9 @@ uint64_t skald_emulated_warp(enum skald_emulated_warp_op op, unsigned mask, uint
     // lanes a short last warp does not have count as returned
     unsigned gone = warp->exited | (warp->lanes < SKALD_EMULATED_WARP ? ~0u << warp->lanes : 0);
     if (mask & gone)
-        skald_emulated_fail("the mask %08x names lanes that have returned or do not exist (%08x), at line %d", mask,
-                            mask & gone, line);
+        skald_emulated_fail(
+            "the mask %08x names a lane that does not take part: it has returned or does not exist (%08x), at line %d",
+            mask, mask & gone, line);
     lane->op = op;
     lane->mask = mask;
     lane->value = value;
