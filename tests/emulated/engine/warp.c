@@ -41,12 +41,13 @@ uint64_t skald_emulated_warp(enum skald_emulated_warp_op op, unsigned mask, uint
     lane->source = source;
     lane->line = line;
     lane->order = NULL;
-    unsigned missing = 0;
-    for (unsigned i = 0; i < SKALD_EMULATED_WARP; i++) {
+    // Not all here yet: nothing to compare, but what orders memory.
+    int missing = (mask & ~(warp->waiting | 1u << self)) != 0;
+    for (unsigned i = 0; i < SKALD_EMULATED_WARP && (!missing || op == SKALD_EMULATED_SYNCWARP); i++) {
         if (!(mask >> i & 1) || i == self) continue;
         const struct lane *with = &lanes[i];
         if (with->state != LANE_WARP || with->mask != mask || with->op != op)
-            missing++;
+            missing = 1;
         else if (with->order)
             lane->order = with->order;
     }
@@ -56,9 +57,11 @@ uint64_t skald_emulated_warp(enum skald_emulated_warp_op op, unsigned mask, uint
         sanitizer_release(lane->order);
     }
     if (missing) {
+        warp->waiting |= 1u << self;
         lane_wait(LANE_WARP, file, line);
     } else {
         complete(base, mask, op);
+        warp->waiting &= ~mask;
         for (unsigned i = 0; i < SKALD_EMULATED_WARP; i++)
             if (mask >> i & 1 && i != self) lane_wake(base + i);
     }
