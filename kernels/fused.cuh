@@ -27,7 +27,7 @@ typedef struct fused_args {
 } fused_args;
 
 /* Threads a block, and blocks that are meant to be on a multiprocessor at once. */
-#define RING_BARS 1024 /* bytes for the ring's barriers */
+#define RING_BARS 512 /* bytes for the barriers of the rings: 64 of them */
 template <int T> struct group {
     static constexpr int block = T <= 32 ? 128 : T;
     static constexpr int groups = T <= 32 ? 128 / T : 1;

@@ -24,30 +24,30 @@ struct local_terms {
 /* ---- sums and update ----------------------------------------------------------------------------------- */
 
 #define UPDATE_THREADS 256
-#define UPDATE_ROWS (UPDATE_THREADS / 2)
 #define UPDATE_WARPS (UPDATE_THREADS / 32)
 #define UPDATE_AHEAD 4 /* rows a thread asks for at once */
 
-/* A block has 32 bytes of every row: two threads a row, UPDATE_ROWS rows at a time. f32 in a thread and in a warp,
- * f64 across warps, all in fixed order. */
+/* A block has 32 bytes of every row: two threads a row, as many rows at a time as it has room for. f32 in a thread and
+ * in a warp, f64 across warps, all in fixed order. */
 template <class S, bool SAGA>
 __global__ void __launch_bounds__(UPDATE_THREADS)
     update(local_args l, row_args rows, const unsigned char *x, size_t row_bytes, uint64_t offset) {
     constexpr int E = S::entries, COLUMNS = 2 * E, O = SAGA ? 2 : 1;
     SKALD_SHARED(float, share, UPDATE_WARPS *COLUMNS *O);
     const int half = threadIdx.x % 2, mine = threadIdx.x / 2, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int many = blockDim.x / 2, warps = blockDim.x / 32;
     const uint64_t n = rows_of_step(l, offset);
     const size_t chunk = (size_t)blockIdx.x * 2 + half;
     float c[E], h[SAGA ? E : 1];
 #pragma unroll
     for (int e = 0; e < E; e++) c[e] = h[SAGA ? e : 0] = 0;
-    for (uint64_t from = mine; from < l.step_rows; from += UPDATE_AHEAD * UPDATE_ROWS) {
+    for (uint64_t from = mine; from < l.step_rows; from += UPDATE_AHEAD * many) {
         uint4 raw[UPDATE_AHEAD];
         float2 by[UPDATE_AHEAD];
         uint32_t row[UPDATE_AHEAD];
 #pragma unroll
         for (int u = 0; u < UPDATE_AHEAD; u++) {
-            const uint64_t r = from + u * UPDATE_ROWS;
+            const uint64_t r = from + u * many;
             row[u] = r < l.step_rows ? row_at(rows, offset + r) : NO_ROW; /* asked for before n is known */
             by[u] = make_float2(0, 0);
             if (r < n) by[u] = l.coefficient[r];
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(UPDATE_THREADS)
 #pragma unroll
         for (int u = 0; u < UPDATE_AHEAD; u++) {
             raw[u] = nothing();
-            if (from + u * UPDATE_ROWS < n) raw[u] = skald_load_once(x + (size_t)row[u] * row_bytes + chunk * 16);
+            if (from + u * many < n) raw[u] = skald_load_once(x + (size_t)row[u] * row_bytes + chunk * 16);
         }
 #pragma unroll
         for (int u = 0; u < UPDATE_AHEAD; u++) {
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(UPDATE_THREADS)
     const uint32_t j = blockIdx.x * COLUMNS + threadIdx.x;
     if (threadIdx.x >= COLUMNS || j >= l.dim || n == 0) return;
     double sum = 0, taken = 0;
-    for (int k = 0; k < UPDATE_WARPS; k++) {
+    for (int k = 0; k < warps; k++) {
         sum += (double)share[k * COLUMNS + threadIdx.x];
         if constexpr (SAGA) taken += (double)share[(UPDATE_WARPS + k) * COLUMNS + threadIdx.x];
     }
@@ -135,12 +135,13 @@ static int step_of(const skald_gpu_local *local, const local_args *l, const row_
     a.offset = offset;
     a.rows = l->step_rows;
     const unsigned threads = a.row_bytes <= 8192 ? 128 : 256, slabs = (unsigned)(a.row_bytes / 32);
+    const unsigned warps = l->step_rows < UPDATE_THREADS / 2 ? (l->step_rows + 15) / 16 : UPDATE_WARPS;
     if (local->saga) {
         SKALD_LAUNCH((dots<S, 2, 1, local_terms>), l->step_rows, threads, 0, stream, a, *rows, terms);
-        SKALD_LAUNCH((update<S, true>), slabs, UPDATE_THREADS, 0, stream, *l, *rows, x, a.row_bytes, offset);
+        SKALD_LAUNCH((update<S, true>), slabs, warps * 32, 0, stream, *l, *rows, x, a.row_bytes, offset);
     } else {
         SKALD_LAUNCH((dots<S, 1, 1, local_terms>), l->step_rows, threads, 0, stream, a, *rows, terms);
-        SKALD_LAUNCH((update<S, false>), slabs, UPDATE_THREADS, 0, stream, *l, *rows, x, a.row_bytes, offset);
+        SKALD_LAUNCH((update<S, false>), slabs, warps * 32, 0, stream, *l, *rows, x, a.row_bytes, offset);
     }
     return cudaGetLastError();
 }

@@ -87,7 +87,8 @@ void cuda_lane_fini(cuda_lane *lane);
 
 /* A vector or a list onto the card, in the order of `stream` (lane->stream or lane->copy). */
 skald_status cuda_upload_vector(cuda_compute *c, cuda_lane *lane, int which, const double *v, cudaStream_t stream);
-skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *rows, size_t count);
+skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *rows, size_t count,
+                              cudaStream_t stream);
 /* After the kernels: waits, copies `vectors` vectors to out[] (NULL: not wanted). SKALD_ENUMERIC if a sum is bad. */
 skald_status cuda_download(cuda_compute *c, cuda_lane *lane, uint32_t points, double *const out[2],
                            skald_gpu_sums sums[2]);

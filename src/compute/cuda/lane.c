@@ -77,11 +77,12 @@ skald_status cuda_upload_vector(cuda_compute *c, cuda_lane *lane, int which, con
     return SKALD_OK;
 }
 
-skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *rows, size_t count) {
+skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *rows, size_t count,
+                              cudaStream_t stream) {
     const size_t bytes = count * sizeof *rows;
     if (!rows || !count) return SKALD_OK;
     memcpy(lane->h_list, rows, bytes);
-    CUDA_TRY(c, cudaMemcpyAsync(lane->d_list, lane->h_list, bytes, cudaMemcpyHostToDevice, lane->stream),
+    CUDA_TRY(c, cudaMemcpyAsync(lane->d_list, lane->h_list, bytes, cudaMemcpyHostToDevice, stream),
              "copying row numbers to the card");
     return SKALD_OK;
 }

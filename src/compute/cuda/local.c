@@ -51,8 +51,10 @@ static skald_status make_graph(cuda_compute *c, cuda_shard *shard, const skald_g
     cudaStream_t stream = shard->lane.stream;
     /* other threads may allocate meanwhile */
     CUDA_TRY(c, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a graph");
-    int error =
-        skald_gpu_local_steps(l, shard->local_workspace, (uint32_t)k * CUDA_GRAPH_STEPS, CUDA_GRAPH_STEPS, stream);
+    const uint32_t first = (uint32_t)k * CUDA_GRAPH_STEPS,
+                   all = (uint32_t)((l->most + l->step_rows - 1) / l->step_rows);
+    const uint32_t count = all - first < CUDA_GRAPH_STEPS ? all - first : CUDA_GRAPH_STEPS;
+    int error = skald_gpu_local_steps(l, shard->local_workspace, first, count, stream);
     int ended = cudaStreamEndCapture(stream, &graph);
     if (ended != cudaSuccess && !graph) cudaStreamEndCapture(stream, &graph); /* must not go on capturing */
     if (error == cudaSuccess) error = ended;
@@ -93,13 +95,11 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
                              lane->stream),
              "copying the settings of local steps");
     TRY(cuda_upload_vector(c, lane, 0, w, lane->stream));
-    TRY(cuda_upload_list(c, lane, batch->rows, batch->count));
-    if (l->saga) { /* travels while `begin` computes */
-        TRY(cuda_upload_vector(c, lane, 1, abar, lane->copy));
-        CUDA_TRY(c, cudaEventRecord(lane->copied, lane->copy), "recording an event");
-    }
+    if (l->saga) TRY(cuda_upload_vector(c, lane, 1, abar, lane->stream));
     CUDA_TRY(c, skald_gpu_local_begin(l, shard->local_workspace, lane->stream), "beginning local steps");
-    if (l->saga) CUDA_TRY(c, cudaStreamWaitEvent(lane->stream, lane->copied, 0), "waiting for a copy");
+    TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->copy)); /* travels meanwhile */
+    CUDA_TRY(c, cudaEventRecord(lane->copied, lane->copy), "recording an event");
+    CUDA_TRY(c, cudaStreamWaitEvent(lane->stream, lane->copied, 0), "waiting for a copy");
     for (size_t k = 0; k < whole; k++)
         CUDA_TRY(c, cudaGraphLaunch(kind->exec[k], lane->stream), "launching local steps");
     const size_t done = whole * CUDA_GRAPH_STEPS;

@@ -42,7 +42,7 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
         pass->w[k] = lane->d_vector[k];
         TRY(cuda_upload_vector(c, lane, k, w[k], lane->stream));
     }
-    if (batch) TRY(cuda_upload_list(c, lane, batch->rows, batch->count));
+    if (batch) TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->stream));
     for (int k = 0; k < 2; k++) /* the second sum alone is not to be had */
         if (out[k] || (k == 0 && out[1])) pass->g[k] = lane->d_out[k];
     CUDA_TRY(c, skald_gpu_pass_run(&c->gpu, pass, lane->d_workspace, lane->workspace_bytes, lane->stream),
