@@ -1,113 +1,7 @@
-/* The collective port over threads, and synchronous runs of ranks: whole workers and a coordinator in one process. */
+/* Synchronous runs of ranks: whole workers and a coordinator in one process. */
 #include "harness.h"
 
 #include "skald/collective.h"
-
-/* ---- the port -------------------------------------------------------------------------------------- */
-
-enum { RANKS = 3, LONG = 1000 };
-
-typedef struct rank_thread {
-    pthread_t thread;
-    const uint8_t *id;
-    uint32_t rank;
-    skald_status status[4];
-    double x[LONG], flag, y;
-} rank_thread;
-
-static skald_status impatient(void *user) {
-    int *left = user;
-    return --*left > 0 ? SKALD_OK : skald_fail(SKALD_ETIMEOUT, "enough");
-}
-
-static void *sums_main(void *argument) {
-    rank_thread *t = argument;
-    const skald_collective_ops *ops = skald_collective_inproc();
-    const skald_collective_options options = {.rank = t->rank, .size = RANKS};
-    skald_collective *c = NULL;
-    t->status[0] = ops->open(t->id, &options, &c);
-    if (t->status[0] != SKALD_OK) return NULL;
-    for (int j = 0; j < LONG; j++) t->x[j] = skald_normal(7 + t->rank, (uint64_t)j);
-    t->flag = t->rank == 1;
-    const skald_stretch both[2] = {{t->x, LONG, false}, {&t->flag, 1, false}};
-    for (int k = 0; k < 50; k++) t->status[1] = c->ops->sum(c, both, 2);
-    t->y = t->rank;
-    const skald_stretch one = {&t->y, 1, false};
-    t->status[2] = c->ops->broadcast(c, &one, 1, 2);
-    c->ops->close(c);
-    return NULL;
-}
-
-static void sums_and_broadcasts(void **state) {
-    uint8_t id[SKALD_COLLECTIVE_ID];
-    rank_thread t[RANKS];
-    memset(t, 0, sizeof t);
-    assert_int_equal(skald_collective_inproc()->make_id(id), SKALD_OK);
-    for (uint32_t r = 0; r < RANKS; r++) {
-        t[r].id = id;
-        t[r].rank = r;
-        assert_int_equal(pthread_create(&t[r].thread, NULL, sums_main, &t[r]), 0);
-    }
-    for (uint32_t r = 0; r < RANKS; r++) pthread_join(t[r].thread, NULL);
-    for (uint32_t r = 0; r < RANKS; r++) {
-        for (int k = 0; k < 3; k++) assert_int_equal(t[r].status[k], SKALD_OK);
-        assert_memory_equal(t[r].x, t[0].x, sizeof t[r].x);
-        assert_true(t[r].flag == pow(3, 49));
-        assert_true(t[r].y == 2);
-    }
-    double expected = (skald_normal(7, 5) + skald_normal(8, 5) + skald_normal(9, 5)) * pow(3, 49);
-    assert_true(fabs(t[0].x[5] - expected) <= 1e-12 * fabs(expected));
-}
-
-static void *lonely_main(void *argument) {
-    rank_thread *t = argument;
-    const skald_collective_ops *ops = skald_collective_inproc();
-    int patience = 5;
-    const skald_collective_options options = {
-        .rank = t->rank, .size = RANKS, .waiting = t->rank ? NULL : impatient, .user = &patience};
-    skald_collective *c = NULL;
-    const skald_stretch one = {&t->y, 1, false};
-    t->status[0] = ops->open(t->id, &options, &c);
-    if (t->rank == 1) { /* leaves without a word */
-        ops->close(c);
-        return NULL;
-    }
-    t->y = 1;
-    t->status[1] = ops->sum(c, &one, 1);
-    ops->close(c);
-    patience = 1000000;
-    const skald_collective_options fewer = {.rank = t->rank / 2, .size = 2, .waiting = impatient, .user = &patience};
-    t->status[2] = ops->open(t->id + SKALD_COLLECTIVE_ID, &fewer, &c);
-    if (t->status[2] != SKALD_OK) return NULL;
-    t->y = 1 + ops->rank(c);
-    t->status[3] = ops->sum(c, &one, 1);
-    ops->close(c);
-    return NULL;
-}
-
-/* Who waits for one that left is told, or loses patience; the others go on without it. */
-static void a_rank_that_left(void **state) {
-    uint8_t id[2 * SKALD_COLLECTIVE_ID];
-    rank_thread t[RANKS];
-    memset(t, 0, sizeof t);
-    assert_int_equal(skald_collective_inproc()->make_id(id), SKALD_OK);
-    assert_int_equal(skald_collective_inproc()->make_id(id + SKALD_COLLECTIVE_ID), SKALD_OK);
-    for (uint32_t r = 0; r < RANKS; r++) {
-        t[r].id = id;
-        t[r].rank = r;
-        assert_int_equal(pthread_create(&t[r].thread, NULL, lonely_main, &t[r]), 0);
-    }
-    for (uint32_t r = 0; r < RANKS; r++) pthread_join(t[r].thread, NULL);
-    for (uint32_t r = 0; r < RANKS; r += 2) {
-        assert_int_equal(t[r].status[0], SKALD_OK);
-        assert_true(t[r].status[1] == SKALD_ELOST || t[r].status[1] == SKALD_ETIMEOUT);
-        assert_int_equal(t[r].status[2], SKALD_OK);
-        assert_int_equal(t[r].status[3], SKALD_OK);
-        assert_true(t[r].y == 3);
-    }
-}
-
-/* ---- runs ------------------------------------------------------------------------------------------ */
 
 static setup ranks_setup(const char *path, uint32_t workers) {
     setup s = setup_default(path);
@@ -270,9 +164,10 @@ static void stops_in_order(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sums_and_broadcasts), cmocka_unit_test(a_rank_that_left),
-        cmocka_unit_test(reaches_the_optimum), cmocka_unit_test(same_as_through_the_coordinator),
-        cmocka_unit_test(survives_a_loss),     cmocka_unit_test(stops_in_order),
+        cmocka_unit_test(reaches_the_optimum),
+        cmocka_unit_test(same_as_through_the_coordinator),
+        cmocka_unit_test(survives_a_loss),
+        cmocka_unit_test(stops_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
