@@ -73,14 +73,15 @@ const skald_collective_ops *skald_collective_nccl(void);
 /* Threads of one process as ranks; sums in the order of ranks. */
 const skald_collective_ops *skald_collective_inproc(void);
 
-/* For tests: at operation `at` (sums and broadcasts of a group, from 1; 0: never) of groups opened from here on, after
- * everybody has given its part, `lost` dies: its operation fails with SKALD_EINTERNAL, and with SKALD_ELOST those of
- * all ranks but the ones in `finish` (bit r: rank r), which still get their result. */
+/* For tests: at operation `at` (sums and broadcasts of a group, from 1; 0: never), after everybody has given its part,
+ * `lost` dies: its operation fails with SKALD_EINTERNAL, and with SKALD_ELOST those of all ranks but the ones in
+ * `finish` (bit r: rank r), which still get their result. */
 typedef struct skald_collective_fault {
     uint64_t at;
     uint32_t lost;
     uint32_t finish;
 } skald_collective_fault;
-void skald_collective_inproc_set_fault(const skald_collective_fault *fault); /* NULL: none; process-wide */
+/* For the next `count` (at most 4) groups made in this process, one each; later ones have none. */
+void skald_collective_inproc_set_faults(const skald_collective_fault *faults, uint32_t count);
 
 #endif

@@ -59,10 +59,11 @@ typedef struct skald_crew_ops {
 
 /* What a crew of ranks in lockstep adds: every rank's process runs the engine and the solver on the same numbers, and
  * the crew computes only its own member's part. Results of the others have sums and no vectors. A lost member is not
- * the end: its shards are with others when SKALD_EVENT_LOST comes, and what was in flight is not. */
+ * the end: SKALD_EVENT_LOST (worker: UINT32_MAX) says that nothing that was in flight will come, that the lost have no
+ * slots any more (perhaps nobody is lost), and that others have their shards. */
 typedef struct skald_ranks_ops {
     /* In place: adds up `count` vectors of dim doubles over all ranks. SKALD_AGAIN: somebody was lost, the vectors hold
-     * anything, SKALD_EVENT_LOST follows (worker UINT32_MAX: nobody, only what was in flight). Blocks. */
+     * anything, SKALD_EVENT_LOST follows. Blocks. */
     skald_status (*reduce)(skald_crew *crew, double *const *vectors, uint32_t count);
 } skald_ranks_ops;
 

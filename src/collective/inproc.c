@@ -30,16 +30,19 @@ typedef struct member {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static group *groups;
-static skald_collective_fault next_fault;
+static skald_collective_fault planned[4];
+static uint32_t planned_count, planned_next;
 static uint64_t names;
 
 static member *of(skald_collective *c) {
     return (member *)c;
 }
 
-void skald_collective_inproc_set_fault(const skald_collective_fault *fault) {
+void skald_collective_inproc_set_faults(const skald_collective_fault *faults, uint32_t count) {
     pthread_mutex_lock(&lock);
-    next_fault = fault ? *fault : (skald_collective_fault){0};
+    planned_next = 0;
+    planned_count = count < SKALD_ARRAY_LENGTH(planned) ? count : (uint32_t)SKALD_ARRAY_LENGTH(planned);
+    for (uint32_t k = 0; k < planned_count; k++) planned[k] = faults[k];
     pthread_mutex_unlock(&lock);
 }
 
@@ -57,7 +60,7 @@ static group *find_or_make(const uint8_t *id, uint32_t size) {
     }
     memcpy(g->id, id, sizeof g->id);
     g->size = size;
-    g->fault = next_fault;
+    if (planned_next < planned_count) g->fault = planned[planned_next++];
     g->next = groups;
     groups = g;
     return g;
@@ -148,10 +151,7 @@ static skald_status operate_locked(member *m, const skald_stretch *stretches, ui
         TRY(compute(g, count, root));
         g->arrived = 0;
         g->done = mine;
-        if (mine == g->fault.at) {
-            g->broken = true;
-            next_fault.at = 0; /* once */
-        }
+        if (mine == g->fault.at) g->broken = true;
         pthread_cond_broadcast(&changed);
     }
     while (g->done < mine) {

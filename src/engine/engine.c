@@ -394,7 +394,7 @@ skald_status skald_run_pump(skald_run *run, skald_merge *m) {
     case SKALD_EVENT_RESULT:
         return on_result(run, event.result, m);
     case SKALD_EVENT_LOST: {
-        if (run->crew->ranks) return skald_ranks_lost(run, event.worker);
+        if (run->crew->ranks) return skald_ranks_lost(run);
         const skald_member *member = run->crew->ops->member(run->crew, event.worker);
         run->members[event.worker].alive = false;
         return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s; %llu rows were with it, so the run ends here",

@@ -26,8 +26,8 @@ skald_status skald_ranks_init(skald_run *run) {
     return SKALD_OK;
 }
 
-skald_status skald_ranks_lost(skald_run *run, uint32_t worker) {
-    if (worker < run->size) run->members[worker].alive = false;
+skald_status skald_ranks_lost(skald_run *run) {
+    for (uint32_t k = 0; k < run->size; k++) run->members[k].alive = run->crew->ops->member(run->crew, k)->slots > 0;
     run->regroup = true;
     return SKALD_AGAIN;
 }
@@ -65,7 +65,7 @@ static skald_status gather(skald_run *run, double *sum) {
         skald_event event = {0};
         TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
         if (event.kind == SKALD_EVENT_REQUEST) skald_run_answer(run, &event);
-        if (event.kind == SKALD_EVENT_LOST) return skald_ranks_lost(run, event.worker);
+        if (event.kind == SKALD_EVENT_LOST) return skald_ranks_lost(run);
         if (event.kind != SKALD_EVENT_RESULT) continue;
         skald_result *r = event.result;
         skald_flight *flight = skald_run_find(run, r->task);

@@ -148,7 +148,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
 /* ranks.c: what a crew of ranks needs besides, before anything is dispatched: the audit somebody asked for, and putting
  * things right after a loss. */
 skald_status skald_ranks_init(skald_run *run);
-skald_status skald_ranks_lost(skald_run *run, uint32_t worker); /* notes it; SKALD_AGAIN */
+skald_status skald_ranks_lost(skald_run *run); /* notes it; SKALD_AGAIN */
 skald_status skald_ranks_tend(skald_run *run);
 /* The solver is about to free its vectors: `work` has copies from here on, for what comes after training. */
 void skald_ranks_finish(skald_run *run);

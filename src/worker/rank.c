@@ -262,14 +262,13 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
     r->lists = skald_zalloc(r->problem.shard_count, sizeof *r->lists);
     r->holder = skald_alloc(r->problem.shard_count, sizeof *r->holder);
     r->lost = skald_zalloc(r->size, sizeof *r->lost);
-    r->told = skald_zalloc(r->size, sizeof *r->told);
     r->tasks = skald_zalloc(r->task_capacity, sizeof *r->tasks);
     r->owners = skald_zalloc(r->task_capacity, sizeof *r->owners);
     r->results = skald_zalloc(r->task_capacity, sizeof *r->results);
     r->buffers = skald_zalloc(r->task_capacity, sizeof(skald_bytes *));
     r->block = skald_zalloc(64 * (size_t)r->task_capacity, sizeof *r->block);
-    if (!r->members || !r->lists || !r->holder || !r->lost || !r->told || !r->tasks || !r->owners || !r->results ||
-        !r->buffers || !r->block)
+    if (!r->members || !r->lists || !r->holder || !r->lost || !r->tasks || !r->owners || !r->results || !r->buffers ||
+        !r->block)
         return SKALD_ENOMEM;
     memcpy(r->members, spec->members, r->size * sizeof *r->members);
     memcpy(r->holder, spec->holder, r->problem.shard_count * sizeof *r->holder);
@@ -288,7 +287,6 @@ static void fini(skald_rank *r) {
     free(r->lists);
     free(r->holder);
     free(r->lost);
-    free(r->told);
     free(r->tasks);
     free(r->owners);
     free(r->results);

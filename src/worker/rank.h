@@ -69,13 +69,13 @@ typedef struct skald_rank {
     skald_problem problem;
     uint32_t me, size;
     skald_member *members;
-    uint32_t *lists;   /* the members' shards, one list after the other */
-    uint32_t *holder;  /* by shard */
-    bool *lost, *told; /* by member; told: the engine knows */
-    bool losing;       /* a loss has been agreed on: no operations until the engine knows */
-    bool begun;        /* the coordinator knows that training has begun */
-    bool stopped;      /* SKALD_JOB_STOP came */
-    bool alone;        /* the failure is this rank's own */
+    uint32_t *lists;  /* the members' shards, one list after the other */
+    uint32_t *holder; /* by shard */
+    bool *lost;       /* by member */
+    bool losing;      /* a loss has been agreed on: no operations until the engine knows */
+    bool begun;       /* the coordinator knows that training has begun */
+    bool stopped;     /* SKALD_JOB_STOP came */
+    bool alone;       /* the failure is this rank's own */
     skald_regroup_order *order;
     /* tasks given out and not exchanged, of all members; then their results */
     skald_task *tasks;

@@ -203,7 +203,6 @@ static skald_status recover(skald_rank *r, const skald_stretch *stretches, uint3
         st = follow_order(r, stretches, count, late);
     } while (st == SKALD_ELOST);
     TRY(st);
-    skald_rank_deal(r);
     r->losing = true;
     return SKALD_OK;
 }
@@ -373,17 +372,16 @@ static skald_status exchange(skald_rank *r) {
 
 /* ---- events ---------------------------------------------------------------------------------------- */
 
-/* Worker UINT32_MAX: nobody, only what was under way. */
+/* All losses at once, and only now: an engine that is still to get a result from before must not see them in it. */
 static void tell_loss(skald_rank *r, skald_event *event) {
     event->kind = SKALD_EVENT_LOST;
     event->worker = UINT32_MAX;
     event->reason = "lost";
-    for (uint32_t k = 0; k < r->size; k++) {
-        if (!r->lost[k] || r->told[k]) continue;
-        r->told[k] = true;
-        event->worker = k;
-        return;
-    }
+    drop_tasks(r);
+    r->losing = false;
+    for (uint32_t k = 0; k < r->size; k++)
+        if (r->lost[k]) r->members[k].slots = 0;
+    skald_rank_deal(r);
 }
 
 static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
@@ -402,10 +400,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         return SKALD_OK;
     }
     if (r->losing) {
-        drop_tasks(r);
         tell_loss(r, event);
-        r->losing = false;
-        for (uint32_t k = 0; k < r->size; k++) r->losing |= r->lost[k] && !r->told[k];
         return SKALD_OK;
     }
     if (r->ask_count) { /* of this process alone: must not change what the engine does */
