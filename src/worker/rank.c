@@ -277,7 +277,7 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
 }
 
 static void fini(skald_rank *r) {
-    if (r->group) r->group->ops->close(r->group);
+    skald_rank_leave(r);
     for (uint32_t k = 0; r->tasks && k < r->task_count; k++) skald_version_unref(r->tasks[k].model);
     for (uint32_t k = 0; r->buffers && k < r->task_capacity; k++) skald_bytes_unref(r->buffers[k]);
     free(r->problem.shards);

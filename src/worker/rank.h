@@ -102,7 +102,8 @@ typedef struct skald_rank {
 extern const skald_crew_ops skald_rank_crew_ops;
 extern const skald_ranks_ops skald_rank_reduce_ops;
 skald_status skald_rank_waiting(void *rank); /* for skald_collective_options */
-/* Joins a group of the living, leaving the one it was in. */
+void skald_rank_leave(skald_rank *r);        /* the group it is in, if any, whatever is under way */
+/* Joins a group of the living. */
 skald_status skald_rank_join(skald_rank *r, const uint8_t *id);
 bool skald_rank_leads(const skald_rank *r); /* the first living rank: it speaks for all */
 /* All ranks come here before they leave, so that nobody leaves with a result that another still needs. */

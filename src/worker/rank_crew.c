@@ -151,6 +151,11 @@ static skald_status agree(skald_rank *r, const skald_stretch *stretches, uint32_
     return ops->broadcast(r->group, again, r->kept_count, root);
 }
 
+void skald_rank_leave(skald_rank *r) {
+    if (r->group) r->group->ops->close(r->group);
+    r->group = NULL;
+}
+
 skald_status skald_rank_join(skald_rank *r, const uint8_t *id) {
     skald_collective_options options = {
         .device = r->w->options->collective_device, .waiting = skald_rank_waiting, .user = r};
@@ -158,8 +163,6 @@ skald_status skald_rank_join(skald_rank *r, const uint8_t *id) {
         options.rank += k < r->me && !r->lost[k];
         options.size += !r->lost[k];
     }
-    if (r->group) r->group->ops->close(r->group);
-    r->group = NULL;
     return r->w->options->collective->open(id, &options, &r->group);
 }
 
@@ -188,17 +191,22 @@ static skald_status follow_order(skald_rank *r, const skald_stretch *stretches, 
     return agree(r, stretches, count, late);
 }
 
-/* An operation failed. Goes on with the ranks that live, in a new group; *late: it had succeeded elsewhere, and its
- * result is in `stretches` now. */
-static skald_status recover(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
+static void complain(skald_rank *r) {
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Fault fault = SKALD__V1__FAULT__INIT;
     fault.error = (char *)skald_error();
     frame.body_case = SKALD__V1__FRAME__BODY_FAULT;
     frame.fault = &fault;
-    if (!r->order) skald_worker_send(r->w, &frame, NULL, 0);
+    skald_worker_send(r->w, &frame, NULL, 0);
+}
+
+/* An operation failed. Goes on with the ranks that live, in a new group; *late: it had succeeded elsewhere, and its
+ * result is in `stretches` now. */
+static skald_status recover(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
     skald_status st;
     do {
+        if (!r->order) complain(r); /* the coordinator does not know */
+        skald_rank_leave(r);        /* first of all: what hangs on the card would hold up the loading of rows */
         TRY(await_order(r));
         st = follow_order(r, stretches, count, late);
     } while (st == SKALD_ELOST);
