@@ -86,8 +86,8 @@ for rank in 0 2; do
     check "status of ranks tells passes ($before tenths)" test "${before:-0}" -ge 5
     kill -9 "${workers[$rank]}"
     disown "${workers[$rank]}" # bash need not speak of it
-    for _ in {1..1000}; do kill -0 $coordinator 2>/dev/null || break; sleep 0.1; done
-    kill $coordinator 2>/dev/null && fail "rank $rank killed: the coordinator hangs"
+    for _ in {1..600}; do kill -0 $coordinator 2>/dev/null || break; sleep 0.1; done
+    kill -9 $coordinator 2>/dev/null && fail "rank $rank killed: the coordinator hangs"
     wait $coordinator
     check "rank $rank killed: the others finish" test $? -eq 0
     for k in 0 1 2; do
