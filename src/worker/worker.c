@@ -388,7 +388,9 @@ skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_optio
     TRY_GOTO(st, skald_queue_create(sizeof(event), 0, &w->events), out);
     TRY_GOTO(st, skald_wire_env_create(&w->env), out);
     TRY_GOTO(st, skald_pool_create(1024, &w->headers), out);
-    TRY_GOTO(st, skald_compute_describe(&options->compute, w->device), out); /* before it promises anything */
+    /* before it promises anything */
+    TRY_GOTO(st, skald_compute_describe(&options->compute, w->device, reason), out);
+    if (reason[0]) skald_worker_notice(w, "computing on the CPU: %s", reason);
     TRY_GOTO(st, skald_worker_start_lanes(w), out);
     TRY_GOTO(st, net->connect(options->address, &options->net, &handlers, w, options->wait_ns, &client), out);
     st = control(w, stop_flag);

@@ -397,7 +397,7 @@ static inline void suite_softmax_two(const compute_suite *suite) {
         problem p = problem_open(suite, &s, &two);
         skald_compute *c;
         skald_shard *shard;
-        skald_rows r = make_rows(&s, &two);
+        skald_rows r = make_rows(suite, &s, &two);
         for (size_t i = 0; i < r.n; i++) r.y[i] = 2 * r.y[i] - 1;
         OK(suite->open(suite->user, &one, s.dim, &c));
         OK(c->ops->load(c, &r, &shard));
@@ -463,7 +463,7 @@ static inline void suite_softmax_refusals(const compute_suite *suite) {
         skald_shard *shard;
         OK(suite->open(suite->user, &o, s.dim, &c));
         for (int k = 0; k < 3; k++) {
-            skald_rows r = make_rows(&s, &other);
+            skald_rows r = make_rows(suite, &s, &other);
             for (size_t i = 0; i < r.n; i++) r.y[i] = 1;
             r.y[7] = k == 0 ? 4 : k == 1 ? -1 : 0.5f;
             assert_int_equal(c->ops->load(c, &r, &shard), SKALD_EDATA);

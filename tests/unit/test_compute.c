@@ -10,7 +10,7 @@ static skald_status open_cpu(const void *user, const skald_objective *objective,
 }
 
 static void conformance(const char *isa, int threads) {
-    const skald_compute_options options = {"cpu", threads, isa};
+    const skald_compute_options options = {.device = "cpu", .threads = threads, .isa = isa};
     const skald_objective o = objective_of(SKALD_SQUARED, 0, 0, false);
     skald_compute *c;
     skald_status st = skald_compute_open(&options, &o, 1, &c);
@@ -18,7 +18,7 @@ static void conformance(const char *isa, int threads) {
     assert_int_equal(st, SKALD_OK);
     assert_non_null(strstr(c->device, isa));
     c->ops->destroy(c);
-    const compute_suite suite = {open_cpu, &options, 1e-13};
+    const compute_suite suite = {.open = open_cpu, .user = &options, .tolerance = 1e-13};
     compute_suite_run(&suite);
     compute_suite_softmax(&suite);
 }
@@ -86,13 +86,13 @@ static void test_threads(void **state) {
         record *want = malloc(sizeof *want),
                *got[3] = {malloc(sizeof *want), malloc(sizeof *want), malloc(sizeof *want)};
         for (int threads = 1; threads <= 3; threads++) {
-            const skald_compute_options options = {"cpu", threads, NULL};
+            const skald_compute_options options = {.device = "cpu", .threads = threads};
             skald_compute *c;
             OK(skald_compute_open(&options, &o, s.dim, &c));
             pthread_t thread[3];
             job jobs[3];
             for (int k = 0; k < 3; k++) {
-                skald_rows r = make_rows(&s, &o);
+                skald_rows r = make_rows(&(compute_suite){0}, &s, &o);
                 jobs[k] = (job){c, NULL, got[k]};
                 OK(c->ops->load(c, &r, &jobs[k].shard));
             }
@@ -122,18 +122,22 @@ static void refuses(const skald_compute_options *options, const skald_objective 
 static void test_registry(void **state) {
     skald_objective o = objective_of(SKALD_LOGISTIC, 0, 0, false);
     skald_compute *c;
+    setenv("SKALD_CUDA_PLUGIN", "/nowhere/libskald_cuda.so", 1); /* on a machine with cards too */
     OK(skald_compute_open(NULL, &o, 3, &c));
     assert_string_equal(c->ops->name, "cpu");
     assert_non_null(strstr(c->device, "1 thread)"));
     char device[64];
-    OK(skald_compute_describe(&(skald_compute_options){.device = "auto"}, device));
+    OK(skald_compute_describe(&(skald_compute_options){.device = "auto"}, device, NULL));
     assert_string_equal(device, c->device);
-    assert_int_equal(skald_compute_describe(&(skald_compute_options){.device = "tpu"}, device), SKALD_EINVAL);
+    assert_int_equal(skald_compute_describe(&(skald_compute_options){.device = "tpu"}, device, NULL), SKALD_EINVAL);
     c->ops->destroy(c);
-    refuses(&(skald_compute_options){"tpu", 1, NULL}, &o, 3, SKALD_EINVAL, "unknown device 'tpu'");
-    refuses(&(skald_compute_options){"cuda:x1", 1, NULL}, &o, 3, SKALD_EUNSUPPORTED, "CUDA");
-    refuses(&(skald_compute_options){"cpu", 1, "sse9"}, &o, 3, SKALD_EINVAL, "unknown instruction set 'sse9'");
-    refuses(&(skald_compute_options){"cpu", -1, NULL}, &o, 3, SKALD_EINVAL, "-1 threads");
+    refuses(&(skald_compute_options){.device = "tpu"}, &o, 3, SKALD_EINVAL, "unknown device 'tpu'");
+    refuses(&(skald_compute_options){.device = "cuda:x1"}, &o, 3, SKALD_EINVAL, "a card is cuda:N");
+    refuses(&(skald_compute_options){.device = "cuda:0"}, &o, 3, SKALD_EUNSUPPORTED, "CUDA plugin cannot be opened");
+    refuses(&(skald_compute_options){.storage = SKALD_STORE_U8}, &o, 3, SKALD_EUNSUPPORTED, "--storage");
+    refuses(&(skald_compute_options){.device = "cpu", .isa = "sse9"}, &o, 3, SKALD_EINVAL,
+            "unknown instruction set 'sse9'");
+    refuses(&(skald_compute_options){.device = "cpu", .threads = -1}, &o, 3, SKALD_EINVAL, "-1 threads");
     refuses(NULL, &o, 0, SKALD_EINVAL, "at least one column");
     o.l2 = -1;
     refuses(NULL, &o, 3, SKALD_EINVAL, "l2");
