@@ -118,13 +118,12 @@ static void lane_main(void *argument) {
 }
 
 void skald_emulated_barrier(const char *file, int line) {
-    struct lane *lanes = engine.pool->lanes;
-    unsigned first = 0;
-    while (lanes[first].state != LANE_BARRIER && first < engine.kernel->block) first++;
-    if (first < engine.kernel->block && (lanes[first].line != line || strcmp(lanes[first].file, file))) {
+    if (engine.waiting == 0) engine.first_at_barrier = engine.current;
+    const struct lane *first = &engine.pool->lanes[engine.first_at_barrier];
+    if (engine.waiting > 0 && (first->line != line || (first->file != file && strcmp(first->file, file)))) {
         char text[200];
         skald_emulated_fail("divergent __syncthreads: this one is at %s:%d, but %s", base_name(file), line,
-                            lane_describe(first, text, sizeof text));
+                            lane_describe(engine.first_at_barrier, text, sizeof text));
     }
     void *object = &engine.pool->barriers[engine.barrier_count % 2];
     sanitizer_release(object);
@@ -223,7 +222,7 @@ static void run_block(unsigned block) {
         unsigned left = kernel->block - i * SKALD_EMULATED_WARP;
         warp->lanes = left < SKALD_EMULATED_WARP ? left : SKALD_EMULATED_WARP;
         warp->ready = warp->lanes;
-        warp->exited = 0;
+        warp->exited = warp->waiting = 0;
     }
     for (unsigned i = 0; i < kernel->block; i++) pool->lanes[i].state = LANE_READY;
     while (engine.exited < kernel->block) {

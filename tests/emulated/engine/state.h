@@ -23,9 +23,10 @@ struct lane {
 enum { SYNC_OBJECTS = 4 };
 
 struct warp {
-    unsigned lanes;  // how many there are; 32 but in the last
-    unsigned ready;  // how many could run
-    unsigned exited; // a bit a lane
+    unsigned lanes;   // how many there are; 32 but in the last
+    unsigned ready;   // how many could run
+    unsigned waiting; // at a warp operation: a bit a lane
+    unsigned exited;  // a bit a lane
     unsigned next_object;
     char objects[SYNC_OBJECTS]; // addresses TSan orders warp operations by, used in turn
 };
@@ -46,7 +47,8 @@ struct engine {
     struct pool *pool;
     struct fiber host;
     unsigned block, current; // block index, thread index
-    unsigned waiting;        // lanes at the barrier
+    unsigned first_at_barrier;
+    unsigned waiting; // lanes at the barrier
     unsigned exited;
     unsigned barrier_count;
     int fenced;   // some thread of this block has passed a __threadfence

@@ -32,20 +32,22 @@ uint64_t skald_emulated_warp(enum skald_emulated_warp_op op, unsigned mask, uint
     // lanes a short last warp does not have count as returned
     unsigned gone = warp->exited | (warp->lanes < SKALD_EMULATED_WARP ? ~0u << warp->lanes : 0);
     if (mask & gone)
-        skald_emulated_fail("the mask %08x names lanes that have returned or do not exist (%08x), at line %d", mask,
-                            mask & gone, line);
+        skald_emulated_fail(
+            "the mask %08x names a lane that does not take part: it has returned or does not exist (%08x), at line %d",
+            mask, mask & gone, line);
     lane->op = op;
     lane->mask = mask;
     lane->value = value;
     lane->source = source;
     lane->line = line;
     lane->order = NULL;
-    unsigned missing = 0;
-    for (unsigned i = 0; i < SKALD_EMULATED_WARP; i++) {
+    // Not all here yet: nothing to compare, but what orders memory.
+    int missing = (mask & ~(warp->waiting | 1u << self)) != 0;
+    for (unsigned i = 0; i < SKALD_EMULATED_WARP && (!missing || op == SKALD_EMULATED_SYNCWARP); i++) {
         if (!(mask >> i & 1) || i == self) continue;
         const struct lane *with = &lanes[i];
         if (with->state != LANE_WARP || with->mask != mask || with->op != op)
-            missing++;
+            missing = 1;
         else if (with->order)
             lane->order = with->order;
     }
@@ -55,9 +57,11 @@ uint64_t skald_emulated_warp(enum skald_emulated_warp_op op, unsigned mask, uint
         sanitizer_release(lane->order);
     }
     if (missing) {
+        warp->waiting |= 1u << self;
         lane_wait(LANE_WARP, file, line);
     } else {
         complete(base, mask, op);
+        warp->waiting &= ~mask;
         for (unsigned i = 0; i < SKALD_EMULATED_WARP; i++)
             if (mask >> i & 1 && i != self) lane_wake(base + i);
     }

@@ -21,6 +21,18 @@ CUstream_st *stream_of(cudaStream_t handle) {
     return found == rt().streams.end() || (*found)->destroyed ? nullptr : *found;
 }
 
+static std::vector<CUstream_st *> all_streams() {
+    std::vector<CUstream_st *> streams(rt().streams.begin(), rt().streams.end());
+    for (device *device : rt().devices) streams.push_back(&device->legacy);
+    return streams;
+}
+
+static bool exists(CUstream_st *stream) {
+    for (const device *device : rt().devices)
+        if (stream == &device->legacy) return true;
+    return rt().streams.count(stream) != 0;
+}
+
 static void finish(CUstream_st *stream) {
     mark_ptr mark = stream->queue.front().mark;
     stream->queue.pop_front();
@@ -48,10 +60,7 @@ static bool drive(CUstream_st *stream) {
 // Lets any stream do something, the given one first. Without the lock for a moment if there is nothing to do.
 static void drive_any(CUstream_st *first) {
     if (drive(first)) return;
-    for (device *device : rt().devices)
-        if (drive(&device->legacy)) return;
-    std::vector<CUstream_st *> streams(rt().streams.begin(), rt().streams.end());
-    for (CUstream_st *stream : streams)
+    for (CUstream_st *stream : all_streams())
         if (drive(stream)) return;
     unlock_runtime();
     usleep(50);
@@ -80,9 +89,7 @@ void run_device(int device) {
 void run_sometimes() {
     uint64_t *state = &rt().set.streams_seed;
     for (uint64_t steps = random_next(state) % 4; steps > 0; steps--) {
-        // which may end streams that were destroyed
-        std::vector<CUstream_st *> streams(rt().streams.begin(), rt().streams.end());
-        for (device *device : rt().devices) streams.push_back(&device->legacy);
+        std::vector<CUstream_st *> streams = all_streams(); // anew: one that was destroyed may have ended
         drive(streams[random_next(state) % streams.size()]);
     }
 }
@@ -93,17 +100,14 @@ static void *push(void *unused) {
     for (;;) {
         usleep(2000);
         lock_runtime();
-        std::vector<CUstream_st *> due;
         double now = now_seconds();
-        for (CUstream_st *stream : rt().streams)
-            for (const operation &op : stream->queue)
-                if (op.pushes && now - op.queued > PUSH_SECONDS) {
-                    due.push_back(stream);
-                    break;
-                }
-        for (CUstream_st *stream : due)
-            while (rt().streams.count(stream) && drive(stream)) {
+        for (CUstream_st *stream : all_streams()) {
+            if (!exists(stream)) continue; // it ended meanwhile
+            bool due = false;
+            for (const operation &op : stream->queue) due = due || (op.pushes && now - op.queued > PUSH_SECONDS);
+            while (due && exists(stream) && drive(stream)) {
             }
+        }
         unlock_runtime();
     }
     return nullptr;
