@@ -2,15 +2,16 @@
  *
  * A `skald_compute` is one device. Shards are loaded once and live with their history on the device.
  * Operations are coarse: each is one fused pass over rows. Pointers in arguments are host memory, dim
- * entries of double unless said; an adapter stages them as it likes. Operations return when their results
- * are in the caller's memory.
+ * entries of double unless said (softmax: dim entries for each class, one after the other); an adapter stages them as
+ * it likes. Operations return when their results are in the caller's memory.
  *
  * Threads: create/destroy from one thread. Operations on *distinct* shards may run concurrently from
  * different threads; on one shard the caller serialises. Errors: SKALD_ENUMERIC when a coefficient
  * is not finite, and then the shard's history is untouched; SKALD_ENOMEM; SKALD_EINVAL for arguments out
  * of range (they come from the wire: never trust a row index).
  *
- * Notation as in objective.h; alpha_i is the history scalar of row i; B a batch without repeated rows. */
+ * Notation as in objective.h; alpha_i is the history scalar of row i (softmax: C of them); B a batch without repeated
+ * rows. */
 #ifndef SKALD_COMPUTE_H
 #define SKALD_COMPUTE_H
 
@@ -34,8 +35,8 @@ typedef struct skald_batch {
 /* Sums over rows, accumulated in double. */
 typedef struct skald_sums {
     double loss;    /* sum s_i phi(z_i, y_i) */
-    double dphi;    /* sum s_i phi'(z_i)  (objective, shift) */
-    double d2phi;   /* sum s_i phi''(z_i) (objective, shift) */
+    double dphi;    /* sum s_i phi'(z_i)  (objective, shift); 0 for softmax */
+    double d2phi;   /* sum s_i phi''(z_i) (objective, shift); 0 for softmax */
     double correct; /* rows on the right side (objective); not weighted */
     double rows;    /* rows counted */
     double k, k2;   /* sum k_i, sum k_i^2 of k_i = s_i kappa_i |x_i|^2 (local) */
@@ -51,8 +52,12 @@ typedef struct skald_sums {
  * term moves to, as the proximal operator of Point-SAGA (Defazio 2016) has it. It keeps rows of great norm or
  * curvature from overshooting, so that eta may be much longer than 1/(3 L_max). kappa_i is phi'' at
  * z = x_i.w_j if m = (eta/|B_j|) s_i |x_i|^2 e_i is at most 1/4 in size, else the slope of phi' between z and z - m.
- * A task's history is that of a plain saga task on the same rows, whatever way its steps went. (Taken along
- * the way, the histories of workers keep the differences between their ways, and runs stall: see README.)
+ * Softmax: c_i = (I + t H_i)^-1 e_i, t = (eta/|B_j|) s_i |x_i|^2, H_i = diag(p) - p p' at p = softmax(z): by
+ * Sherman-Morrison with a_c = p_c / (1 + t p_c),  c_c = (e_c + t b p_c) / (1 + t p_c),  b = sum_c a_c e_c / sum_c a_c;
+ * kappa_i = min(1 - sum_c p_c^2, 2 max_c p_c (1 - p_c)), which is no less than H_i's largest eigenvalue. Where an entry
+ * of m = t e_i is beyond 1/4 in size: c_i = e_i / (1 + t kappa_i), kappa_i = e_i.(p - softmax(z - m)) / (t |e_i|^2),
+ * the slope along e_i. A task's history is that of a plain saga task on the same rows, whatever way its steps went.
+ * (Taken along the way, the histories of workers keep the differences between their ways, and runs stall: see README.)
  * B_j are consecutive slices of `batch` of `step_rows` rows (the last may be short). State in double. */
 typedef struct skald_local {
     bool saga;
@@ -88,11 +93,17 @@ typedef struct skald_compute_ops {
                               double *const *g, bool keep_margins, skald_sums *sums);
     /* sums of objective with z_i + delta[p] in place of the kept z_i; SKALD_EINVAL if none are kept. */
     skald_status (*shift)(skald_compute *c, skald_shard *shard, uint32_t points, const double *delta, skald_sums *sums);
+    /* Softmax, in place of shift: margins z_i + delta[p] (C entries). sums: loss, correct, rows. moments[p] receives
+     * sum s_i (p_i - e_y), C entries, then the lower triangle of sum s_i (diag(p_i) - p_i p_i'), row by row; see
+     * skald_objective_moments. SKALD_EINVAL as for shift, and for other losses. */
+    skald_status (*shift_classes)(skald_compute *c, skald_shard *shard, uint32_t points, const double *const *delta,
+                                  double *const *moments, skald_sums *sums);
     /* a = sum_i s_i alpha_i x_i over the whole shard, from scratch: the audit of the history. */
     skald_status (*anchor)(skald_compute *c, skald_shard *shard, double *a);
-    /* g = (1/m) sum over the shard's first m rows of s_i (x_i.v) x_i: one power-iteration product. */
+    /* g = (1/m) sum over the shard's first m rows of s_i (x_i.v) x_i: one power-iteration product. v and g: dim
+     * entries, whatever the classes. */
     skald_status (*curvature)(skald_compute *c, skald_shard *shard, size_t m, const double *v, double *g);
-    /* Copy the history (n x classes floats) out or in. */
+    /* Copy the history (n x C floats, a row's together) out or in. */
     skald_status (*history_get)(skald_compute *c, skald_shard *shard, float *alpha);
     skald_status (*history_set)(skald_compute *c, skald_shard *shard, const float *alpha);
 
@@ -102,7 +113,7 @@ typedef struct skald_compute_ops {
 struct skald_compute {
     const skald_compute_ops *ops;
     skald_objective objective;
-    uint32_t dim;    /* intercept included */
+    uint32_t dim;    /* columns, intercept included */
     char device[64]; /* "cpu (avx512, 2 threads)", for people */
 };
 

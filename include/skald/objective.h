@@ -3,7 +3,11 @@
  *   F(w) = (1/n) sum_i s_i phi(x_i.w, y_i) + (l2/2) |w'|^2 + l1 |w'|_1
  *
  * x_i has `dim` entries; with an intercept the last is the constant 1 and w' is w without its last entry
- * (the intercept is never regularised). s_i are the weights, rescaled so that they sum to n. */
+ * (the intercept is never regularised). s_i are the weights, rescaled so that they sum to n.
+ *
+ * Softmax has C = `classes` vectors, one a class, one behind the other: class c is w[c*dim .. (c+1)*dim), its intercept
+ * the last of them (class-major, W[C][dim]: each class is one contiguous vector, as the rows are). z is then C numbers,
+ * phi' a vector of C, and a row's history C scalars. */
 #ifndef SKALD_OBJECTIVE_H
 #define SKALD_OBJECTIVE_H
 
@@ -18,7 +22,7 @@ typedef enum skald_loss {
     SKALD_LOGISTIC,      /* log(1 + exp(-yz)),     y in {-1,+1}                       */
     SKALD_SQUARED_HINGE, /* max(0, 1-yz)^2/2,      y in {-1,+1}                       */
     SKALD_HUBER,         /* quadratic inside delta, linear outside; y real            */
-    SKALD_SOFTMAX        /* -log softmax(z)_y, y a class index; not yet in any backend */
+    SKALD_SOFTMAX        /* -log softmax(z)_y,     y in {0 .. C-1}                    */
 } skald_loss;
 
 typedef struct skald_objective {
@@ -26,8 +30,25 @@ typedef struct skald_objective {
     double huber_delta; /* > 0, for SKALD_HUBER */
     double l2, l1;      /* >= 0 */
     bool intercept;     /* the last entry of each row is the constant 1 and is not regularised */
-    uint32_t classes;   /* C: history scalars a row; 1 for all but softmax */
+    uint32_t classes;   /* C: history scalars a row; 1 (or 0) for all but softmax */
 } skald_objective;
+
+/* C, and 1 for all but softmax. */
+static inline uint32_t skald_objective_classes(const skald_objective *o) {
+    return o->loss == SKALD_SOFTMAX ? o->classes : 1;
+}
+/* Numbers that describe how the intercepts of C classes bend the objective: C slopes, and the lower triangle of the C x
+ * C curvature row by row (see skald_compute_ops.shift_classes). */
+static inline uint64_t skald_objective_moments(const skald_objective *o) {
+    const uint64_t c = skald_objective_classes(o);
+    return c * (c + 3) / 2;
+}
+/* Entries of a vector of the solver (w, a gradient, ...) for rows of `dim` columns: C x dim. With intercepts of many
+ * classes and few columns there are some more behind them, always 0, so that every vector can carry the moments. */
+static inline uint64_t skald_objective_length(const skald_objective *o, uint32_t dim) {
+    const uint64_t entries = (uint64_t)dim * skald_objective_classes(o), moments = skald_objective_moments(o);
+    return o->loss == SKALD_SOFTMAX && o->intercept && moments > entries ? moments : entries;
+}
 
 /* "squared", "logistic", "squared-hinge", "huber", "softmax". Static. */
 const char *skald_loss_name(skald_loss loss);
@@ -35,9 +56,11 @@ const char *skald_loss_name(skald_loss loss);
 skald_status skald_loss_parse(const char *name, skald_loss *out);
 /* Two classes (mapped to -1, +1)? */
 bool skald_loss_is_binary(skald_loss loss);
+/* Classes, two or more, rather than real targets? */
+bool skald_loss_is_classifier(skald_loss loss);
 
 /* phi(z, y), phi'(z, y), phi''(z, y) (one-sided where it jumps) in double; no overflow for |z| up to 1e4.
- * `delta` is read by huber only. These are the reference that every backend is tested against. */
+ * `delta` is read by huber only. These are the reference that every backend is tested against. NaN for softmax. */
 double skald_loss_value(skald_loss loss, double delta, double z, double y);
 double skald_loss_derivative(skald_loss loss, double delta, double z, double y);
 double skald_loss_second(skald_loss loss, double delta, double z, double y);
@@ -45,6 +68,12 @@ double skald_loss_second(skald_loss loss, double delta, double z, double y);
 double skald_loss_curvature(skald_loss loss);
 /* Is decision value z on the right side for y? (sign for binary losses, false for real ones) */
 bool skald_loss_correct(skald_loss loss, double z, double y);
+
+/* Softmax, for z of `classes` entries and class y: the value; p = softmax(z); the class with the largest z (the first
+ * of several). No overflow for |z| up to 1e4. */
+double skald_softmax_value(uint32_t classes, const double *z, uint32_t y);
+void skald_softmax(uint32_t classes, const double *z, double *p); /* p may be z */
+uint32_t skald_softmax_class(uint32_t classes, const double *z);
 
 /* Soft threshold: the proximal operator of t|.|. */
 static inline double skald_soft(double v, double t) {

@@ -29,7 +29,7 @@ typedef struct skald_shard_info {
 
 typedef struct skald_problem {
     skald_objective objective;
-    uint32_t dim;      /* intercept included */
+    uint32_t dim;      /* columns of the rows, intercept included: see skald_problem_length for vectors */
     uint32_t features; /* dim without it */
     double n;          /* rows */
     double nonzeros;   /* entries a pass touches, dense: n x dim */
@@ -45,6 +45,11 @@ typedef struct skald_problem {
     uint32_t label_count; /* 0: real targets */
     char warnings[1024];  /* for people; "" if none */
 } skald_problem;
+
+/* Entries of the solver's vectors: dim x classes (see skald_objective_length); below 2^32. */
+static inline uint32_t skald_problem_length(const skald_problem *problem) {
+    return (uint32_t)skald_objective_length(&problem->objective, problem->dim);
+}
 
 /* Builds the problem from a finished manifest: label map, scaling, shards. Refuses (SKALD_EDATA) labels the
  * loss cannot use, more shards than blocks, and so on, naming path. An l2 of -k stands for k/n, and becomes that.

@@ -14,9 +14,9 @@ typedef enum skald_task_kind {
     SKALD_TASK_LOCAL,        /* dw, and g when with history */
     SKALD_TASK_DIFFERENCE,   /* g */
     SKALD_TASK_OBJECTIVE,    /* g of each point when want_gradient */
-    SKALD_TASK_SHIFT,        /* none */
-    SKALD_TASK_ANCHOR,       /* a */
-    SKALD_TASK_CURVATURE     /* g */
+    SKALD_TASK_SHIFT,  /* none; with a model (softmax: vectors begin with each class's shift): moments of each point */
+    SKALD_TASK_ANCHOR, /* a */
+    SKALD_TASK_CURVATURE /* g, of the first class's part of the vector */
 } skald_task_kind;
 
 const char *skald_task_kind_name(skald_task_kind kind);
@@ -29,7 +29,7 @@ typedef struct skald_version {
     uint64_t id;      /* unique in the run, increasing */
     uint64_t commits; /* the clock: model commits when it was published */
     uint32_t count;   /* vectors: 1 (w), 2 (w and abar, or two points to evaluate) */
-    uint32_t dim;
+    uint32_t dim;     /* entries of a vector: skald_problem_length */
     const double *vectors[SKALD_MAX_POINTS];
     const float *narrow[SKALD_MAX_POINTS]; /* the vectors as floats, if that will do on the wire; else NULL */
     skald_bytes bytes; /* vectors, one after the other; references are taken on this, for `narrow` too */
@@ -73,7 +73,7 @@ typedef struct skald_result {
     skald_status status; /* not OK: `error` says why, no vectors, history untouched */
     char error[200];
     uint32_t rows;                     /* rows really processed */
-    double *vectors[SKALD_MAX_POINTS]; /* dim doubles each, as the kind says; else NULL */
+    double *vectors[SKALD_MAX_POINTS]; /* skald_problem_length doubles each, as the kind says; else NULL */
     uint32_t count;
     skald_sums sums[SKALD_MAX_POINTS];
     int64_t wait_ns;    /* worker idle before the task */

@@ -101,7 +101,7 @@ typedef struct skald_outcome {
     double step, theta; /* as used at the end */
     uint32_t step_rows, task_rows, worker_count;
     skald_worker_row *workers; /* worker_count; freed by skald_outcome_free */
-    double *w;                 /* problem.dim, in the scaled feature space; freed by skald_outcome_free */
+    double *w;                 /* skald_problem_length, in the scaled feature space; freed by skald_outcome_free */
     double audit_drift;        /* largest |A_k - audit| / |A_k| seen; -1 when none was made */
 } skald_outcome;
 void skald_outcome_free(skald_outcome *outcome);

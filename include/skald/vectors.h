@@ -1,6 +1,7 @@
 /* Vector verbs: the solver's own arithmetic, on whatever memory the engine keeps its vectors in.
  *
- * `dim` doubles a vector, intercept last when there is one. Each update is one fused pass. Host and device
+ * `dim` doubles a vector: `classes` blocks of `columns`, the intercept last in each when there is one (see
+ * objective.h; what is behind them stays as it is). Each update is one fused pass. Host and device
  * implement the same table; a solver holds handles and never dereferences them. Single-threaded, do not
  * block, cannot fail on the host; a device error surfaces at the engine's next call. */
 #ifndef SKALD_VECTORS_H
@@ -15,7 +16,7 @@ typedef struct skald_vectors skald_vectors;
 
 typedef struct skald_regulariser {
     double l2, l1;
-    bool intercept; /* leave the last entry alone */
+    bool intercept; /* leave the last entry of each block alone */
 } skald_regulariser;
 
 typedef struct skald_vectors_ops {
@@ -39,9 +40,10 @@ typedef struct skald_vectors_ops {
 struct skald_vectors {
     const skald_vectors_ops *ops;
     uint32_t dim;
+    uint32_t classes, columns;
 };
 
-/* Host vectors (CPU). */
+/* Host vectors (CPU): one class of `dim` columns, unless the caller then sets classes and columns. */
 void skald_vectors_host(skald_vectors *out, uint32_t dim);
 
 #endif

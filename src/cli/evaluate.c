@@ -40,6 +40,12 @@ static skald_status add_chunk(void *user, const skald_rows *rows, const double *
     for (size_t i = 0; i < rows->n; i++) {
         double y = rows->y[i], s = rows->s[i];
         t->weight += s;
+        if (m->loss == SKALD_SOFTMAX) {
+            const double *zi = z + i * m->classes;
+            t->loss += s * skald_softmax_value(m->classes, zi, (uint32_t)y);
+            t->correct += skald_softmax_class(m->classes, zi) == (uint32_t)y;
+            continue;
+        }
         t->loss += s * skald_loss_value(m->loss, m->huber_delta, z[i], y);
         t->correct += skald_loss_correct(m->loss, z[i], y);
         t->square += (z[i] - y) * (z[i] - y);
@@ -50,16 +56,19 @@ static skald_status add_chunk(void *user, const skald_rows *rows, const double *
 
 static double penalty(const skald_model *m) {
     double norm1 = 0, norm2 = 0;
-    for (uint32_t j = 0; j < m->features; j++) {
-        norm1 += fabs(m->w[j]);
-        norm2 += m->w[j] * m->w[j];
+    for (uint32_t c = 0; c < skald_model_outputs(m); c++) {
+        const double *w = m->w + c * skald_model_columns(m);
+        for (uint32_t j = 0; j < m->features; j++) {
+            norm1 += fabs(w[j]);
+            norm2 += w[j] * w[j];
+        }
     }
     return 0.5 * m->l2 * norm2 + m->l1 * norm1;
 }
 
 static void print(const values *v, const totals *t) {
     const skald_model *m = t->model;
-    bool classes = skald_loss_is_binary(m->loss);
+    bool classes = skald_loss_is_classifier(m->loss);
     double quality = (classes ? t->correct : t->square) / t->rows;
     double loss = t->loss / t->weight, objective = loss + penalty(m);
     if (!v->json) {

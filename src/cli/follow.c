@@ -18,12 +18,14 @@ static skald_status write_model(const settings *s, const skald_status_view *v, c
         return skald_fail(SKALD_EUNSUPPORTED,
                           "%s: this run scales its features, and only the coordinator knows how: give --model there",
                           s->connect);
-    if (!model->w || model->dim != v->features + (v->objective.intercept ? 1 : 0))
+    const uint32_t columns = v->features + (v->objective.intercept ? 1 : 0);
+    if (!model->w || model->dim != skald_objective_length(&v->objective, columns))
         return skald_fail(SKALD_EPEER, "%s: a model of %u entries for %u features", s->connect, model->dim,
                           v->features);
-    skald_label labels[2] = {{.value = v->labels[0]}, {.value = v->labels[1]}};
+    skald_label labels[SKALD_MAX_LABELS] = {0};
+    for (uint32_t k = 0; k < v->label_count; k++) labels[k].value = v->labels[k];
     skald_problem problem = {.objective = v->objective,
-                             .dim = model->dim,
+                             .dim = columns,
                              .features = v->features,
                              .n = v->rows,
                              .transform = {.dim = v->features},
@@ -62,8 +64,10 @@ int follow_run(const command *self, const settings *s) {
         if (st != SKALD_OK) break;
         seen = true;
         if (now.has_problem) {
-            known = now; /* without what it owns */
+            free(known.labels); /* of what it owns, the labels go over */
+            known = now;
             known.workers = NULL;
+            now.labels = NULL;
         }
         show(&view, &now, &shown);
         if (!now.ended) nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
@@ -80,6 +84,7 @@ int follow_run(const command *self, const settings *s) {
                : now.reached  ? EXIT_DONE
                               : EXIT_STOPPED_SHORT;
     free(model.w);
+    skald_status_view_free(&known);
     skald_status_view_free(&now);
     return code;
 }

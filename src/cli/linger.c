@@ -18,7 +18,7 @@ static void release(skald_bytes *bytes) {
 }
 
 static skald_version *make_final(const skald_problem *problem, const skald_outcome *outcome) {
-    size_t bytes = (size_t)problem->dim * sizeof(double);
+    size_t bytes = (size_t)skald_problem_length(problem) * sizeof(double);
     final_version *f = skald_zalloc(1, sizeof *f + bytes);
     if (!f) return NULL;
     memcpy(f->w, outcome->w, bytes);
@@ -26,7 +26,7 @@ static skald_version *make_final(const skald_problem *problem, const skald_outco
         (skald_version){.id = UINT64_MAX,
                         .commits = outcome->commits,
                         .count = 1,
-                        .dim = problem->dim,
+                        .dim = skald_problem_length(problem),
                         .vectors = {f->w},
                         .bytes = {.data = (const uint8_t *)f->w, .size = bytes, .release = release, .refs = 1}};
     return &f->version;

@@ -27,6 +27,7 @@ static skald_status make(const skald_problem *p, const double *w, bool zero_base
                        .huber_delta = p->objective.huber_delta,
                        .l2 = p->objective.l2,
                        .l1 = p->objective.l1,
+                       .classes = skald_objective_classes(&p->objective),
                        .zero_based = zero_based,
                        .scaled = p->transform.scale != NULL,
                        .objective = last ? last->objective : NAN,
@@ -43,7 +44,8 @@ static skald_status make(const skald_problem *p, const double *w, bool zero_base
         m->label_count = p->label_count;
         for (uint32_t k = 0; k < p->label_count; k++) {
             m->label_values[k] = p->labels[k].value;
-            m->label_targets[k] = k ? 1 : -1; /* ascending by value, the smaller one negative: as it was trained */
+            /* ascending by value; of two, the smaller one negative: as it was trained */
+            m->label_targets[k] = p->objective.loss == SKALD_SOFTMAX ? (double)k : k ? 1.0 : -1.0;
         }
     }
     return SKALD_OK;

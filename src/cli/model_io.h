@@ -5,9 +5,9 @@
 #include "skald/problem.h"
 #include "skald/train.h"
 
-/* w: problem->dim, in the scaled feature space; the scaling is folded back. An old file stays intact on failure.
- * zero_based: indices of LIBSVM text began at 0. last (may be NULL): what is remembered about where the model comes
- * from. */
+/* w: a vector for each class, in the scaled feature space; the scaling is folded back. An old file stays intact on
+ * failure. zero_based: indices of LIBSVM text began at 0. last (may be NULL): what is remembered about where the model
+ * comes from. */
 skald_status model_save(const char *path, const skald_problem *problem, const double *w, bool zero_based,
                         const skald_evaluation *last);
 skald_status model_export(const char *path, const skald_problem *problem, const double *w);

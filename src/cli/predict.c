@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -23,7 +24,8 @@ static const skald_option table[] = {
     {"model", SKALD_OPTION_TEXT, AT(model), .value = "FILE", .help = "The model, as 'skald train --model' wrote it"},
     {"output", SKALD_OPTION_TEXT, AT(output), "-", .value = "FILE", .help = "Where to write; -: standard output"},
     {"type", SKALD_OPTION_CHOICE, AT(type), "label", .words = "label|probability|decision", .value = "WHAT",
-     .help = "label; probability of the larger label (logistic models only); or decision, the value x.w itself"},
+     .help = "label; probability of the larger label (logistic models) or of each, in ascending order (softmax); or "
+             "decision, the value x.w itself, of each label (softmax)"},
     {"index-base", SKALD_OPTION_CHOICE, AT(index_base), "auto", .words = "auto|0|1",
      .help = "First index of LIBSVM text; auto: 0 if an index 0 occurs"},
     {"threads", SKALD_OPTION_INT, AT(threads), "cores", 1, 1024, "cores=0", .help = "Threads that read"},
@@ -36,6 +38,7 @@ typedef struct writer {
     const skald_model *model;
     FILE *out;
     const char *name;
+    double *p; /* a row's probabilities, several classes */
 } writer;
 
 static skald_status write_failed(const writer *w) {
@@ -44,11 +47,18 @@ static skald_status write_failed(const writer *w) {
 
 static skald_status write_chunk(void *user, const skald_rows *rows, const double *z) {
     writer *w = user;
-    for (size_t i = 0; i < rows->n; i++) {
-        double value = w->v->type == TYPE_LABEL         ? skald_model_label(w->model, z[i])
-                       : w->v->type == TYPE_PROBABILITY ? 1 / (1 + exp(-z[i]))
-                                                        : z[i];
-        if (fprintf(w->out, "%.9g\n", value) < 0) return write_failed(w);
+    const uint32_t outputs = skald_model_outputs(w->model);
+    for (size_t i = 0; i < rows->n; i++, z += outputs) {
+        if (w->v->type == TYPE_LABEL) {
+            if (fprintf(w->out, "%.9g\n", skald_model_label(w->model, z)) < 0) return write_failed(w);
+            continue;
+        }
+        const bool decision = w->v->type == TYPE_DECISION;
+        if (!decision && outputs > 1) skald_softmax(outputs, z, w->p);
+        for (uint32_t c = 0; c < outputs; c++) {
+            const double value = decision ? z[c] : outputs > 1 ? w->p[c] : 1 / (1 + exp(-z[c]));
+            if (fprintf(w->out, "%.9g%c", value, c + 1 < outputs ? ' ' : '\n') < 0) return write_failed(w);
+        }
     }
     return SKALD_OK;
 }
@@ -58,8 +68,12 @@ static skald_status predict(const values *v, const char *data) {
     TRY(skald_model_load(NULL, v->model, &model));
     writer w = {.v = v, .model = &model, .out = stdout, .name = "standard output"};
     skald_status st = SKALD_OK;
-    if (v->type == TYPE_PROBABILITY && model.loss != SKALD_LOGISTIC) {
-        st = skald_fail(SKALD_EINVAL, "%s: probabilities need a logistic model; this one was trained with %s loss",
+    w.p = malloc(skald_model_outputs(&model) * sizeof *w.p);
+    if (!w.p) {
+        st = skald_fail(SKALD_ENOMEM, "out of memory");
+    } else if (v->type == TYPE_PROBABILITY && model.loss != SKALD_LOGISTIC && model.loss != SKALD_SOFTMAX) {
+        st = skald_fail(SKALD_EINVAL,
+                        "%s: probabilities need a logistic or softmax model; this one was trained with %s loss",
                         v->model, skald_loss_name(model.loss));
     } else if (strcmp(v->output, "-") != 0) {
         w.name = v->output;
@@ -69,6 +83,7 @@ static skald_status predict(const values *v, const char *data) {
     score_options options = {.index_base = v->index_base - 1, .threads = v->threads ? (int)v->threads : usable_cores()};
     if (st == SKALD_OK) st = score_file(data, v->model, &model, &options, write_chunk, &w);
     if (w.out && w.out != stdout && fclose(w.out) != 0 && st == SKALD_OK) st = write_failed(&w);
+    free(w.p);
     skald_model_free(&model);
     return st;
 }

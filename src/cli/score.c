@@ -14,18 +14,21 @@ static skald_status scan(skald_source *source, const char *path, skald_manifest 
     return st == SKALD_OK ? st : skald_context(st, "%s", path);
 }
 
-static void decision_values(const skald_rows *rows, const skald_model *m, double *z) {
-    const double constant = m->intercept ? m->w[m->features] : 0;
-    for (size_t i = 0; i < rows->n; i++) {
-        double sum = constant;
-        if (rows->layout == SKALD_DENSE) {
-            const float *x = rows->x + i * rows->stride;
-            for (uint32_t j = 0; j < rows->dim; j++) sum += m->w[j] * (double)x[j];
-        } else {
-            for (uint64_t e = rows->ptr[i]; e < rows->ptr[i + 1]; e++) sum += m->w[rows->idx[e]] * (double)rows->val[e];
-        }
-        z[i] = sum;
+static double decision_value(const skald_rows *rows, const skald_model *m, const double *w, size_t i) {
+    double sum = m->intercept ? w[m->features] : 0;
+    if (rows->layout == SKALD_DENSE) {
+        const float *x = rows->x + i * rows->stride;
+        for (uint32_t j = 0; j < rows->dim; j++) sum += w[j] * (double)x[j];
+    } else {
+        for (uint64_t e = rows->ptr[i]; e < rows->ptr[i + 1]; e++) sum += w[rows->idx[e]] * (double)rows->val[e];
     }
+    return sum;
+}
+
+static void decision_values(const skald_rows *rows, const skald_model *m, double *z) {
+    const uint32_t outputs = skald_model_outputs(m);
+    for (size_t i = 0; i < rows->n; i++)
+        for (uint32_t c = 0; c < outputs; c++) *z++ = decision_value(rows, m, m->w + c * skald_model_columns(m), i);
 }
 
 static skald_status score_blocks(skald_source *source, const skald_manifest *manifest, const skald_model *model,
@@ -47,7 +50,7 @@ static skald_status score_blocks(skald_source *source, const skald_manifest *man
             bytes += (row_bytes + 32) * manifest->blocks[first + count].rows;
         skald_rows rows = {0};
         TRY(skald_source_read(source, manifest->blocks + first, count, &transform, &rows, NULL));
-        double *z = skald_alloc(rows.n + 1, sizeof *z);
+        double *z = skald_alloc(rows.n * skald_model_outputs(model) + 1, sizeof *z);
         skald_status st = z ? SKALD_OK : SKALD_ENOMEM;
         if (st == SKALD_OK) {
             decision_values(&rows, model, z);
@@ -82,9 +85,9 @@ skald_status score_file(const char *path, const char *model_path, const skald_mo
             for (uint32_t j = 0; j < model->label_count; j++)
                 known |= manifest.labels[k].value == model->label_values[j];
             if (known) continue;
-            st = skald_fail(SKALD_EMODEL, "%s has rows with the label %g, but the model %s knows the labels %g and %g",
+            st = skald_fail(SKALD_EMODEL, "%s has rows with the label %g, but the model %s knows the labels %g%s%g",
                             path, manifest.labels[k].value, model_path, model->label_values[0],
-                            model->label_values[model->label_count - 1]);
+                            model->label_count > 2 ? " to " : " and ", model->label_values[model->label_count - 1]);
             goto out;
         }
     st = score_blocks(source, &manifest, model, options, chunk, user);

@@ -12,7 +12,7 @@ typedef struct score_options {
     const char *weights_path;
 } score_options;
 
-/* Called with consecutive chunks in file order: `rows` without an intercept column, z[rows->n]. */
+/* Called with consecutive chunks in file order: `rows` without an intercept column, z: skald_model_outputs for each. */
 typedef skald_status (*score_chunk)(void *user, const skald_rows *rows, const double *z);
 
 /* SKALD_EMODEL when the file does not fit the model, naming both. */

@@ -19,8 +19,8 @@
 /* What `train` and `coordinator` share. clang-format off: a table reads best as one. */
 /* clang-format off */
 #define PROBLEM_OPTIONS \
-    {"loss", CHOICE, AT(loss), "logistic", .words = "squared|logistic|squared-hinge|huber", .value = "LOSS", \
-     .help = "squared, logistic, squared-hinge or huber", .group = "The model:"}, \
+    {"loss", CHOICE, AT(loss), "logistic", .words = "squared|logistic|squared-hinge|huber|softmax", .value = "LOSS", \
+     .help = "squared, logistic, squared-hinge, huber, or softmax for any number of classes", .group = "The model:"}, \
     {"l2", REAL, AT(l2), "1/n", 0, INFINITY, "1/n=-1", \
      .help = "Weight of |w|^2 / 2. 1/n is liblinear's -c 1"}, \
     {"l1", REAL, AT(l1), "0", 0, INFINITY, .help = "Weight of the sum of |w_j|: makes zeros"}, \

@@ -48,7 +48,7 @@ typedef struct settings {
     bool quiet;
 } settings;
 
-enum { MAX_CLASS_WEIGHTS = 64 };
+enum { MAX_CLASS_WEIGHTS = SKALD_MAX_LABELS };
 
 /* The same, as the layers below want it. Pointers lead into the settings and into this struct: do not copy it. */
 typedef struct training {

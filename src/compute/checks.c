@@ -43,6 +43,10 @@ skald_status compute_take_facts(const skald_compute *c, const skald_rows *rows, 
         TRY(row_norm2(rows, c->objective.intercept, i, &norm2));
         if (!isfinite(norm2) || !isfinite(s) || s < 0)
             return skald_fail(SKALD_EDATA, "row %zu of the shard: a value or weight is not finite", i);
+        const float y = rows->y[i];
+        if (c->objective.loss == SKALD_SOFTMAX && !(y >= 0 && y < (float)c->objective.classes && y == floorf(y)))
+            return skald_fail(SKALD_EDATA, "row %zu of the shard: %g is no class of %u", i, (double)y,
+                              c->objective.classes);
         norms[i] = (float)norm2;
         facts->weight_sum += s;
         facts->sum_weighted_norm2 += s * norm2;

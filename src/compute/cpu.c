@@ -72,9 +72,11 @@ static skald_status load(skald_compute *c, skald_rows *rows, skald_shard **out) 
     shard->rows = *rows;
     memset(rows, 0, sizeof *rows);
     TRY_GOTO(st, compute_check_shape(c, &shard->rows), failed);
-    shard->alpha = skald_zalloc(shard->rows.n, sizeof(float));
+    shard->classes = skald_objective_classes(&c->objective);
+    const size_t entries = shard->rows.n * shard->classes;
+    shard->alpha = skald_zalloc(entries, sizeof(float));
     shard->norm2 = skald_alloc(shard->rows.n, sizeof(float));
-    shard->pending = skald_alloc(shard->rows.n, sizeof(float));
+    shard->pending = skald_alloc(entries, sizeof(float));
     if (!shard->alpha || !shard->norm2 || !shard->pending) {
         st = SKALD_ENOMEM;
         goto failed;
@@ -102,10 +104,12 @@ static skald_status run_pass(cpu_compute *c, cpu_shard *shard, const skald_batch
         pass->count = batch->count;
     else if (!pass->count)
         pass->count = shard->rows.n;
+    pass->classes = pass->kind == CPU_CURVATURE ? 1 : shard->classes;
     cpu_scratch *scratch;
-    TRY(cpu_scratch_take(c, pass->points * CPU_SCRATCH_BYTES(cpu_width(shard), double), &scratch));
-    if (cpu_width(shard) != shard->rows.dim)
-        for (uint32_t p = 0; p < pass->points; p++) pass->w[p] = cpu_widen(shard, pass->w[p], scratch);
+    const size_t room = cpu_room(shard, pass->classes);
+    TRY(cpu_scratch_take(c, pass->points * CPU_SCRATCH_BYTES(room, double), &scratch));
+    if (room != shard->rows.dim)
+        for (uint32_t p = 0; p < pass->points; p++) pass->w[p] = cpu_widen(shard, pass->classes, pass->w[p], scratch);
     skald_status st = cpu_pass_run(c, pass, g, tally);
     cpu_scratch_give(c, scratch);
     return st;
@@ -126,7 +130,9 @@ static skald_status saga(skald_compute *c, skald_shard *base, const skald_batch 
     cpu_shard *shard = (cpu_shard *)base;
     cpu_pass pass = {.kind = CPU_SAGA, .points = 1, .w = {w}, .pending = shard->pending};
     TRY(run_pass((cpu_compute *)c, shard, batch, &pass, (double *[2]){g, NULL}, &tally));
-    for (size_t k = 0; k < pass.count; k++) shard->alpha[pass.rows ? pass.rows[k] : k] = shard->pending[k];
+    const size_t C = shard->classes;
+    for (size_t k = 0; k < pass.count; k++)
+        memcpy(shard->alpha + (pass.rows ? pass.rows[k] : k) * C, shard->pending + k * C, C * sizeof(float));
     *sums = tally.sums[0];
     return SKALD_OK;
 }
@@ -148,7 +154,8 @@ static skald_status difference(skald_compute *c, skald_shard *shard, const skald
 
 static skald_status keep_room(cpu_shard *shard, uint32_t points) {
     for (uint32_t p = 0; p < points; p++)
-        if (!shard->margin[p] && !(shard->margin[p] = skald_alloc(shard->rows.n, sizeof(double)))) return SKALD_ENOMEM;
+        if (!shard->margin[p] && !(shard->margin[p] = skald_alloc(shard->rows.n * shard->classes, sizeof(double))))
+            return SKALD_ENOMEM;
     return SKALD_OK;
 }
 
@@ -170,11 +177,17 @@ static skald_status objective(skald_compute *c, skald_shard *base, uint32_t poin
     return SKALD_OK;
 }
 
+static skald_status check_shift(const cpu_shard *shard, uint32_t points, bool classes) {
+    if (classes != (shard->classes > 1)) return skald_fail(SKALD_EINVAL, "a shift of %u classes", shard->classes);
+    if (points < 1 || points > shard->margins)
+        return skald_fail(SKALD_EINVAL, "shift at %u points: %u are kept", points, shard->margins);
+    return SKALD_OK;
+}
+
 static skald_status shift(skald_compute *c, skald_shard *base, uint32_t points, const double *delta, skald_sums *sums) {
     const cpu_compute *cpu = (cpu_compute *)c;
     const cpu_shard *shard = (cpu_shard *)base;
-    if (points < 1 || points > shard->margins)
-        return skald_fail(SKALD_EINVAL, "shift at %u points: %u are kept", points, shard->margins);
+    TRY(check_shift(shard, points, false));
     for (uint32_t p = 0; p < points; p++) {
         sums[p] = (skald_sums){0};
         cpu->kernels->losses(&c->objective, &shard->rows, NULL, shard->margin[p], delta[p], 0, shard->rows.n, &sums[p]);
@@ -182,6 +195,25 @@ static skald_status shift(skald_compute *c, skald_shard *base, uint32_t points, 
             return skald_fail(SKALD_ENUMERIC, "a derivative is not finite at a shift of %g", delta[p]);
     }
     return SKALD_OK;
+}
+
+static skald_status shift_classes(skald_compute *base, skald_shard *base_shard, uint32_t points,
+                                  const double *const *delta, double *const *moments, skald_sums *sums) {
+    cpu_compute *c = (cpu_compute *)base;
+    const cpu_shard *shard = (cpu_shard *)base_shard;
+    const size_t C = shard->classes, doubles = cpu_softmax_doubles(C);
+    TRY(check_shift(shard, points, true));
+    cpu_scratch *scratch;
+    TRY(cpu_scratch_take(c, CPU_SCRATCH_BYTES(doubles, double), &scratch));
+    double *tile = cpu_scratch_carve(scratch, doubles, sizeof *tile), probe = 0;
+    for (uint32_t p = 0; p < points; p++) {
+        sums[p] = (skald_sums){0};
+        memset(moments[p], 0, skald_objective_moments(&base->objective) * sizeof **moments);
+        c->kernels->softmax_shift(&shard->rows, C, shard->margin[p], delta[p], moments[p], tile, &sums[p]);
+        for (size_t k = 0; k < C; k++) probe += 0 * moments[p][k];
+    }
+    cpu_scratch_give(c, scratch);
+    return probe == 0 ? SKALD_OK : skald_fail(SKALD_ENUMERIC, "a derivative is not finite at these shifts");
 }
 
 static skald_status anchor(skald_compute *c, skald_shard *shard, double *a) {
@@ -203,15 +235,16 @@ static skald_status curvature(skald_compute *c, skald_shard *base, size_t m, con
 static skald_status history_get(skald_compute *c, skald_shard *base, float *alpha) {
     (void)c;
     const cpu_shard *shard = (cpu_shard *)base;
-    memcpy(alpha, shard->alpha, shard->rows.n * sizeof *alpha);
+    memcpy(alpha, shard->alpha, shard->rows.n * shard->classes * sizeof *alpha);
     return SKALD_OK;
 }
 
 static skald_status history_set(skald_compute *c, skald_shard *base, const float *alpha) {
     (void)c;
     cpu_shard *shard = (cpu_shard *)base;
-    TRY(compute_check_history(shard->rows.n, alpha));
-    memcpy(shard->alpha, alpha, shard->rows.n * sizeof *alpha);
+    const size_t entries = shard->rows.n * shard->classes;
+    TRY(compute_check_history(entries, alpha));
+    memcpy(shard->alpha, alpha, entries * sizeof *alpha);
     return SKALD_OK;
 }
 
@@ -231,8 +264,23 @@ static void destroy(skald_compute *base) {
     free(c);
 }
 
-static const skald_compute_ops operations = {"cpu",     load,  unload, gradient,  saga,        local,       difference,
-                                             objective, shift, anchor, curvature, history_get, history_set, destroy};
+static const skald_compute_ops operations = {
+    .name = "cpu",
+    .load = load,
+    .unload = unload,
+    .gradient = gradient,
+    .saga = saga,
+    .local = local,
+    .difference = difference,
+    .objective = objective,
+    .shift = shift,
+    .shift_classes = shift_classes,
+    .anchor = anchor,
+    .curvature = curvature,
+    .history_get = history_get,
+    .history_set = history_set,
+    .destroy = destroy,
+};
 
 /* The kernels for `isa`, or the best this machine runs when NULL. */
 static skald_status choose(const char *isa, const cpu_kernels **out) {

@@ -22,12 +22,29 @@
 typedef struct cpu_shard {
     skald_shard base; /* first: see skald_shard */
     skald_rows rows;
-    float *alpha;      /* n: the history */
+    uint32_t classes;  /* C: 1 for all but softmax */
+    float *alpha;      /* n x C: the history */
     float *norm2;      /* n: |x_i|^2, intercept included */
-    float *pending;    /* n: alpha's replacement or undo, by position in the batch */
-    double *margin[2]; /* n each, once kept by `objective`; NULL before */
+    float *pending;    /* n x C: alpha's replacement or undo, by position in the batch */
+    double *margin[2]; /* n x C each, once kept by `objective`; NULL before */
     uint32_t margins;  /* points kept: 0, 1, 2 */
 } cpu_shard;
+
+/* Vectors as the kernels see them. One class: `width` entries, zero beyond dim. Softmax, dense rows: width entries a
+ * class; sparse rows: for each column `lanes` entries, zero beyond the classes. */
+static inline size_t cpu_lanes(size_t classes) {
+    return (classes + 7) / 8 * 8;
+}
+
+/* Softmax: rows whose losses are taken together, and doubles of scratch that a chunk needs. */
+#define CPU_SOFTMAX_TILE 16
+static inline size_t cpu_softmax_doubles(size_t classes) {
+    return (2 * classes + 5) * CPU_SOFTMAX_TILE + cpu_lanes(classes);
+}
+/* The same of local steps of `room` rows (a multiple of 8). */
+static inline size_t cpu_softmax_step_doubles(size_t classes, size_t room) {
+    return (5 * classes + 8) * room + 4 * cpu_lanes(classes) + classes;
+}
 
 /* ---- kernels -------------------------------------------------------------------------------------- */
 
@@ -48,8 +65,9 @@ typedef struct cpu_pass {
     const cpu_shard *shard;
     const uint32_t *rows; /* NULL: rows 0 .. count */
     size_t count;
-    uint32_t points, outputs;
-    const double *w[2]; /* width entries, zero beyond dim */
+    uint32_t points;
+    uint32_t classes;   /* C; 1: `pass`, more: `softmax_pass` */
+    const double *w[2]; /* as the kernels see them */
     float *pending;     /* CPU_SAGA: receives phi' by position in the batch */
     double *margin[2];  /* CPU_OBJECTIVE: receive z by row, or NULL */
 } cpu_pass;
@@ -92,19 +110,29 @@ typedef struct cpu_local {
     const float **x;      /* dense: 2 x (step_rows rounded up to 8), scratch */
     size_t undo;          /* out: alphas saved in shard->pending */
     double k, k2;         /* out, as in skald_sums */
-    double probe;         /* out, as in cpu_tally */
+    /* softmax: */
+    double *classes_tile;  /* cpu_softmax_step_doubles, scratch */
+    double *class_columns; /* CSR: dim x {u, d, a, w0} x lanes; out: u is w */
+    double loss;           /* out, as in skald_sums */
+    double probe;          /* out, as in cpu_tally */
 } cpu_local;
 
 typedef struct cpu_kernels {
     const char *name;
     /* Adds coefficient x row over positions [begin, end) of the batch to g[o] (width entries). */
     void (*pass)(const cpu_pass *pass, size_t begin, size_t end, double *const g[2], cpu_tally *tally);
+    /* The same for several classes. tile: cpu_softmax_doubles of scratch. */
+    void (*softmax_pass)(const cpu_pass *pass, size_t begin, size_t end, double *const g[2], cpu_tally *tally,
+                         double *tile);
     /* Steps until done or until a coefficient is not finite. */
     void (*local)(cpu_local *local);
     /* loss, dphi, d2phi, correct and rows of rows [begin, end) (positions of `rows` when not NULL), whose
      * margins are z[begin..end) + delta. */
     void (*losses)(const skald_objective *objective, const skald_rows *data, const uint32_t *rows, const double *z,
                    double delta, size_t begin, size_t end, skald_sums *sums);
+    /* skald_compute_ops.shift_classes for one point: adds to moments and sums. */
+    void (*softmax_shift)(const skald_rows *data, size_t classes, const double *margin, const double *delta,
+                          double *moments, double *tile, skald_sums *sums);
 } cpu_kernels;
 
 extern const cpu_kernels cpu_kernels_portable;
@@ -149,6 +177,12 @@ static inline size_t cpu_width(const cpu_shard *shard) {
     return shard->rows.layout == SKALD_DENSE ? shard->rows.stride : shard->rows.dim;
 }
 
+/* Entries of a vector of `classes` as the kernels see it. */
+static inline size_t cpu_room(const cpu_shard *shard, uint32_t classes) {
+    const size_t width = cpu_width(shard);
+    return classes == 1 ? width : shard->rows.layout == SKALD_DENSE ? width * classes : width * cpu_lanes(classes);
+}
+
 /* Bytes of a scratch block of `count` T, to be added up before cpu_scratch_take. */
 #define CPU_SCRATCH_BYTES(count, T) (((count) * sizeof(T) + 127) / 64 * 64)
 skald_status cpu_scratch_take(cpu_compute *c, size_t bytes, cpu_scratch **out);
@@ -157,8 +191,8 @@ void cpu_scratch_give(cpu_compute *c, cpu_scratch *scratch);
 
 /* Runs a pass; g[o] receive dim entries, tally the sums. SKALD_ENUMERIC as compute.h says. */
 skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[2], cpu_tally *tally);
-/* A copy of dim entries with zeros up to the shard's width; v itself if that is dim. */
-const double *cpu_widen(const cpu_shard *shard, const double *v, cpu_scratch *scratch);
+/* A copy of v as the kernels see it: cpu_room entries. */
+double *cpu_widen(const cpu_shard *shard, uint32_t classes, const double *v, cpu_scratch *scratch);
 
 /* cpu_local.c, cpu_pass.c: operations of skald_compute_ops, arguments checked by cpu.c. */
 skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, const skald_local *local,

@@ -13,13 +13,15 @@
 #define MAX_CHUNKS 64
 #define MIN_CHUNK_ROWS 256
 #define REDUCE_COLUMNS 4096
+#define MAX_SUMS ((size_t)1 << 23) /* doubles of all chunks' sums together, several classes */
 
 typedef struct run {
     cpu_compute *c;
     const cpu_pass *pass;
     double *const *g;
-    size_t chunks, chunk_rows, width;
-    double *partial[2]; /* chunks x width */
+    size_t chunks, chunk_rows, room; /* room: entries of a sum as the kernels see it */
+    double *partial[2];              /* chunks x room */
+    double *tiles;                   /* softmax: chunks x cpu_softmax_doubles */
     cpu_tally tally[MAX_CHUNKS];
 } run;
 
@@ -32,6 +34,7 @@ static size_t chunk_count(const cpu_pass *p, bool with_sums) {
         double worth = (double)p->count * per_row / (16.0 * p->shard->rows.dim);
         if (worth < (double)most) most = (size_t)worth;
     }
+    if (with_sums && p->classes > 1) most = skald_min_size(most, MAX_SUMS / cpu_room(p->shard, p->classes));
     return most < 1 ? 1 : most > MAX_CHUNKS ? MAX_CHUNKS : most;
 }
 
@@ -41,10 +44,14 @@ static void run_chunk(void *context, size_t k) {
     double *g[2] = {NULL, NULL};
     for (int o = 0; o < 2; o++)
         if (r->partial[o]) {
-            g[o] = r->partial[o] + k * r->width;
-            memset(g[o], 0, r->width * sizeof(double));
+            g[o] = r->partial[o] + k * r->room;
+            memset(g[o], 0, r->room * sizeof(double));
         }
-    r->c->kernels->pass(r->pass, begin, end, g, &r->tally[k]);
+    const size_t tile = cpu_softmax_doubles(r->pass->classes);
+    if (r->pass->classes > 1)
+        r->c->kernels->softmax_pass(r->pass, begin, end, g, &r->tally[k], r->tiles + k * tile);
+    else
+        r->c->kernels->pass(r->pass, begin, end, g, &r->tally[k]);
 }
 
 static void reduce_columns(void *context, size_t block) {
@@ -57,9 +64,28 @@ static void reduce_columns(void *context, size_t block) {
         const double *in = r->partial[o] + begin;
         memcpy(out, in, count * sizeof *out);
         for (size_t k = 1; k < r->chunks; k++) {
-            in += r->width;
+            in += r->room;
             for (size_t j = 0; j < count; j++) out[j] += in[j];
         }
+    }
+}
+
+/* Several classes: a block is a class's part of the sum (dense), or that of some columns (CSR). */
+static void reduce_classes(void *context, size_t block) {
+    run *r = context;
+    const skald_rows *rows = &r->pass->shard->rows;
+    const size_t C = r->pass->classes, lanes = cpu_lanes(C), dim = rows->dim;
+    const bool dense = rows->layout == SKALD_DENSE;
+    const size_t first = block * REDUCE_COLUMNS, columns = dense ? 0 : skald_min_size(REDUCE_COLUMNS, dim - first);
+    const size_t begin = dense ? block * rows->stride : first * lanes, count = dense ? dim : columns * lanes;
+    for (int o = 0; o < 2; o++) {
+        if (!r->partial[o]) continue;
+        double *sum = r->partial[o] + begin;
+        for (size_t k = 1; k < r->chunks; k++)
+            for (size_t j = 0; j < count; j++) sum[j] += sum[k * r->room + j];
+        if (dense) memcpy(r->g[o] + block * dim, sum, dim * sizeof *sum);
+        for (size_t c = 0; !dense && c < C; c++)
+            for (size_t j = 0; j < columns; j++) r->g[o][c * dim + first + j] = sum[j * lanes + c];
     }
 }
 
@@ -75,19 +101,26 @@ static void add_tally(cpu_tally *to, const cpu_tally *from) {
 }
 
 skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[2], cpu_tally *tally) {
-    run r = {.c = c, .pass = pass, .g = g, .width = cpu_width(pass->shard)};
+    run r = {.c = c, .pass = pass, .g = g, .room = cpu_room(pass->shard, pass->classes)};
     r.chunks = chunk_count(pass, g[0] || g[1]);
     r.chunk_rows = (pass->count + r.chunks - 1) / r.chunks;
     r.chunk_rows = (r.chunk_rows + 7) / 8 * 8;
     r.chunks = pass->count ? (pass->count + r.chunk_rows - 1) / r.chunk_rows : 1;
     cpu_scratch *scratch;
-    const size_t bytes = CPU_SCRATCH_BYTES(r.chunks * r.width, double);
-    TRY(cpu_scratch_take(c, ((g[0] ? 1u : 0u) + (g[1] ? 1u : 0u)) * bytes, &scratch));
+    const size_t bytes = CPU_SCRATCH_BYTES(r.chunks * r.room, double);
+    const size_t tiles = pass->classes > 1 ? r.chunks * cpu_softmax_doubles(pass->classes) : 0;
+    const size_t outputs = (g[0] ? 1u : 0u) + (g[1] ? 1u : 0u);
+    TRY(cpu_scratch_take(c, outputs * bytes + CPU_SCRATCH_BYTES(tiles, double), &scratch));
     for (int o = 0; o < 2; o++)
-        if (g[o]) r.partial[o] = cpu_scratch_carve(scratch, r.chunks * r.width, sizeof(double));
+        if (g[o]) r.partial[o] = cpu_scratch_carve(scratch, r.chunks * r.room, sizeof(double));
+    r.tiles = cpu_scratch_carve(scratch, tiles, sizeof(double));
     cpu_pool_run(c->pool, r.chunks, run_chunk, &r);
-    if (g[0] || g[1])
-        cpu_pool_run(c->pool, (pass->shard->rows.dim + REDUCE_COLUMNS - 1) / REDUCE_COLUMNS, reduce_columns, &r);
+    const skald_rows *rows = &pass->shard->rows;
+    const size_t blocks = (rows->dim + REDUCE_COLUMNS - 1) / REDUCE_COLUMNS;
+    if (outputs && pass->classes > 1)
+        cpu_pool_run(c->pool, rows->layout == SKALD_DENSE ? pass->classes : blocks, reduce_classes, &r);
+    else if (outputs)
+        cpu_pool_run(c->pool, blocks, reduce_columns, &r);
     cpu_scratch_give(c, scratch);
     memset(tally, 0, sizeof *tally);
     for (size_t k = 0; k < r.chunks; k++) add_tally(tally, &r.tally[k]);
@@ -97,10 +130,20 @@ skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[
     return SKALD_OK;
 }
 
-const double *cpu_widen(const cpu_shard *shard, const double *v, cpu_scratch *scratch) {
-    const size_t dim = shard->rows.dim, width = cpu_width(shard);
-    double *copy = cpu_scratch_carve(scratch, width, sizeof *copy);
-    memcpy(copy, v, dim * sizeof *copy);
-    memset(copy + dim, 0, (width - dim) * sizeof *copy);
+double *cpu_widen(const cpu_shard *shard, uint32_t classes, const double *v, cpu_scratch *scratch) {
+    const size_t dim = shard->rows.dim, width = cpu_width(shard), room = cpu_room(shard, classes);
+    double *copy = cpu_scratch_carve(scratch, room, sizeof *copy);
+    if (classes > 1 && shard->rows.layout == SKALD_CSR) {
+        const size_t lanes = cpu_lanes(classes);
+        memset(copy, 0, room * sizeof *copy);
+        for (size_t c = 0; c < classes; c++)
+            for (size_t j = 0; j < dim; j++) copy[j * lanes + c] = v[c * dim + j];
+        return copy;
+    }
+    for (size_t c = 0; c < classes; c++) {
+        double *to = copy + c * width;
+        memcpy(to, v + c * dim, dim * sizeof *to);
+        memset(to + dim, 0, (width - dim) * sizeof *to);
+    }
     return copy;
 }

@@ -10,10 +10,11 @@
 enum { MAX_CARDS = 64 };
 
 static skald_status check_objective(const skald_objective *o) {
-    if (o->loss == SKALD_SOFTMAX)
-        return skald_fail(SKALD_EUNSUPPORTED, "the softmax loss is not available in this version");
     if ((unsigned)o->loss > SKALD_SOFTMAX) return skald_fail(SKALD_EINVAL, "unknown loss %d", (int)o->loss);
-    if (o->classes > 1)
+    if (o->loss == SKALD_SOFTMAX && (o->classes < 2 || o->classes > SKALD_MAX_LABELS))
+        return skald_fail(SKALD_EINVAL, "softmax over %u classes: must be between 2 and %d", o->classes,
+                          SKALD_MAX_LABELS);
+    if (o->loss != SKALD_SOFTMAX && o->classes > 1)
         return skald_fail(SKALD_EINVAL, "the %s loss has one class, not %u", skald_loss_name(o->loss), o->classes);
     if (o->loss == SKALD_HUBER && !(o->huber_delta > 0 && isfinite(o->huber_delta)))
         return skald_fail(SKALD_EINVAL, "huber delta %g: must be positive", o->huber_delta);

@@ -350,7 +350,7 @@ static skald_status fill(conduct *x, const Skald__V1__Done *m) {
                          .task_rows = m->task_rows,
                          .audit_drift = m->audit_drift};
     o->workers = skald_zalloc(c->joined, sizeof *o->workers);
-    o->w = skald_alloc(c->problem.dim, sizeof *o->w);
+    o->w = skald_zalloc(skald_problem_length(&c->problem), sizeof *o->w);
     if (!o->workers || !o->w) return SKALD_ENOMEM;
     o->worker_count = c->joined;
     for (uint32_t k = 0; k < c->joined; k++) {
@@ -371,8 +371,7 @@ static skald_status fill(conduct *x, const Skald__V1__Done *m) {
         snprintf(o->workers[k].name, sizeof o->workers[k].name, "%s", member->name);
         snprintf(o->workers[k].device, sizeof o->workers[k].device, "%s", member->device);
     }
-    for (uint32_t j = 0; j < c->problem.dim; j++) o->w[j] = 0;
-    return skald_wire_doubles(c->env, 0, o->w, c->problem.dim);
+    return skald_wire_doubles(c->env, 0, o->w, skald_problem_length(&c->problem));
 }
 
 static skald_status on_done(conduct *x, skald_session_state *s, const Skald__V1__Done *m) {
@@ -398,9 +397,9 @@ static void on_answer(conduct *x, const Skald__V1__Answer *m) {
     if (t->request != SKALD_REQUEST_MODEL || skald_wire_vector_bytes(c->env, 0) == 0) {
         c->crew.ops->answer(&c->crew, t->call, t->request == SKALD_REQUEST_MODEL ? NULL : m->json, NULL);
     } else {
-        const size_t bytes = (size_t)c->problem.dim * sizeof(double);
+        const size_t bytes = skald_problem_length(&c->problem) * sizeof(double);
         skald_bytes *w = skald_bytes_create(bytes);
-        skald_version version = {.commits = m->version, .count = 1, .dim = c->problem.dim};
+        skald_version version = {.commits = m->version, .count = 1, .dim = skald_problem_length(&c->problem)};
         if (w && skald_wire_read(c->env, 0, 0, skald_bytes_data(w), bytes) == SKALD_OK) {
             version.vectors[0] = (const double *)(const void *)w->data;
             skald_coordinator_answer_model(c, t->call, &version, w);

@@ -139,7 +139,8 @@ static skald_result_slot *take_slot(skald_coordinator *c) {
     if (slot) {
         c->idle = slot->next;
     } else {
-        slot = skald_alloc(1, sizeof *slot + SKALD_MAX_POINTS * (size_t)c->problem.dim * sizeof(double));
+        slot = skald_alloc(1, sizeof *slot +
+                                  SKALD_MAX_POINTS * (size_t)skald_problem_length(&c->problem) * sizeof(double));
         if (!slot) return NULL;
     }
     memset(&slot->result, 0, sizeof slot->result);
@@ -161,7 +162,7 @@ static bool all_finite(const double *x, size_t n) {
 static skald_status decode(skald_coordinator *c, const skald_session_state *s, const skald_task *t,
                            const Skald__V1__Result *m, skald_result_slot *slot) {
     skald_result *r = &slot->result;
-    const size_t dim = c->problem.dim;
+    const size_t dim = skald_problem_length(&c->problem);
     if (m->kind != (uint32_t)t->kind || m->shard != t->shard)
         return skald_fail(SKALD_EPEER, "answers a %s task with something else", skald_task_kind_name(t->kind));
     if (m->status >= SKALD_AGAIN &&

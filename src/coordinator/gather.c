@@ -309,6 +309,12 @@ static skald_status begin_loading(skald_coordinator *c) {
     uint64_t slots = 0;
     for (uint32_t k = 0; k < c->joined; k++) slots += c->workers[k].member.slots;
     TRY(skald_problem_make(&c->manifest, &c->options->data, &c->options->objective, c->joined, slots, p));
+    const uint64_t message = 2ull * skald_problem_length(p) * sizeof(double) + 4096; /* two vectors and a header */
+    const uint64_t most = c->options->net.max_frame_bytes ? c->options->net.max_frame_bytes : (uint64_t)1 << 30;
+    if (message > most)
+        return skald_fail(SKALD_ETOOBIG, "%s: %u columns x %u classes make messages of %llu MB; the limit is %llu MB",
+                          c->options->data.path, p->dim, skald_objective_classes(&p->objective),
+                          (unsigned long long)(message >> 20), (unsigned long long)(most >> 20));
     skald_coordinator_notice(c, "%.0f rows x %u columns, %s, %u shards", p->n, p->features,
                              p->dense ? "dense" : "sparse", p->shard_count);
     for (uint32_t k = 0; k < c->joined; k++) {

@@ -25,14 +25,18 @@ void skald_model_free(skald_model *m) {
 /* z = sum w_j (x_j - shift_j) scale_j + b */
 skald_status skald_model_set_weights(skald_model *m, uint32_t features, bool intercept, const double *w,
                                      const double *shift, const double *scale) {
-    double constant = intercept ? w[features] : 0;
-    double *folded = skald_alloc((size_t)features + 1, sizeof *folded);
+    const uint32_t outputs = skald_model_outputs(m);
+    double *folded = skald_alloc(outputs * ((size_t)features + 1), sizeof *folded), *to = folded;
     if (!folded) return SKALD_ENOMEM;
-    for (uint32_t j = 0; j < features; j++) {
-        folded[j] = scale ? w[j] * scale[j] : w[j];
-        if (shift) constant -= folded[j] * shift[j];
+    for (uint32_t c = 0; c < outputs; c++, w += features + (size_t)intercept) {
+        double constant = intercept ? w[features] : 0;
+        for (uint32_t j = 0; j < features; j++) {
+            to[j] = scale ? w[j] * scale[j] : w[j];
+            if (shift) constant -= to[j] * shift[j];
+        }
+        to += features;
+        if (intercept || shift) *to++ = constant;
     }
-    folded[features] = constant;
     free(m->w);
     m->w = folded;
     m->features = features;
@@ -40,15 +44,16 @@ skald_status skald_model_set_weights(skald_model *m, uint32_t features, bool int
     return SKALD_OK;
 }
 
-double skald_model_label(const skald_model *m, double z) {
-    if (m->label_count == 0) return z;
+double skald_model_label(const skald_model *m, const double *z) {
+    if (m->label_count == 0) return z[0];
+    if (m->loss == SKALD_SOFTMAX) return m->label_values[skald_softmax_class(m->classes, z)];
     for (uint32_t k = 0; k < m->label_count; k++)
-        if ((m->label_targets[k] > 0) == (z >= 0)) return m->label_values[k];
+        if ((m->label_targets[k] > 0) == (z[0] >= 0)) return m->label_values[k];
     return m->label_values[0]; /* trained on one class only */
 }
 
 static skald_status check(const char *path, const skald_model *m) {
-    for (uint64_t j = 0; j < (uint64_t)m->features + m->intercept; j++)
+    for (uint64_t j = 0; j < skald_model_outputs(m) * skald_model_columns(m); j++)
         if (!isfinite(m->w[j]))
             return skald_fail(SKALD_ENUMERIC, "%s: not written: weight %" PRIu64 " of the model is not finite", path,
                               j);

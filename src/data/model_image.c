@@ -9,14 +9,19 @@
 
 /* ---- writing -------------------------------------------------------------------------------------- */
 
-static bool put_vector(hid_t file, const char *name, const double *x, uint64_t n) {
-    hsize_t size = n;
-    hid_t space = H5Screate_simple(1, &size, NULL);
+/* rows > 1: a matrix of rows x n. */
+static bool put_matrix(hid_t file, const char *name, const double *x, uint64_t rows, uint64_t n) {
+    const hsize_t size[2] = {rows, n};
+    hid_t space = rows > 1 ? H5Screate_simple(2, size, NULL) : H5Screate_simple(1, size + 1, NULL);
     hid_t d = H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     bool good = d >= 0 && (n == 0 || H5Dwrite(d, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) >= 0);
     if (d >= 0) H5Dclose(d);
     H5Sclose(space);
     return good;
+}
+
+static bool put_vector(hid_t file, const char *name, const double *x, uint64_t n) {
+    return put_matrix(file, name, x, 1, n);
 }
 
 static bool put_number(hid_t file, const char *name, double value) {
@@ -41,7 +46,7 @@ static bool put_string(hid_t file, const char *name, const char *value) {
 }
 
 static bool put_model(hid_t file, const skald_model *m) {
-    return put_vector(file, "w", m->w, (uint64_t)m->features + m->intercept) &&
+    return put_matrix(file, "w", m->w, skald_model_outputs(m), skald_model_columns(m)) &&
            put_vector(file, "label_values", m->label_values, m->label_count) &&
            put_vector(file, "label_targets", m->label_targets, m->label_count) &&
            put_string(file, "loss", skald_loss_name(m->loss)) && put_number(file, "huber_delta", m->huber_delta) &&
@@ -79,13 +84,15 @@ skald_status model_image_make(const char *path, const skald_model *m, size_t res
 
 /* ---- reading -------------------------------------------------------------------------------------- */
 
-/* A vector of doubles of at most `most` entries. */
+/* A vector of doubles of at most `most` entries, or a matrix of that many. */
 static bool get_vector(hid_t file, const char *name, uint64_t most, double **x, uint64_t *n) {
-    hsize_t dims[1] = {0};
+    hsize_t dims[2] = {0, 1};
     if (H5Lexists(file, name, H5P_DEFAULT) <= 0) return false;
     hid_t d = H5Dopen2(file, name, H5P_DEFAULT), space = d >= 0 ? H5Dget_space(d) : -1;
-    bool good = space >= 0 && H5Sget_simple_extent_ndims(space) == 1 &&
-                H5Sget_simple_extent_dims(space, dims, NULL) == 1 && dims[0] <= most;
+    const int rank = space >= 0 ? H5Sget_simple_extent_ndims(space) : 0;
+    bool good = (rank == 1 || rank == 2) && H5Sget_simple_extent_dims(space, dims, NULL) == rank &&
+                (dims[1] == 0 || dims[0] <= most / dims[1]);
+    dims[0] *= dims[1];
     *x = good ? malloc((dims[0] ? dims[0] : 1) * sizeof **x) : NULL;
     good = *x && (dims[0] == 0 || H5Dread(d, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, *x) >= 0);
     *n = dims[0];
@@ -140,13 +147,15 @@ static const char *get_model(hid_t file, skald_model *m) {
     m->scaled = scaled != 0;
     m->intercept = intercept != 0;
     m->features = (uint32_t)features;
-    n = (uint64_t)m->features + m->intercept;
-    if (!get_vector(file, "w", n, &m->w, &values) || values != n || !all_finite(m->w, n)) return "w";
     if (!get_vector(file, "label_values", UINT16_MAX, &m->label_values, &values) ||
         !get_vector(file, "label_targets", UINT16_MAX, &m->label_targets, &targets) || values != targets ||
         !all_finite(m->label_values, values) || !all_finite(m->label_targets, targets))
         return "labels";
     m->label_count = (uint32_t)values;
+    m->classes = m->loss == SKALD_SOFTMAX ? m->label_count : 1;
+    if (m->loss == SKALD_SOFTMAX && m->classes < 2) return "labels";
+    n = skald_model_outputs(m) * skald_model_columns(m);
+    if (!get_vector(file, "w", n, &m->w, &values) || values != n || !all_finite(m->w, n)) return "w";
     if (!get_string(file, "version", &m->version) || !get_string(file, "run_id", &m->run_id) ||
         !get_string(file, "command", &m->command))
         return "provenance";

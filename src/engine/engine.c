@@ -225,7 +225,7 @@ static void add_scaled(double *restrict to, double a, const double *restrict fro
 /* The round is complete: one merge for all of it, summed in the order of dispatch. SKALD_AGAIN: ranks were lost
  * meanwhile, and the round with them. */
 static skald_status merge_round(skald_run *run, skald_merge *m) {
-    const uint32_t dim = run->problem->dim;
+    const uint32_t dim = skald_problem_length(run->problem);
     *m = (skald_merge){.weight = 1, .bias = 1, .chains = 1, .local = run->work.local};
     memset(run->round_g, 0, dim * sizeof(double));
     if (run->history) memset(run->history_sum, 0, dim * sizeof(double));
@@ -278,7 +278,7 @@ void skald_audit_finish(skald_run *run) {
 /* An anchor recomputed from scratch, in stream order: every result of the shard merged before it is in A_k. */
 static bool merge_anchor(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     skald_ledger_entry *e = &run->ledger.entries[flight->shard];
-    const uint32_t dim = run->problem->dim;
+    const uint32_t dim = skald_problem_length(run->problem);
     double difference = 0, norm = 0;
     for (uint32_t j = 0; j < dim; j++) {
         double d = r->vectors[0][j] - e->anchor[j];
@@ -443,7 +443,7 @@ static bool over(skald_engine *engine) {
     else if (o->max_seconds > 0 && (double)skald_run_now(run) * 1e-9 >= o->max_seconds)
         run->stop = SKALD_STOP_TIME;
     if (run->stop && run->work.w) { /* the solver's vectors go with it: keep the last model */
-        memcpy(run->watch.good, run->work.w, run->problem->dim * sizeof(double));
+        memcpy(run->watch.good, run->work.w, skald_problem_length(run->problem) * sizeof(double));
     }
     return run->stop != SKALD_STOP_NONE;
 }

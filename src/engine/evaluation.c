@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "engine/intercepts.h"
 
 enum { NEWTON_MAX = 30 };
 
@@ -16,20 +17,27 @@ skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *prob
     ev->asked = skald_zalloc(workers, sizeof *ev->asked);
     ev->results = skald_zalloc(workers, sizeof(skald_result *));
     if (!ev->asked || !ev->results) return SKALD_ENOMEM;
+    const size_t length = skald_problem_length(problem), classes = problem->objective.classes;
+    const bool together = problem->objective.loss == SKALD_SOFTMAX && problem->objective.intercept;
     for (int p = 0; p < SKALD_MAX_POINTS; p++) {
-        ev->point[p] = skald_zalloc(problem->dim, sizeof(double));
-        ev->gradient[p] = skald_zalloc(problem->dim, sizeof(double));
+        ev->point[p] = skald_zalloc(length, sizeof(double));
+        ev->gradient[p] = skald_zalloc(length, sizeof(double));
         if (!ev->point[p] || !ev->gradient[p]) return SKALD_ENOMEM;
+        if (together && !(ev->shifts[p] = skald_zalloc(length, sizeof(double)))) return SKALD_ENOMEM;
     }
+    if (together && !(ev->scratch = skald_alloc(classes * (classes + 1), sizeof(double)))) return SKALD_ENOMEM;
     return SKALD_OK;
 }
 
 void skald_evaluator_fini(skald_evaluator *ev) {
     skald_version_unref(ev->model);
+    skald_version_unref(ev->shifts_model);
     for (int p = 0; p < SKALD_MAX_POINTS; p++) {
         free(ev->point[p]);
         free(ev->gradient[p]);
+        free(ev->shifts[p]);
     }
+    free(ev->scratch);
     free(ev->asked);
     free(ev->results);
     memset(ev, 0, sizeof *ev);
@@ -39,21 +47,26 @@ static skald_status enter(skald_evaluator *ev, skald_phase phase) {
     ev->phase = phase;
     ev->outstanding = ev->expected;
     memset(ev->asked, 0, ev->workers * sizeof *ev->asked);
-    if (phase != SKALD_PHASE_FINAL) return SKALD_OK;
-    skald_version *old = ev->model; /* the points again, at the b0 found */
-    ev->model = skald_versions_publish(ev->versions, old->commits, (const double *const *)ev->point, ev->points);
+    const bool final = phase == SKALD_PHASE_FINAL; /* the points again, at the b0 found */
+    if (!final && !ev->scratch) return SKALD_OK;
+    double **vectors = final ? ev->point : ev->shifts;
+    skald_version **held = final ? &ev->model : &ev->shifts_model, *old = *held;
+    *held = skald_versions_publish(ev->versions, ev->model->commits, (const double *const *)vectors, ev->points);
     skald_version_unref(old);
-    return ev->model ? SKALD_OK : SKALD_ENOMEM;
+    return *held ? SKALD_OK : SKALD_ENOMEM;
 }
 
 skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const double *const *points, uint32_t count,
                                    bool gradients) {
-    const uint32_t dim = ev->problem->dim;
+    const size_t bytes = skald_problem_length(ev->problem) * sizeof(double);
     ev->points = count;
     ev->gradients = gradients;
     ev->newton_rounds = 0;
     memset(ev->shift, 0, sizeof ev->shift);
-    for (uint32_t p = 0; p < count; p++) memmove(ev->point[p], points[p], dim * sizeof(double));
+    for (uint32_t p = 0; p < count; p++) {
+        memmove(ev->point[p], points[p], bytes);
+        if (ev->shifts[p]) memset(ev->shifts[p], 0, bytes);
+    }
     skald_version_unref(ev->model);
     ev->model = skald_versions_publish(ev->versions, commits, points, count);
     if (!ev->model) return SKALD_ENOMEM;
@@ -77,7 +90,7 @@ bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
     t->points = ev->points;
     if (ev->phase == SKALD_PHASE_NEWTON) {
         t->kind = SKALD_TASK_SHIFT;
-        t->model = NULL;
+        t->model = ev->shifts_model;
         memcpy(t->shift, ev->shift, sizeof t->shift);
         return true;
     }
@@ -89,7 +102,7 @@ bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
 }
 
 static skald_status reduce(skald_evaluator *ev, skald_crew *crew) {
-    const uint32_t dim = ev->problem->dim;
+    const uint32_t dim = skald_problem_length(ev->problem);
     memset(ev->sums, 0, sizeof ev->sums);
     for (int p = 0; p < SKALD_MAX_POINTS; p++) memset(ev->gradient[p], 0, dim * sizeof(double));
     for (uint32_t k = 0; k < ev->workers; k++) { /* in worker order, so that the bits do not depend on arrival */
@@ -108,14 +121,22 @@ static skald_status reduce(skald_evaluator *ev, skald_crew *crew) {
         crew->ops->release(crew, r);
         ev->results[k] = NULL;
     }
-    if (!crew->ranks || ev->phase != SKALD_PHASE_FINAL || !ev->gradients) return SKALD_OK;
-    return crew->ranks->reduce(crew, ev->gradient, ev->points);
+    const bool vectors =
+        ev->phase == SKALD_PHASE_FINAL ? ev->gradients : ev->phase == SKALD_PHASE_NEWTON && ev->scratch;
+    return crew->ranks && vectors ? crew->ranks->reduce(crew, ev->gradient, ev->points) : SKALD_OK;
 }
 
 /* One Newton step on b0 for every point; true when all are there. */
 static bool newton(skald_evaluator *ev) {
     bool there = true;
     double n = ev->problem->n;
+    if (ev->scratch) { /* the moments come with the shifts only */
+        if (ev->phase == SKALD_PHASE_MARGINS) return false;
+        for (uint32_t p = 0; p < ev->points; p++)
+            there &=
+                skald_intercepts_step(ev->problem->objective.classes, ev->gradient[p], n, ev->scratch, ev->shifts[p]);
+        return there || ++ev->newton_rounds > NEWTON_MAX;
+    }
     for (uint32_t p = 0; p < ev->points; p++) {
         double slope = ev->sums[p].dphi / n, curvature = ev->sums[p].d2phi / n;
         if (fabs(slope) < 1e-14) continue;
@@ -125,6 +146,13 @@ static bool newton(skald_evaluator *ev) {
         ev->shift[p] -= step > 2 ? 2 : step < -2 ? -2 : step;
     }
     return there || ++ev->newton_rounds > NEWTON_MAX;
+}
+
+static void shift_points(skald_evaluator *ev) {
+    const size_t dim = ev->problem->dim, classes = skald_objective_classes(&ev->problem->objective);
+    for (uint32_t p = 0; p < ev->points; p++)
+        for (size_t c = 0; c < classes; c++)
+            ev->point[p][c * dim + dim - 1] += ev->scratch ? ev->shifts[p][c] : ev->shift[p];
 }
 
 static void certify(skald_evaluator *ev) {
@@ -143,7 +171,7 @@ skald_status skald_evaluator_add(skald_evaluator *ev, skald_crew *crew, skald_re
     case SKALD_PHASE_MARGINS:
     case SKALD_PHASE_NEWTON:
         if (!newton(ev)) return enter(ev, SKALD_PHASE_NEWTON);
-        for (uint32_t p = 0; p < ev->points; p++) ev->point[p][ev->problem->dim - 1] += ev->shift[p];
+        shift_points(ev);
         return enter(ev, SKALD_PHASE_FINAL);
     case SKALD_PHASE_FINAL:
         certify(ev);

@@ -2,7 +2,8 @@
  *
  * Without an intercept it is one phase: sums and gradients. With one: a pass that keeps the margins,
  * Newton rounds on b0 alone over the kept margins, and the pass for the gradients at the b0 found, so that
- * the duality gap is one. Each phase is one task a worker; results are reduced in worker order. */
+ * the duality gap is one. The b0 of several classes are minimised together (intercepts.h). Each phase is one task a
+ * worker; results are reduced in worker order. */
 #ifndef SKALD_ENGINE_EVALUATION_H
 #define SKALD_ENGINE_EVALUATION_H
 
@@ -27,12 +28,15 @@ typedef struct skald_evaluator {
     uint32_t newton_rounds;
     skald_version *model; /* the points */
     double shift[SKALD_MAX_POINTS];
+    /* with intercepts of several classes, else NULL: their shifts (vectors, since they travel as a version) */
+    double *shifts[SKALD_MAX_POINTS], *scratch;
+    skald_version *shifts_model;
     bool *asked;            /* workers */
     skald_result **results; /* workers; owned by the crew until released */
     uint32_t outstanding;
     uint64_t rows; /* passes over rows made so far, all evaluations */
     /* the outcome, valid after the phase went back to idle */
-    double *point[SKALD_MAX_POINTS];    /* dim each: with the b0 found */
+    double *point[SKALD_MAX_POINTS];    /* skald_problem_length each: with the b0 found */
     double *gradient[SKALD_MAX_POINTS]; /* sums, not means */
     skald_sums sums[SKALD_MAX_POINTS];
     skald_certificate certificate[SKALD_MAX_POINTS];

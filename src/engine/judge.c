@@ -14,10 +14,13 @@ static const uint64_t FREE = 3;
 static double history_gradient(const skald_run *run) {
     const skald_objective *o = &run->problem->objective;
     double sum = 0, eta = 1 / (run->problem->L + o->l2);
-    for (uint32_t j = 0; j < run->problem->features; j++) {
-        double wj = run->work.w[j];
-        double sub = skald_gradient_entry(wj, run->work.abar[j] + o->l2 * wj, o->l1, eta);
-        sum += sub * sub;
+    for (uint32_t c = 0; c < skald_objective_classes(o); c++) {
+        const double *w = run->work.w + (size_t)c * run->problem->dim;
+        const double *abar = run->work.abar + (size_t)c * run->problem->dim;
+        for (uint32_t j = 0; j < run->problem->features; j++) {
+            double sub = skald_gradient_entry(w[j], abar[j] + o->l2 * w[j], o->l1, eta);
+            sum += sub * sub;
+        }
     }
     return sqrt(sum);
 }
@@ -83,12 +86,11 @@ void skald_judge_done(skald_run *run) {
     const skald_train_options *o = run->options;
     uint32_t best = skald_evaluator_best(ev);
     const skald_certificate *c = &ev->certificate[best];
-    double gap = c->gap; /* each point bounds F*: the better bound serves both */
-    if (ev->points > 1) {
-        const skald_certificate *other = &ev->certificate[1 - best];
-        double bound = c->objective - (other->objective - other->gap);
-        if (bound >= 0 && bound < gap) gap = bound;
-    }
+    /* each point bounds F* from below, and the best bound serves all that come after */
+    for (uint32_t k = 0; k < ev->points; k++)
+        run->bound = fmax(run->bound, ev->certificate[k].objective - ev->certificate[k].gap);
+    double gap = c->objective - run->bound;
+    if (!(gap >= 0)) gap = c->gap; /* by rounding */
     run->last = (skald_evaluation){.passes = run->eval_passes,
                                    .seconds = run->eval_seconds,
                                    .train_seconds = run->eval_train_seconds,
@@ -98,12 +100,12 @@ void skald_judge_done(skald_run *run) {
                                    .gap = gap,
                                    .relative_gap = relative(gap, c->objective),
                                    .gradient_norm = c->gradient_norm,
-                                   .accuracy = skald_loss_is_binary(run->problem->objective.loss)
+                                   .accuracy = skald_loss_is_classifier(run->problem->objective.loss)
                                                    ? ev->sums[best].correct / ev->sums[best].rows
                                                    : NAN,
                                    .average = best == 1};
     run->evaluations++;
-    memcpy(run->delivered, ev->point[best], run->problem->dim * sizeof(double));
+    memcpy(run->delivered, ev->point[best], skald_problem_length(run->problem) * sizeof(double));
     if (run->observer && run->observer->evaluation) run->observer->evaluation(run->observer->user, &run->last);
     if (run->stop) return; /* the final one */
     double target = o->target_objective + o->target_tolerance * fabs(o->target_objective);

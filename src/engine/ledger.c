@@ -8,7 +8,7 @@
 skald_status skald_ledger_init(skald_ledger *l, const skald_problem *p, bool history) {
     memset(l, 0, sizeof *l);
     l->count = p->shard_count;
-    l->dim = p->dim;
+    l->dim = skald_problem_length(p);
     l->n = p->n;
     l->entries = skald_zalloc(l->count, sizeof *l->entries);
     if (!l->entries) return SKALD_ENOMEM;

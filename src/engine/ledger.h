@@ -17,7 +17,7 @@ typedef struct skald_ledger_entry {
 } skald_ledger_entry;
 
 typedef struct skald_ledger {
-    uint32_t count, dim;
+    uint32_t count, dim; /* dim: entries of an anchor */
     double n, mass;
     uint64_t steps; /* that the mass is the sum of */
     skald_ledger_entry *entries;

@@ -20,46 +20,58 @@ static void warn(skald_problem *p, const char *format, ...) {
 }
 
 static skald_status map_labels(const skald_manifest *m, const skald_data_options *o, skald_problem *p) {
-    if (!skald_loss_is_binary(p->objective.loss)) {
+    const bool many = p->objective.loss == SKALD_SOFTMAX;
+    if (!skald_loss_is_classifier(p->objective.loss)) {
         if (o->balanced || o->class_weight_count)
-            return skald_fail(SKALD_EINVAL, "class weights need a two-class loss (logistic, squared-hinge), not %s",
+            return skald_fail(SKALD_EINVAL,
+                              "class weights need a loss of classes (logistic, squared-hinge, softmax), not %s",
                               skald_loss_name(p->objective.loss));
         return SKALD_OK;
     }
-    if (m->label_count != 2) {
-        if (m->label_count == 1)
-            return skald_fail(SKALD_EDATA, "%s: every row has the label %g: %s needs two classes", o->path,
-                              m->labels[0].value, skald_loss_name(p->objective.loss));
+    if (m->label_count == 1)
+        return skald_fail(SKALD_EDATA, "%s: every row has the label %g: %s needs two classes", o->path,
+                          m->labels[0].value, skald_loss_name(p->objective.loss));
+    if (many && m->label_count > SKALD_MAX_LABELS)
+        return skald_fail(
+            SKALD_EDATA,
+            "%s: more than %d labels (from %g to %g): softmax takes no more; for real targets use squared "
+            "or huber",
+            o->path, SKALD_MAX_LABELS, m->label_min, m->label_max);
+    if (!many && m->label_count != 2)
         return skald_fail(SKALD_EDATA,
-                          "%s: more than two labels (%s%u, from %g to %g): %s takes two; for real targets use squared "
-                          "or huber",
+                          "%s: more than two labels (%s%u, from %g to %g): %s takes two; softmax takes more, and for "
+                          "real targets there are squared and huber",
                           o->path, m->label_count > SKALD_MAX_LABELS ? "over " : "",
                           m->label_count > SKALD_MAX_LABELS ? SKALD_MAX_LABELS : m->label_count, m->label_min,
                           m->label_max, skald_loss_name(p->objective.loss));
-    }
-    double *table = skald_zalloc(6, sizeof *table);
-    p->labels = skald_zalloc(2, sizeof *p->labels);
+    const uint32_t count = m->label_count;
+    double *table = skald_zalloc(3 * (size_t)count, sizeof *table);
+    p->labels = skald_zalloc(count, sizeof *p->labels);
     if (!table || !p->labels) {
         free(table);
         return SKALD_ENOMEM;
     }
-    p->label_count = 2;
-    memcpy(p->labels, m->labels, 2 * sizeof *p->labels);
-    p->transform.label_count = 2;
+    if (many) p->objective.classes = count;
+    p->label_count = count;
+    memcpy(p->labels, m->labels, count * sizeof *p->labels);
+    double *const targets = table + count, *const weights = targets + count;
+    p->transform.label_count = count;
     p->transform.label_values = table;
-    p->transform.label_targets = table + 2;
-    p->transform.label_weights = table + 4;
-    for (int k = 0; k < 2; k++) {
+    p->transform.label_targets = targets;
+    p->transform.label_weights = weights;
+    for (uint32_t k = 0; k < count; k++) {
         table[k] = m->labels[k].value;
-        table[2 + k] = k ? 1 : -1; /* the smaller label is the negative class */
-        table[4 + k] = o->balanced ? (double)m->rows / (2.0 * (double)m->labels[k].count) : 1;
+        targets[k] = many ? (double)k : k ? 1.0 : -1.0; /* of two, the smaller label is the negative class */
+        weights[k] = o->balanced ? (double)m->rows / ((double)count * (double)m->labels[k].count) : 1;
     }
     for (uint32_t c = 0; c < o->class_weight_count; c++) {
-        int k = o->class_weight_label[c] == table[0] ? 0 : o->class_weight_label[c] == table[1] ? 1 : -1;
-        if (k < 0)
-            return skald_fail(SKALD_EINVAL, "class weight for label %g, but %s has the labels %g and %g",
-                              o->class_weight_label[c], o->path, table[0], table[1]);
-        table[4 + k] *= o->class_weight[c];
+        uint32_t k = 0;
+        while (k < count && o->class_weight_label[c] != table[k]) k++;
+        if (k == count)
+            return skald_fail(SKALD_EINVAL, "class weight for label %g, but %s has the labels %g%s%g",
+                              o->class_weight_label[c], o->path, table[0], count == 2 ? " and " : " to ",
+                              table[count - 1]);
+        weights[k] *= o->class_weight[c];
     }
     return SKALD_OK;
 }
@@ -137,6 +149,8 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
     t->weight_scale = 1;
     t->rows = m->rows;
     skald_status st = map_labels(m, o, p);
+    if (st == SKALD_OK && skald_objective_length(&p->objective, p->dim) > UINT32_MAX)
+        st = skald_fail(SKALD_EDATA, "%s: %u columns x %u classes are too many", o->path, p->dim, p->objective.classes);
     if (st == SKALD_OK) {
         double *shift = NULL, *scale = NULL;
         st = skald_scaling_make(o->scaling, m, p->dense, &shift, &scale);

@@ -20,7 +20,7 @@ static void note_holders(skald_run *run) {
 
 skald_status skald_ranks_init(skald_run *run) {
     run->holders = skald_zalloc(run->problem->shard_count, sizeof *run->holders);
-    run->ending = skald_zalloc(2 * (size_t)run->problem->dim, sizeof *run->ending);
+    run->ending = skald_zalloc(2 * (size_t)skald_problem_length(run->problem), sizeof *run->ending);
     if (!run->holders || !run->ending) return SKALD_ENOMEM;
     note_holders(run);
     return SKALD_OK;
@@ -33,7 +33,7 @@ skald_status skald_ranks_lost(skald_run *run) {
 }
 
 void skald_ranks_finish(skald_run *run) {
-    const size_t dim = run->problem->dim;
+    const size_t dim = skald_problem_length(run->problem);
     skald_work *work = &run->work;
     if (!work->w || work->w == run->ending) return;
     memcpy(run->ending, work->w, dim * sizeof(double));
@@ -59,7 +59,7 @@ static void drop_flights(skald_run *run) {
 /* Waits for all that was submitted; adds up its vectors over all ranks (sum NULL: does not). SKALD_AGAIN: another
  * loss. */
 static skald_status gather(skald_run *run, double *sum) {
-    const uint32_t dim = run->problem->dim;
+    const uint32_t dim = skald_problem_length(run->problem);
     if (sum) memset(sum, 0, dim * sizeof(double));
     while (run->flight_count) {
         skald_event event = {0};
@@ -125,7 +125,8 @@ static skald_status regroup(skald_run *run) {
     TRY(skald_run_publish(run));
     TRY(refill(run));
     TRY(total_anchor(run));
-    for (uint32_t j = 0; j < run->problem->dim; j++) run->work.abar[j] = run->history_sum[j] / run->problem->n;
+    for (uint32_t j = 0; j < skald_problem_length(run->problem); j++)
+        run->work.abar[j] = run->history_sum[j] / run->problem->n;
     run->dirty = true;
     return SKALD_OK;
 }
@@ -134,7 +135,7 @@ static skald_status regroup(skald_run *run) {
 static skald_status audit(skald_run *run) {
     TRY(total_anchor(run));
     double difference = 0, norm = 0;
-    for (uint32_t j = 0; j < run->problem->dim; j++) {
+    for (uint32_t j = 0; j < skald_problem_length(run->problem); j++) {
         const double a = run->history_sum[j], d = run->problem->n * run->work.abar[j] - a;
         difference += d * d;
         norm += a * a;

@@ -29,7 +29,7 @@ uint32_t skald_task_vectors(const skald_task *t) {
     case SKALD_TASK_OBJECTIVE:
         return t->want_gradient ? t->points : 0;
     case SKALD_TASK_SHIFT:
-        return 0;
+        return t->model ? t->points : 0;
     default:
         return 1;
     }

@@ -54,7 +54,7 @@ const char *skald_stop_name(skald_stop stop) {
 
 /* One product (1/m) X'SX v over a sample of rows, summed over the workers. */
 static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_shard, double *out, double *rows) {
-    const uint32_t dim = run->problem->dim;
+    const uint32_t dim = skald_problem_length(run->problem);
     memset(out, 0, dim * sizeof(double));
     *rows = 0;
     for (uint32_t k = 0; k < run->size; k++) {
@@ -109,7 +109,8 @@ static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_
  * x 1.1, because the iteration stops early; a small sample errs to the safe side. */
 static skald_status measure_L(skald_run *run, double *L) {
     const skald_problem *p = run->problem;
-    double *v = skald_alloc(p->dim, sizeof(double)), *next = skald_alloc(p->dim, sizeof(double));
+    const uint32_t length = skald_problem_length(p); /* of messages; the product is with the first class's part */
+    double *v = skald_zalloc(length, sizeof(double)), *next = skald_zalloc(length, sizeof(double));
     skald_status st = SKALD_ENOMEM;
     if (!v || !next) goto out;
     for (uint32_t j = 0; j < p->dim; j++) v[j] = skald_normal(p->seed + 77, j);
@@ -159,13 +160,16 @@ static skald_status check(const skald_train_options *o, const skald_problem *p) 
 
 static skald_status begin(skald_run *run) {
     const skald_crew_ops *ops = run->crew->ops;
-    const uint32_t dim = run->problem->dim;
+    const uint32_t dim = skald_problem_length(run->problem);
     TRY(check(run->options, run->problem));
     run->engine.ops = &skald_crew_engine_ops;
     skald_vectors_host(&run->engine.vectors, dim);
+    run->engine.vectors.classes = skald_objective_classes(&run->problem->objective);
+    run->engine.vectors.columns = run->problem->dim;
     run->engine.problem = run->problem;
     run->engine.backoff = 1;
     run->calibration = 1;
+    run->bound = -INFINITY;
     run->history = run->options->algo == SKALD_SAGA;
     run->quiesce = run->options->has_target_objective || run->options->mode == SKALD_SYNC;
     run->size = ops->size(run->crew);
@@ -226,7 +230,7 @@ static skald_status sharpen(skald_run *run) {
     if (!(p->objective.l1 > 0)) return SKALD_OK;
     uint32_t best = skald_evaluator_best(&run->evaluator);
     double *g = run->evaluator.gradient[best];
-    for (uint32_t j = 0; j < p->dim; j++) g[j] /= p->n;
+    for (uint32_t j = 0; j < skald_problem_length(p); j++) g[j] /= p->n;
     skald_regulariser r = {p->objective.l2, p->objective.l1, p->objective.intercept};
     run->engine.vectors.ops->proximal_step(&run->engine.vectors, run->delivered, g, 1 / (p->L + p->objective.l2), &r);
     const double *points[1] = {run->delivered};

@@ -64,9 +64,11 @@ WIDE static void sgd_n(size_t n, double *w, const double *g, double a, double et
 }
 
 static void sgd_update(skald_vectors *v, double *w, const double *g, double a, double eta, const skald_regulariser *r) {
-    const size_t n = v->dim - r->intercept;
-    sgd_n(n, w, g, a, eta, r->l2, r->l1);
-    sgd_n(r->intercept, w + n, g + n, a, eta, 0, 0);
+    const size_t n = v->columns - r->intercept;
+    for (uint32_t c = 0; c < v->classes; c++, w += v->columns, g += v->columns) {
+        sgd_n(n, w, g, a, eta, r->l2, r->l1);
+        sgd_n(r->intercept, w + n, g + n, a, eta, 0, 0);
+    }
 }
 
 WIDE static void saga_n(size_t n, double *w, double *abar, const double *g, double a, const double *h, double eta,
@@ -81,9 +83,12 @@ WIDE static void saga_n(size_t n, double *w, double *abar, const double *g, doub
 
 static void saga_update(skald_vectors *v, double *w, double *abar, const double *g, double a, const double *h,
                         double eta, double n, const skald_regulariser *r) {
-    const size_t m = v->dim - r->intercept;
-    saga_n(m, w, abar, g, a, h, eta, 1 / n, r->l2, r->l1);
-    saga_n(r->intercept, w + m, abar + m, g + m, a, h + m, eta, 1 / n, 0, 0);
+    const size_t m = v->columns - r->intercept;
+    for (uint32_t c = 0; c < v->classes; c++) {
+        const size_t at = (size_t)c * v->columns, last = at + m;
+        saga_n(m, w + at, abar + at, g + at, a, h + at, eta, 1 / n, r->l2, r->l1);
+        saga_n(r->intercept, w + last, abar + last, g + last, a, h + last, eta, 1 / n, 0, 0);
+    }
 }
 
 WIDE static void merge_n(size_t n, double *w, double *abar, const double *dw, double theta, const double *h,
@@ -111,5 +116,6 @@ static const skald_vectors_ops operations = {create,     destroy,     copy,     
 
 void skald_vectors_host(skald_vectors *out, uint32_t dim) {
     out->ops = &operations;
-    out->dim = dim;
+    out->dim = out->columns = dim;
+    out->classes = 1;
 }

@@ -10,8 +10,9 @@ static const double WINDOW = 1;      /* passes over which losses are averaged: l
 static const double GROWTH = 4;      /* a window this many times worse than the best is a divergence */
 static const uint32_t PATIENCE = 40; /* rollbacks (halvings of the step) in a row before giving up */
 
-/* Mean loss of w = 0: for two classes phi(0, y), the same for both; for real targets at most y^2/2. */
+/* Mean loss of w = 0: for classes phi(0, y), the same for all; for real targets at most y^2/2. */
 static double loss_at_zero(const skald_problem *p) {
+    if (p->objective.loss == SKALD_SOFTMAX) return log(p->objective.classes);
     if (skald_loss_is_binary(p->objective.loss)) return skald_loss_value(p->objective.loss, 1, 0, 1);
     double y2 = 0;
     for (uint32_t k = 0; k < p->shard_count; k++) y2 += p->shards[k].facts.sum_weighted_y2;
@@ -20,7 +21,7 @@ static double loss_at_zero(const skald_problem *p) {
 
 skald_status skald_watch_init(skald_run *run) {
     skald_watch *w = &run->watch;
-    uint32_t dim = run->problem->dim;
+    uint32_t dim = skald_problem_length(run->problem);
     w->good = skald_alloc(dim, sizeof(double));
     w->candidate = skald_alloc(dim, sizeof(double));
     w->sum = skald_zalloc(dim, sizeof(double));
@@ -55,8 +56,9 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     skald_watch *w = &run->watch;
     if (++w->failures > PATIENCE)
         return skald_fail(SKALD_EDIVERGED, "diverged %u times in a row, the last time because %s", w->failures, why);
-    memcpy(run->work.w, w->good, run->problem->dim * sizeof(double));
-    memcpy(w->candidate, w->good, run->problem->dim * sizeof(double));
+    const size_t bytes = skald_problem_length(run->problem) * sizeof(double);
+    memcpy(run->work.w, w->good, bytes);
+    memcpy(w->candidate, w->good, bytes);
     run->engine.backoff /= 2;
     run->generation++; /* what is in flight was computed from the bad model: it only counts as history */
     run->rollbacks++;
@@ -65,7 +67,7 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     run->dirty = true;
     w->window_loss = w->window_rows = 0;
     w->window_begin = run->engine.passes;
-    memset(w->sum, 0, run->problem->dim * sizeof(double));
+    memset(w->sum, 0, bytes);
     w->sum_count = 0;
     w->has_average = false;
     w->average_begin = run->engine.passes;
@@ -78,7 +80,7 @@ static void average(skald_run *run) {
     skald_watch *w = &run->watch;
     const double *restrict x = run->work.w;
     double *restrict sum = w->sum;
-    const uint32_t dim = run->problem->dim;
+    const uint32_t dim = skald_problem_length(run->problem);
     for (uint32_t j = 0; j < dim; j++) sum[j] += x[j];
     w->sum_count++;
     if (run->engine.passes - w->average_begin < 1) return;
@@ -101,9 +103,12 @@ skald_status skald_watch_commit(skald_run *run) {
 
     double mean = w->window_loss / w->window_rows;
     double norm2 = 0, norm1 = 0;
-    for (uint32_t j = 0; j < p->features; j++) {
-        norm2 += run->work.w[j] * run->work.w[j];
-        norm1 += fabs(run->work.w[j]);
+    for (uint32_t c = 0; c < skald_objective_classes(&p->objective); c++) {
+        const double *wc = run->work.w + (size_t)c * p->dim;
+        for (uint32_t j = 0; j < p->features; j++) {
+            norm2 += wc[j] * wc[j];
+            norm1 += fabs(wc[j]);
+        }
     }
     double estimate = mean + 0.5 * p->objective.l2 * norm2 + p->objective.l1 * norm1;
     w->window_loss = w->window_rows = 0;
@@ -116,6 +121,6 @@ skald_status skald_watch_commit(skald_run *run) {
     double *old = w->good;
     w->good = w->candidate;
     w->candidate = old;
-    memcpy(w->candidate, run->work.w, p->dim * sizeof(double));
+    memcpy(w->candidate, run->work.w, skald_problem_length(p) * sizeof(double));
     return SKALD_OK;
 }

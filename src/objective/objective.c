@@ -9,16 +9,20 @@ const char *skald_loss_name(skald_loss loss) {
 }
 
 skald_status skald_loss_parse(const char *name, skald_loss *out) {
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 5; k++)
         if (strcmp(name, names[k]) == 0) {
             *out = (skald_loss)k;
             return SKALD_OK;
         }
-    return skald_fail(SKALD_EINVAL, "unknown loss '%s': use squared, logistic, squared-hinge or huber", name);
+    return skald_fail(SKALD_EINVAL, "unknown loss '%s': use squared, logistic, squared-hinge, huber or softmax", name);
 }
 
 bool skald_loss_is_binary(skald_loss loss) {
     return loss == SKALD_LOGISTIC || loss == SKALD_SQUARED_HINGE;
+}
+
+bool skald_loss_is_classifier(skald_loss loss) {
+    return skald_loss_is_binary(loss) || loss == SKALD_SOFTMAX;
 }
 
 double skald_loss_value(skald_loss loss, double delta, double z, double y) {
@@ -96,4 +100,26 @@ double skald_loss_curvature(skald_loss loss) {
 
 bool skald_loss_correct(skald_loss loss, double z, double y) {
     return skald_loss_is_binary(loss) && (z >= 0 ? 1 : -1) == (y > 0 ? 1 : -1);
+}
+
+uint32_t skald_softmax_class(uint32_t classes, const double *z) {
+    uint32_t best = 0;
+    for (uint32_t c = 1; c < classes; c++)
+        if (z[c] > z[best]) best = c;
+    return best;
+}
+
+double skald_softmax_value(uint32_t classes, const double *z, uint32_t y) {
+    const uint32_t top = skald_softmax_class(classes, z);
+    double rest = 0; /* the largest term is 1: what it is added to keeps its digits */
+    for (uint32_t c = 0; c < classes; c++)
+        if (c != top) rest += exp(z[c] - z[top]);
+    return z[top] - z[y] + log1p(rest);
+}
+
+void skald_softmax(uint32_t classes, const double *z, double *p) {
+    const double top = z[skald_softmax_class(classes, z)];
+    double sum = 0;
+    for (uint32_t c = 0; c < classes; c++) sum += p[c] = exp(z[c] - top);
+    for (uint32_t c = 0; c < classes; c++) p[c] /= sum;
 }

@@ -81,7 +81,7 @@ typedef struct skald_status_view {
     bool has_problem; /* the rest: what is being trained */
     skald_objective objective;
     uint32_t features, label_count;
-    double rows, labels[2];
+    double rows, *labels; /* label_count, owned */
     bool scaled, zero_based;
 } skald_status_view;
 

@@ -68,13 +68,17 @@ static void parse_problem(const json_t *o, skald_status_view *v) {
     const char *loss = json_string_value(json_object_get(o, "loss"));
     const json_t *labels = json_object_get(o, "labels");
     size_t count = json_array_size(labels);
-    v->has_problem = loss && skald_loss_parse(loss, &v->objective.loss) == SKALD_OK && count <= 2;
+    if (!loss || skald_loss_parse(loss, &v->objective.loss) != SKALD_OK) return;
+    const bool many = v->objective.loss == SKALD_SOFTMAX;
+    if (many ? count < 2 || count > SKALD_MAX_LABELS : count > 2) return;
+    v->labels = calloc(count + 1, sizeof *v->labels);
+    v->has_problem = v->labels != NULL;
     if (!v->has_problem) return;
     v->objective.huber_delta = number(o, "huber_delta", 1);
     v->objective.l2 = number(o, "l2", 0);
     v->objective.l1 = number(o, "l1", 0);
     v->objective.intercept = json_is_true(json_object_get(o, "intercept"));
-    v->objective.classes = 1;
+    v->objective.classes = many ? (uint32_t)count : 1;
     v->features = (uint32_t)count_of(o, "features");
     v->rows = number(o, "rows", 0);
     v->scaled = json_is_true(json_object_get(o, "scaled"));
@@ -122,5 +126,6 @@ skald_status skald_status_parse(const char *json, skald_status_view *out) {
 
 void skald_status_view_free(skald_status_view *view) {
     free(view->workers);
+    free(view->labels);
     memset(view, 0, sizeof *view);
 }

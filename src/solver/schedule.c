@@ -28,8 +28,9 @@ static double mean_shard_rows(const skald_problem *p) {
 /* Rows whose steps take as long as their task's message, both ends together: in nanoseconds on one core, of which only
  * the ratio matters (a message is four vectors). */
 static double message_rows(const skald_problem *p) {
-    double row = p->dense ? 0.45 * p->dim : 60 + 4.5 * p->nonzeros / p->n;
-    return (150e3 + 32.0 * p->dim) / row;
+    const double classes = skald_objective_classes(&p->objective);
+    double row = p->dense ? 0.45 * p->dim * classes : 60 + 4.5 * p->nonzeros / p->n * classes;
+    return (150e3 + 32.0 * skald_problem_length(p)) / row;
 }
 
 /* Rows of a local task: a sixteenth of its shard's; where messages outweigh that, up to a tenth. Longer runs lose in

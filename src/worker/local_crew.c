@@ -43,7 +43,8 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     if (!c->has_task) return SKALD_OK;
     skald_result *r = &c->result;
     memset(r, 0, sizeof *r);
-    for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++) r->vectors[k] = c->vectors + (size_t)k * c->problem.dim;
+    for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++)
+        r->vectors[k] = c->vectors + (size_t)k * skald_problem_length(&c->problem);
     skald_runner_run(&c->runner, &c->lane, &c->task, r);
     r->arrived_ns = skald_now_ns(skald_clock_system());
     skald_version_unref(c->task.model);
@@ -109,7 +110,7 @@ skald_status skald_crew_local_open(const skald_data_options *data, const skald_o
     TRY_GOTO(st, skald_problem_make(&manifest, data, objective, 1, 1, p), out);
     rows = skald_zalloc(p->shard_count, sizeof *rows);
     c->shards = skald_zalloc(p->shard_count, sizeof *c->shards);
-    c->vectors = skald_zalloc(SKALD_MAX_POINTS * (size_t)p->dim, sizeof *c->vectors);
+    c->vectors = skald_zalloc(SKALD_MAX_POINTS * (size_t)skald_problem_length(p), sizeof *c->vectors);
     st = SKALD_ENOMEM;
     if (!rows || !c->shards || !c->vectors) goto out;
     TRY_GOTO(st, skald_runner_init(&c->runner, compute, &p->objective, p->dim, p->seed, p->shard_count), out);

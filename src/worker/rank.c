@@ -162,7 +162,7 @@ static void report_done(skald_rank *r, skald_status st, const skald_outcome *o) 
     Skald__V1__Evaluation last;
     skald_bytes *w = NULL;
     skald_wire_vector vector = {0};
-    const size_t bytes = (size_t)r->problem.dim * sizeof(double);
+    const size_t bytes = skald_problem_length(&r->problem) * sizeof(double);
     Skald__V1__WorkerRow *rows = skald_zalloc(o->worker_count + 1, sizeof *rows);
     Skald__V1__WorkerRow **list = skald_zalloc(o->worker_count + 1, sizeof(Skald__V1__WorkerRow *));
     m.status = st;
@@ -226,7 +226,7 @@ static skald_status make_problem(skald_rank *r, const skald_rank_spec *spec) {
     const skald_worker *w = r->w;
     skald_problem *p = &r->problem;
     *p = (skald_problem){.objective = w->objective,
-                         .dim = w->runner.dim,
+                         .dim = w->transform.dim + (w->objective.intercept ? 1 : 0),
                          .features = w->transform.dim,
                          .nonzeros = spec->nonzeros,
                          .dense = spec->dense,

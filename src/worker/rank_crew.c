@@ -246,7 +246,7 @@ static skald_status combine(skald_rank *r, const skald_stretch *stretches, uint3
 static skald_status reduce(skald_crew *crew, double *const *vectors, uint32_t count) {
     skald_rank *r = of(crew);
     skald_stretch stretches[SKALD_MAX_POINTS];
-    for (uint32_t k = 0; k < count; k++) stretches[k] = (skald_stretch){vectors[k], r->problem.dim, false};
+    for (uint32_t k = 0; k < count; k++) stretches[k] = (skald_stretch){vectors[k], r->w->runner.dim, false};
     return combine(r, stretches, count);
 }
 
@@ -322,7 +322,7 @@ static skald_status compute(skald_rank *r, uint32_t k, int64_t idle_since_ns) {
             return SKALD_ENOMEM;
         }
         for (uint32_t v = 0; v < SKALD_MAX_POINTS; v++)
-            result->vectors[v] = (double *)(void *)skald_bytes_data(r->buffers[k]) + (size_t)v * r->problem.dim;
+            result->vectors[v] = (double *)(void *)skald_bytes_data(r->buffers[k]) + (size_t)v * r->w->runner.dim;
     }
     skald_runner_run(&r->w->runner, r->lane, t, result);
     for (uint32_t v = result->count; v < SKALD_MAX_POINTS; v++) result->vectors[v] = NULL;

@@ -7,14 +7,16 @@
 #include "base/base.h"
 
 skald_status skald_runner_init(skald_runner *r, const skald_compute_options *options, const skald_objective *objective,
-                               uint32_t dim, uint64_t seed, uint32_t shard_count) {
+                               uint32_t columns, uint64_t seed, uint32_t shard_count) {
     memset(r, 0, sizeof *r);
-    r->dim = dim;
+    const uint64_t length = skald_objective_length(objective, columns);
+    if (length > UINT32_MAX) return skald_fail(SKALD_EINVAL, "a model of %llu entries", (unsigned long long)length);
+    r->dim = (uint32_t)length;
     r->seed = seed;
     r->shard_count = shard_count;
     r->shards = skald_zalloc(shard_count, sizeof(skald_shard *));
     if (!r->shards) return SKALD_ENOMEM;
-    return skald_compute_open(options, objective, dim, &r->compute);
+    return skald_compute_open(options, objective, columns, &r->compute);
 }
 
 skald_status skald_runner_add(skald_runner *r, uint32_t shard, skald_rows *rows) {
@@ -46,7 +48,7 @@ void skald_lane_fini(skald_lane *lane) {
     memset(lane, 0, sizeof *lane);
 }
 
-static uint32_t model_vectors(const skald_task *t) {
+static uint32_t model_vectors(const skald_runner *r, const skald_task *t) {
     switch (t->kind) {
     case SKALD_TASK_LOCAL:
         return t->saga ? 2 : 1;
@@ -55,6 +57,7 @@ static uint32_t model_vectors(const skald_task *t) {
     case SKALD_TASK_OBJECTIVE:
         return t->points;
     case SKALD_TASK_SHIFT:
+        return r->compute->objective.loss == SKALD_SOFTMAX ? t->points : 0;
     case SKALD_TASK_ANCHOR:
         return 0;
     default:
@@ -81,14 +84,24 @@ static skald_status check(const skald_runner *r, const skald_task *t) {
     if (t->points > SKALD_MAX_POINTS) return skald_fail(SKALD_EPEER, "task with %u points", t->points);
     if ((t->kind == SKALD_TASK_OBJECTIVE || t->kind == SKALD_TASK_SHIFT) && t->points == 0)
         return skald_fail(SKALD_EPEER, "%s task without points", skald_task_kind_name(t->kind));
-    if (model_vectors(t) && (!t->model || t->model->count < model_vectors(t) || t->model->dim != r->dim))
+    const uint32_t needed = model_vectors(r, t);
+    if (needed && (!t->model || t->model->count < needed || t->model->dim != r->dim))
         return skald_fail(SKALD_EPEER, "%s task needs %u model vectors of %u entries", skald_task_kind_name(t->kind),
-                          model_vectors(t), r->dim);
+                          needed, r->dim);
+    if (t->kind == SKALD_TASK_SHIFT && !needed && t->model) return skald_fail(SKALD_EPEER, "shift task with a model");
     if (t->shard == SKALD_ALL_SHARDS && over_all_shards(t->kind)) return SKALD_OK;
     if (t->shard >= r->shard_count || !r->shards[t->shard])
         return skald_fail(SKALD_EPEER, "task for shard %u, which is not leased to this worker", t->shard);
     if (!over_all_shards(t->kind) && t->rows == 0) return skald_fail(SKALD_EPEER, "task without rows");
     return SKALD_OK;
+}
+
+/* Entries that the backend writes of a result's vectors; the rest are 0. */
+static uint64_t entries(const skald_runner *r, skald_task_kind kind) {
+    const skald_compute *c = r->compute;
+    return kind == SKALD_TASK_CURVATURE ? c->dim
+           : kind == SKALD_TASK_SHIFT   ? skald_objective_moments(&c->objective)
+                                        : (uint64_t)c->dim * skald_objective_classes(&c->objective);
 }
 
 /* One shard's part of a task; vectors overwritten. */
@@ -105,14 +118,17 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
         return c->ops->objective(c, s, t->points, w, g, t->keep_margins, sums);
     }
     case SKALD_TASK_SHIFT:
-        return c->ops->shift(c, s, t->points, t->shift, sums);
+        if (!w) return c->ops->shift(c, s, t->points, t->shift, sums);
+        if (!c->ops->shift_classes)
+            return skald_fail(SKALD_EUNSUPPORTED, "intercepts of many classes on %s", c->device);
+        return c->ops->shift_classes(c, s, t->points, w, vectors, sums);
     case SKALD_TASK_ANCHOR:
         return c->ops->anchor(c, s, vectors[0]);
     case SKALD_TASK_CURVATURE: {
         size_t m = skald_min_size(t->rows, s->facts.rows);
         TRY(c->ops->curvature(c, s, m, w[0], vectors[0]));
         /* the port gives a mean; sums over shards need totals */
-        for (uint32_t j = 0; j < r->dim; j++) vectors[0][j] *= (double)m;
+        for (uint32_t j = 0; j < c->dim; j++) vectors[0][j] *= (double)m;
         sums[0].rows = (double)m;
         return SKALD_OK;
     }
@@ -141,6 +157,8 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
 static skald_status run(skald_runner *r, skald_lane *lane, const skald_task *t, skald_result *out) {
     TRY(check(r, t));
     out->count = skald_task_vectors(t);
+    for (uint64_t p = 0, written = entries(r, t->kind); p < out->count && written < r->dim; p++)
+        memset(out->vectors[p] + written, 0, (r->dim - written) * sizeof(double));
     if (t->shard != SKALD_ALL_SHARDS) return run_shard(r, lane, t, t->shard, out->vectors, out->sums);
 
     double *partial[SKALD_MAX_POINTS];
@@ -152,7 +170,7 @@ static skald_status run(skald_runner *r, skald_lane *lane, const skald_task *t, 
         TRY(run_shard(r, lane, t, k, partial, sums));
         for (uint32_t p = 0; p < SKALD_MAX_POINTS; p++) add_sums(&out->sums[p], &sums[p]);
         for (uint32_t p = 0; p < out->count; p++)
-            for (uint32_t j = 0; j < r->dim; j++) out->vectors[p][j] += partial[p][j];
+            for (uint64_t j = 0; j < entries(r, t->kind); j++) out->vectors[p][j] += partial[p][j];
     }
     return SKALD_OK;
 }

@@ -8,7 +8,8 @@
 typedef struct skald_runner {
     skald_compute *compute;
     uint64_t seed;
-    uint32_t dim, shard_count;
+    uint32_t dim; /* entries of a vector: skald_objective_length */
+    uint32_t shard_count;
     skald_shard **shards; /* shard_count entries; NULL where not held */
     size_t max_rows;      /* rows of the largest shard held */
 } skald_runner;
@@ -19,8 +20,9 @@ typedef struct skald_lane {
     double *partial; /* SKALD_MAX_POINTS x dim */
 } skald_lane;
 
+/* columns: of the rows, intercept included. */
 skald_status skald_runner_init(skald_runner *runner, const skald_compute_options *options,
-                               const skald_objective *objective, uint32_t dim, uint64_t seed, uint32_t shard_count);
+                               const skald_objective *objective, uint32_t columns, uint64_t seed, uint32_t shard_count);
 /* Takes over the rows (already rescaled). SKALD_EINVAL if the shard is out of range or held already. */
 skald_status skald_runner_add(skald_runner *runner, uint32_t shard, skald_rows *rows);
 void skald_runner_fini(skald_runner *runner);

@@ -156,9 +156,9 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         w->lane_of = skald_zalloc(m->shards, sizeof *w->lane_of);
         if (!w->read || !w->lane_of) return SKALD_ENOMEM;
         TRY(skald_runner_init(&w->runner, &w->options->compute, &w->objective, dim, m->seed, m->shards));
-        TRY(skald_versions_create(dim, SKALD_MAX_POINTS, &w->versions));
-        TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)dim * sizeof(double), &w->vectors));
-        TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)dim * sizeof(float), &w->narrow));
+        TRY(skald_versions_create(w->runner.dim, SKALD_MAX_POINTS, &w->versions));
+        TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)w->runner.dim * sizeof(double), &w->vectors));
+        TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)w->runner.dim * sizeof(float), &w->narrow));
         w->carries = skald_zalloc(m->shards, sizeof *w->carries);
         if (!w->carries) return SKALD_ENOMEM;
         w->set_up = true;

@@ -2,6 +2,8 @@
 
     F(w, b) = (1/n) sum_i s_i phi(x_i.w + b, y_i) + (l2/2) |w|^2 + l1 |w|_1        sum s_i = n, b not regularised
 
+Softmax (class Softmax) has a w and a b for each class, one class behind the other.
+
 Least squares are solved by the normal equations, the rest by Newton's method run until it stands still (with l1: on
 the support that FISTA finds, until the optimality conditions hold outside it). No answer is taken on trust: `certify`
 bounds its distance from the optimum, and `liblinear` solves the same problem with liblinear's own program where it can.
@@ -30,6 +32,9 @@ class Sparse:
     def tdot(self, c):
         return np.bincount(self.idx, self.val * c[self.row], self.shape[1])
 
+    def largest_row(self, s):
+        return np.max(s * np.bincount(self.row, self.val**2, self.shape[0]))
+
     def scaled(self, scale):
         return Sparse(as_f32(self.val * scale[self.idx]), self.idx, self.ptr, self.shape[1])
 
@@ -37,9 +42,6 @@ class Sparse:
         most = np.zeros(self.shape[1])
         np.maximum.at(most, self.idx, np.abs(self.val))
         return most
-
-    def largest_row(self, s):
-        return np.max(s * np.bincount(self.row, self.val**2, self.shape[0]))
 
 
 class Dense:
@@ -136,6 +138,8 @@ class Problem:
         self.n, self.d = rows.shape
         s = np.ones(self.n) if s is None else np.asarray(s, float)
         self.y, self.s, self.dim = y, s * (self.n / s.sum()), self.d + intercept
+        self.regular = np.arange(self.dim) < self.d  # the coordinates that the regulariser sees
+        self.curvature = 0.25 if loss == "logistic" else 1.0
 
     def margins(self, t):
         return self.rows.dot(t[: self.d]) + (t[self.d] if self.intercept else 0)
@@ -146,23 +150,84 @@ class Problem:
         return (np.append(g, c.sum()) if self.intercept else g) / self.n
 
     def objective(self, t):
-        w = t[: self.d]
-        value = phi(self.loss, self.margins(t), self.y)[0]
-        return (self.s @ value) / self.n + self.l2 / 2 * (w @ w) + self.l1 * np.abs(w).sum()
+        w = t[self.regular]
+        return self.smooth(t)[0] + self.l1 * np.abs(w).sum()
 
     def smooth(self, t):
         """Value and gradient of all but l1, and the rows' curvatures."""
-        w = t[: self.d]
-        value, slope, curve = phi(self.loss, self.margins(t), self.y)
-        g = self.gather(self.s * slope)
-        g[: self.d] += self.l2 * w
-        return (self.s @ value) / self.n + self.l2 / 2 * (w @ w), g, self.s * curve
+        w = t * self.regular
+        value, slope, curve = self.phi(self.margins(t))
+        g = self.gather(self.s * slope) + self.l2 * w
+        return np.sum(self.s * value) / self.n + self.l2 / 2 * (w @ w), g, self.s * curve
+
+    def phi(self, z):
+        return phi(self.loss, z, self.y)
+
+    def bend(self, curve, v):
+        """The data term's Hessian times v; curve: of `smooth`."""
+        return self.gather(curve * self.margins(v))
+
+
+class Softmax(Problem):
+    """Labels become class numbers. A point is (w, b) of each class in turn; margins and residuals are n x C."""
+
+    def __init__(self, rows, y, loss, l2, l1=0.0, intercept=False, s=None):
+        self.values, which = np.unique(y, return_inverse=True)
+        super().__init__(rows, which, loss, l2, l1, intercept, s)
+        self.classes, self.columns = len(self.values), self.dim
+        self.dim, self.s = self.classes * self.columns, self.s[:, None]
+        self.regular = np.tile(self.regular, self.classes)
+        self.one = which[:, None] == np.arange(self.classes)
+        self.curvature = 0.5
+
+    def margins(self, t):
+        return np.stack([super(Softmax, self).margins(v) for v in t.reshape(self.classes, -1)], axis=1)
+
+    def gather(self, c):
+        return np.concatenate([super(Softmax, self).gather(r) for r in c.T])
+
+    def phi(self, z):
+        top = z.max(axis=1, keepdims=True)
+        e = np.exp(z - top)
+        total = e.sum(axis=1, keepdims=True)
+        p = e / total
+        return top + np.log(total) - z[self.one][:, None], p - self.one, p
+
+    def bend(self, curve, v):
+        z = self.margins(v)
+        p = curve / self.s if np.all(self.s > 0) else np.divide(curve, self.s, where=self.s > 0, out=curve * 0)
+        return self.gather(curve * (z - (p * z).sum(axis=1, keepdims=True)))
+
+    def accuracy(self, t):
+        return np.mean(self.margins(t).argmax(axis=1) == self.y)
+
+    def best_constants(self, t):
+        """The point with the C constants minimised, by Newton; damped while the gradient does not fall."""
+        last = np.arange(self.columns - 1, self.dim, self.columns)
+        for _ in range(100):
+            _, g, curve = self.smooth(t)
+            if np.abs(g[last]).max() < 1e-15:
+                break
+            p = curve / np.where(self.s > 0, self.s, 1)
+            hessian = (np.diag(curve.sum(axis=0)) - curve.T @ p) / self.n
+            step, a, new = np.linalg.lstsq(hessian, g[last], rcond=None)[0], 1.0, t.copy()
+            while a > 1e-9:
+                new[last] = t[last] - a * step
+                if np.abs(self.smooth(new)[1][last]).max() < np.abs(g[last]).max():
+                    break
+                a /= 2
+            else:
+                break
+            t = new
+        return t
 
 
 def best_constant(p, t):
     """The point with b minimised, by Newton with halving of a bracket: one dimension, monotone derivative."""
     if not p.intercept:
         return t
+    if isinstance(p, Softmax):
+        return p.best_constants(t)
     z = p.rows.dot(t[: p.d])
     low, high, b = -1e6, 1e6, t[p.d]
     for _ in range(200):
@@ -180,9 +245,9 @@ def best_constant(p, t):
 def certify(p, t):
     """Upper bound of F(t) - F*, with b minimised first: w.g + (l2/2)|w|^2 + l1 |w|_1 + |soft(g, l1)|^2 / (2 l2)."""
     t = best_constant(p, t)
-    w = t[: p.d]
+    w = t[p.regular]
     _, g, _ = p.smooth(t)
-    r = g[: p.d]  # g + l2 w
+    r = g[p.regular]  # g + l2 w
     if p.l1 == 0:
         return (r @ r) / (2 * p.l2)  # the same, without the cancellation
     data = r - p.l2 * w
@@ -214,8 +279,7 @@ def newton(p, t, free=None, sign=None, rounds=60):
     """Minimises the smooth part (+ l1 sign.w) over the coordinates `free` (all of them by default)."""
     free = np.arange(p.dim) if free is None else free
     linear = np.zeros(p.dim) if sign is None else p.l1 * sign
-    weights = np.arange(p.dim) < p.d
-    direct = isinstance(p.rows, Dense) and len(free) <= 1000
+    direct = isinstance(p.rows, Dense) and len(free) <= 1000 and not isinstance(p, Softmax)
     f, g, curve = p.smooth(t)
     f += linear @ t
     for _ in range(rounds):
@@ -226,7 +290,7 @@ def newton(p, t, free=None, sign=None, rounds=60):
         if direct:
             x = p.rows.x if not p.intercept else np.hstack([p.rows.x, np.ones((p.n, 1))])
             x = x[:, free] if len(free) < p.dim else x
-            hessian = (x.T * curve) @ x / p.n + np.diag(p.l2 * weights[free])
+            hessian = (x.T * curve) @ x / p.n + np.diag(p.l2 * p.regular[free])
             try:
                 step = np.linalg.solve(hessian, r)
             except np.linalg.LinAlgError:  # an intercept that no row bends
@@ -236,9 +300,7 @@ def newton(p, t, free=None, sign=None, rounds=60):
             def apply(v):
                 full = np.zeros(p.dim)
                 full[free] = v
-                h = p.gather(curve * p.margins(full))
-                h[: p.d] += p.l2 * full[: p.d]
-                return h[free]
+                return (p.bend(curve, full) + p.l2 * full * p.regular)[free]
 
             step = cg(apply, r, min(0.1, max(np.sqrt(norm), 1e-8)), 3000)
         slope, a = r @ step, 1.0
@@ -263,8 +325,8 @@ def soft(v, a):
 
 def with_l1(p):
     """FISTA with restarts until the support is right, Newton on the support; right is what the conditions say."""
-    curvature = 0.25 if p.loss == "logistic" else 1.0
-    norm = p.rows.largest_row(p.s) + p.intercept * p.s.max()
+    curvature = p.curvature
+    norm = p.rows.largest_row(p.s.ravel()) + p.intercept * p.s.max()
     # the power method's largest eigenvalue, a little more; never more than the largest row's
     v = np.ones(p.dim)
     for _ in range(30):
@@ -277,18 +339,18 @@ def with_l1(p):
         for _ in range(250):
             _, g, _ = p.smooth(u)
             new = u - g / L
-            new[: p.d] = soft(new[: p.d], p.l1 / L)
+            new[p.regular] = soft(new[p.regular], p.l1 / L)
             if (u - new) @ (new - t) > 0:  # going the wrong way: forget the momentum
                 k, u = 1.0, t
                 continue
             kn = (1 + np.sqrt(1 + 4 * k * k)) / 2
             t, u, k = new, new + (k - 1) / kn * (new - t), kn
-        sign = np.append(np.sign(t[: p.d]), 0) if p.intercept else np.sign(t)
-        free = np.flatnonzero((sign != 0) | (np.arange(p.dim) >= p.d))
+        sign = np.sign(t) * p.regular
+        free = np.flatnonzero((sign != 0) | ~p.regular)
         at = newton(p, t, free, sign)
         _, g, _ = p.smooth(at)
-        out = np.setdiff1d(np.arange(p.d), free)
-        if np.all(np.sign(at[: p.d]) == sign[: p.d]) and np.all(np.abs(g[out]) <= p.l1 * (1 + 1e-12)):
+        out = np.setdiff1d(np.arange(p.dim), free)
+        if np.all((np.sign(at) == sign) | ~p.regular) and np.all(np.abs(g[out]) <= p.l1 * (1 + 1e-12)):
             return at
     raise RuntimeError("no support satisfies the optimality conditions")
 
@@ -303,8 +365,8 @@ def solve(p, start=None):
 def undecided(p, t, slack=1e-5):
     """Features so near the edge between zero and not zero that F to 1e-10 says nothing about them."""
     _, g, _ = p.smooth(t)
-    w = t[: p.d]
-    data = np.abs(g[: p.d] - p.l2 * w)
+    w = t[p.regular]
+    data = np.abs(g[p.regular] - p.l2 * w)
     return (w == 0) & (data > p.l1 * (1 - slack)) | (w != 0) & (np.abs(w) < slack * np.abs(w).max())
 
 
@@ -330,12 +392,16 @@ def liblinear(p, path, folder, class_weight=None):
 
 
 def read_liblinear(path, p=None):
-    """w (and b) of a model file in liblinear's format, turned so that a positive value is the larger label."""
+    """w (and b) of a model file in liblinear's format, turned so that a positive value is the larger label. Of more than
+    two classes: those of each in turn, as the file orders them."""
     with open(path) as f:
         lines = f.read().split("\n")
     at = lines.index("w")
     head = dict(line.split(" ", 1) for line in lines[:at])
-    w = np.array([float(line) for line in lines[at + 1 :] if line.strip()])
+    w = np.array([[float(v) for v in line.split()] for line in lines[at + 1 :] if line.strip()])
+    if w.shape[1] > 1:
+        return w.T.ravel()
+    w = w.ravel()
     if "label" in head:
         first, second = (float(v) for v in head["label"].split())
         w = w if first > second else -w

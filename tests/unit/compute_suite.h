@@ -50,7 +50,7 @@ typedef struct problem {
     size_t n;
     uint32_t dim;
     double *x, *y, *s; /* n x dim, n, n */
-    double *alpha;     /* n: history as the reference has it */
+    double *alpha;     /* n x classes: history as the reference has it */
     double slack;      /* error of the margins at hand: see take_slack */
 } problem;
 
@@ -80,6 +80,7 @@ static inline skald_rows make_rows(const compute_suite *suite, const shape *sh, 
         if (o->intercept) x[i * dim + dim - 1] = 1;
         double y = skald_normal(key + 2, i);
         r.y[i] = skald_loss_is_binary(o->loss) ? (y > 0 ? 1 : -1) : (float)y;
+        if (o->loss == SKALD_SOFTMAX) r.y[i] = (float)(skald_random(key + 2, i) % o->classes);
         r.s[i] = sh->weighted ? (float)(0.25 + 1.5 * skald_uniform(key + 3, i)) : 1;
     }
     if (sh->layout == SKALD_DENSE) {
@@ -111,7 +112,7 @@ static inline problem problem_open(const compute_suite *suite, const shape *sh, 
     p.x = skald_zalloc(p.n * p.dim, sizeof *p.x);
     p.y = skald_zalloc(p.n, sizeof *p.y);
     p.s = skald_zalloc(p.n, sizeof *p.s);
-    p.alpha = skald_zalloc(p.n, sizeof *p.alpha);
+    p.alpha = skald_zalloc(p.n * skald_objective_classes(o), sizeof *p.alpha);
     for (size_t i = 0; i < p.n; i++) {
         p.y[i] = (double)r.y[i];
         p.s[i] = (double)r.s[i];
@@ -136,8 +137,9 @@ static inline void problem_close(problem *p) {
 }
 
 static inline double *vector(const problem *p, uint64_t key, double scale) {
-    double *v = skald_zalloc(p->dim, sizeof *v);
-    for (size_t j = 0; j < p->dim; j++) v[j] = scale * skald_normal(key, j);
+    const size_t length = (size_t)p->dim * skald_objective_classes(&p->o);
+    double *v = skald_zalloc(length, sizeof *v);
+    for (size_t j = 0; j < length; j++) v[j] = scale * skald_normal(key, j);
     return v;
 }
 

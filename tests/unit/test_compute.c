@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include "compute_suite.h"
+#include "compute_suite_softmax.h"
 #include "skald/vectors.h"
 
 static skald_status open_cpu(const void *user, const skald_objective *objective, uint32_t dim, skald_compute **out) {
@@ -17,7 +18,9 @@ static void conformance(const char *isa, int threads) {
     assert_int_equal(st, SKALD_OK);
     assert_non_null(strstr(c->device, isa));
     c->ops->destroy(c);
-    compute_suite_run(&(compute_suite){.open = open_cpu, .user = &options, .tolerance = 1e-13});
+    const compute_suite suite = {.open = open_cpu, .user = &options, .tolerance = 1e-13};
+    compute_suite_run(&suite);
+    compute_suite_softmax(&suite);
 }
 static void test_portable(void **state) {
     conformance("portable", 1);
@@ -29,18 +32,19 @@ static void test_avx512(void **state) {
     conformance("avx512", 2);
 }
 
-/* What a sequence of operations leaves behind, as bytes. */
+/* What a sequence of operations leaves behind, as bytes; up to three classes. */
+enum { WIDE = 3 * 301 };
 typedef struct record {
-    double g[4][301], dw[301];
+    double g[4][WIDE], dw[WIDE];
     skald_sums sums[5];
-    float alpha[6000];
+    float alpha[3 * 6000];
 } record;
 
 static void run_sequence(skald_compute *c, skald_shard *shard, record *out) {
     const skald_compute_ops *ops = c->ops;
-    double w[301], abar[301];
+    double w[WIDE], abar[WIDE];
     memset(out, 0, sizeof *out);
-    for (size_t j = 0; j < 301; j++) {
+    for (size_t j = 0; j < WIDE; j++) {
         w[j] = 0.1 * skald_normal(1, j);
         abar[j] = 0;
     }
@@ -65,7 +69,7 @@ typedef struct job {
 
 static void *run_job(void *argument) {
     job *j = argument;
-    static const float zeros[6000];
+    static const float zeros[3 * 6000];
     for (int k = 0; k < 5; k++) {
         j->c->ops->history_set(j->c, j->shard, zeros);
         run_sequence(j->c, j->shard, j->out);
@@ -76,9 +80,9 @@ static void *run_job(void *argument) {
 /* Bits do not depend on the number of threads, nor on what other threads do with other shards. Seen to fail
  * when chunks were cut by the number of threads. */
 static void test_threads(void **state) {
-    for (int layout = 0; layout < 2; layout++) {
-        const shape s = {(skald_layout)layout, 6000, 301, true, 0.1, 11};
-        const skald_objective o = objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
+    for (int kind = 0; kind < 4; kind++) {
+        const shape s = {kind & 1 ? SKALD_CSR : SKALD_DENSE, 6000, 301, true, 0.1, 11};
+        const skald_objective o = kind & 2 ? softmax_of(3, 1e-3, 0, true) : objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
         record *want = malloc(sizeof *want),
                *got[3] = {malloc(sizeof *want), malloc(sizeof *want), malloc(sizeof *want)};
         for (int threads = 1; threads <= 3; threads++) {
@@ -143,7 +147,7 @@ static void test_registry(void **state) {
     o.huber_delta = 0;
     refuses(NULL, &o, 3, SKALD_EINVAL, "huber");
     o.loss = SKALD_SOFTMAX;
-    refuses(NULL, &o, 3, SKALD_EUNSUPPORTED, "softmax");
+    refuses(NULL, &o, 3, SKALD_EINVAL, "softmax over 1 classes");
 }
 
 /* Each verb against its formula in vectors.h. */

@@ -84,13 +84,28 @@ static void destroy(skald_compute *base) {
 }
 
 static const skald_compute_ops operations = {
-    "cuda",         cuda_load,  cuda_unload, cuda_gradient,  cuda_saga,        cuda_local,       cuda_difference,
-    cuda_objective, cuda_shift, cuda_anchor, cuda_curvature, cuda_history_get, cuda_history_set, destroy};
+    .name = "cuda",
+    .load = cuda_load,
+    .unload = cuda_unload,
+    .gradient = cuda_gradient,
+    .saga = cuda_saga,
+    .local = cuda_local,
+    .difference = cuda_difference,
+    .objective = cuda_objective,
+    .shift = cuda_shift,
+    .anchor = cuda_anchor,
+    .curvature = cuda_curvature,
+    .history_get = cuda_history_get,
+    .history_set = cuda_history_set,
+    .destroy = destroy,
+};
 
 static skald_status open_card(uint32_t index, const skald_compute_options *options, const skald_objective *objective,
                               uint32_t dim, skald_compute **out) {
     skald_device card;
     *out = NULL;
+    if (objective->loss == SKALD_SOFTMAX)
+        return skald_fail(SKALD_EUNSUPPORTED, "softmax on a card is not there yet: use --device cpu");
     TRY(describe((int)index, &card));
     if (card.major < 8)
         return skald_fail(SKALD_EUNSUPPORTED, "%s (%s) has compute capability %u.%u: 8.0 or more is needed", card.spec,
