@@ -100,6 +100,40 @@ static void same_as_through_the_coordinator(void **state) {
     unlink(path);
 }
 
+/* Several classes: longer vectors, and Newton steps on all intercepts together, whose moments are added up too. */
+static void softmax(void **state) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/skald-test-%d-classes.svm", (int)getpid());
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    for (uint64_t i = 0; i < 300; i++) {
+        const int y = (int)(skald_random(1, i) % 3);
+        fprintf(f, "%d", y);
+        for (uint64_t j = 0; j < 6; j++)
+            fprintf(f, " %d:%.6f", (int)j + 1, 0.4 * skald_normal(i + 2, j) + (j % 3 == (uint64_t)y ? 0.5 : 0));
+        fprintf(f, "\n");
+    }
+    fclose(f);
+    setup s = ranks_setup(path, 3);
+    s.objective.loss = SKALD_SOFTMAX;
+    s.objective.classes = 0;
+    s.data.intercept = s.objective.intercept = true;
+    s.train.audit = true;
+    skald_outcome ranks, plain;
+    run_ranks(&s, &ranks);
+    assert_non_null(strstr(notices, "synchronous over inproc"));
+    s.collective = NULL;
+    run_ranks(&s, &plain);
+    print_message("softmax: F %.12g over ranks, %.12g through the coordinator\n", ranks.last.objective,
+                  plain.last.objective);
+    assert_int_equal(ranks.stop, SKALD_STOP_GAP);
+    assert_true(fabs(ranks.last.objective / plain.last.objective - 1) <= 2e-9);
+    assert_true(ranks.audit_drift < 1e-9);
+    skald_outcome_free(&ranks);
+    skald_outcome_free(&plain);
+    unlink(path);
+}
+
 /* A rank dies at its `at`th operation; of the others those in `finish` have still got the result. They go on with all
  * the rows, from the same point. */
 static void survives_a_loss(void **state) {
@@ -195,8 +229,11 @@ static void stops_in_order(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reaches_the_optimum), cmocka_unit_test(same_as_through_the_coordinator),
-        cmocka_unit_test(survives_a_loss),     cmocka_unit_test(survives_two_losses),
+        cmocka_unit_test(reaches_the_optimum),
+        cmocka_unit_test(same_as_through_the_coordinator),
+        cmocka_unit_test(softmax),
+        cmocka_unit_test(survives_a_loss),
+        cmocka_unit_test(survives_two_losses),
         cmocka_unit_test(stops_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
