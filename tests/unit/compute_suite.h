@@ -58,11 +58,9 @@ typedef struct problem {
 static inline float representable(const compute_suite *suite, skald_layout layout, float v) {
     if (layout != SKALD_DENSE || suite->values == VALUES_ANY) return v;
     if (suite->values == VALUES_BYTES) return fminf(floorf(fabsf(v) * 2), 5);
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    bits &= 0xffff0000u;
-    memcpy(&v, &bits, sizeof v);
-    return v;
+    int exponent;
+    const float part = frexpf(v, &exponent);
+    return ldexpf(rintf(part * 256), exponent - 8); /* to nearest, ties to even */
 }
 
 static inline skald_rows make_rows(const compute_suite *suite, const shape *sh, const skald_objective *o) {

@@ -91,6 +91,26 @@ static void test_storage(void **state) {
     assert_null(shard);
     assert_null(r.x);
     c->ops->destroy(c);
+
+    /* bf16: the rows and their facts are the rounded ones */
+    options.storage = SKALD_STORE_BF16;
+    const compute_suite rounded = {.values = VALUES_BF16};
+    double g[2][33], w[33];
+    skald_shard_facts facts[2];
+    for (size_t j = 0; j < 33; j++) w[j] = 0.1 * skald_normal(2, j);
+    for (int k = 0; k < 2; k++) {
+        const skald_batch all = {NULL, 0};
+        skald_sums sums;
+        OK(skald_compute_open(&options, &o, s.dim, &c));
+        r = make_rows(k ? &rounded : &(compute_suite){0}, &s, &o);
+        OK(c->ops->load(c, &r, &shard));
+        OK(c->ops->gradient(c, shard, &all, w, g[k], &sums));
+        skald_shard_get_facts(shard, &facts[k]);
+        c->ops->unload(c, shard);
+        c->ops->destroy(c);
+    }
+    assert_memory_equal(g[0], g[1], sizeof g[0]);
+    assert_memory_equal(&facts[0], &facts[1], sizeof facts[0]);
 }
 
 /* ---- the same bits --------------------------------------------------------------------------------- */
