@@ -7,9 +7,18 @@ build=$(dirname "$(readlink -f "$skald")")
 emulated=$build/libskald_cuda_emulated.so
 real=$build/libskald_cuda.so
 
-"$skald" generate epsilon --rows 500 --seed 3 --output dense.svm >/dev/null
-"$skald" generate rcv1 --rows 1500 --seed 4 --output sparse.svm >/dev/null
-settings=(--loss logistic --l2 1e-3 --target-gap 1e-9 --max-passes 300 --max-time 100s --progress line --seed 5)
+# dense local steps on the emulated device cost milliseconds: few columns, and steps of 16 rows
+python3 - >dense.svm <<'END'
+import random
+random.seed(3)
+truth = [random.gauss(0, 1) for _ in range(20)]
+for _ in range(900):
+    x = [random.gauss(0, 1) for _ in truth]
+    y = 1 if sum(a * b for a, b in zip(x, truth)) + random.gauss(0, 2) > 0 else -1
+    print(y, " ".join(f"{j + 1}:{v:.5f}" for j, v in enumerate(x)))
+END
+"$skald" generate rcv1 --rows 900 --seed 4 --output sparse.svm >/dev/null
+settings=(--loss logistic --l2 1e-3 --target-gap 1e-9 --max-passes 300 --max-time 100s --progress line --seed 5 --batch 16)
 
 # --- no plugin: the CPU, without a word ---
 missing() { env -u SKALD_CUDA_PLUGIN "$skald" "$@"; }
