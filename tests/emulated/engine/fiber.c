@@ -20,6 +20,7 @@ WEAK void __sanitizer_finish_switch_fiber(void *fake, const void **bottom, size_
 WEAK void __asan_poison_memory_region(const volatile void *address, size_t bytes);
 WEAK void __asan_unpoison_memory_region(const volatile void *address, size_t bytes);
 
+static int apart;
 enum { NO_SYNC = 1 }; // TSan: a switch does not order the two fibers
 
 // Instrumented frames are several times as large.
@@ -135,9 +136,13 @@ void fiber_adopt_host(struct fiber *host) {
     }
 }
 
+void fiber_apart(int next) {
+    apart = next && __tsan_switch_to_fiber;
+}
+
 void fiber_switch(struct fiber *from, struct fiber *to) {
     if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(&from->fake, to->stack, to->stack_bytes);
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(to->tsan, NO_SYNC);
+    if (apart) __tsan_switch_to_fiber(to->tsan, NO_SYNC);
     swap(from, to);
     if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(from->fake, NULL, NULL);
 }
@@ -152,19 +157,19 @@ int sanitizer_is_tsan(void) {
 }
 
 void sanitizer_acquire(void *object) {
-    if (__tsan_acquire) __tsan_acquire(object);
+    if (apart) __tsan_acquire(object);
 }
 
 void sanitizer_release(void *object) {
-    if (__tsan_release) __tsan_release(object);
+    if (apart) __tsan_release(object);
 }
 
 void sanitizer_reads(const void *address, size_t bytes) {
-    if (__tsan_read_range) __tsan_read_range((void *)(uintptr_t)address, bytes);
+    if (apart) __tsan_read_range((void *)(uintptr_t)address, bytes);
 }
 
 void sanitizer_writes(void *address, size_t bytes) {
-    if (__tsan_write_range) __tsan_write_range(address, bytes);
+    if (apart) __tsan_write_range(address, bytes);
 }
 
 void sanitizer_poison(const void *address, size_t bytes, int poisoned) {
