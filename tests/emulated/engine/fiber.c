@@ -7,6 +7,13 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+// Otherwise ucontext, which asks the kernel at every switch.
+#if defined(__x86_64__) && !defined(SKALD_FIBER_UCONTEXT)
+#define SWITCH_BY_HAND 1
+#else
+#define SWITCH_BY_HAND 0
+#endif
+
 #define WEAK __attribute__((weak))
 WEAK void *__tsan_create_fiber(unsigned flags);
 WEAK void *__tsan_get_current_fiber(void);
@@ -28,7 +35,7 @@ static size_t stack_bytes(void) {
     return __sanitizer_start_switch_fiber || __tsan_create_fiber ? 256 * 1024 : 64 * 1024;
 }
 
-#ifdef __x86_64__
+#if SWITCH_BY_HAND
 // Saves what a called function must keep, swaps stacks, restores. rdi: where to save the old stack, rsi: the new one.
 void fiber_swap(void **save, void *stack_pointer);
 __asm__(".text\n"
@@ -51,7 +58,7 @@ static void begin(struct fiber *fiber) {
     abort();
 }
 
-#ifdef __x86_64__
+#if SWITCH_BY_HAND
 // The first switch to a fiber "returns" here with the fiber in rbx.
 __attribute__((used)) static void begin_on_fiber(struct fiber *fiber) {
     begin(fiber);
@@ -117,7 +124,7 @@ void fiber_create(struct fiber *fiber, void (*entry)(void *), void *argument) {
 
 void fiber_adopt_host(struct fiber *host) {
     if (!host->context && !host->stack_pointer) {
-#ifndef __x86_64__
+#if !SWITCH_BY_HAND
         host->context = calloc(1, sizeof(ucontext_t));
         if (!host->context) abort();
 #endif
