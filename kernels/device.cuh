@@ -58,8 +58,8 @@ __device__ __forceinline__ void skald_reread(void) {
 
 #if SKALD_HAS_BULK
 __device__ __forceinline__ void skald_barrier_init(uint64_t *bar, unsigned arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(
-                     (unsigned)__cvta_generic_to_shared(bar)),
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;\n\t"
+                 "fence.proxy.async.shared::cta;" ::"r"((unsigned)__cvta_generic_to_shared(bar)),
                  "r"(arrivals)
                  : "memory");
 }

@@ -174,10 +174,12 @@ extern "C" int skald_gpu_local_end(const skald_gpu_local *local, void *workspace
     const uint64_t wanted = (local->most + END_THREADS - 1) / END_THREADS;
     const unsigned blocks = wanted < END_BLOCKS ? (unsigned)wanted : END_BLOCKS;
     double *const g = local->saga ? local->g : NULL;
-    const int error = dense_of(local) ? skald_local_dense_end(&l, local->dw, g, stream)
-                                      : skald_local_sparse_end(&l, local->dw, g, stream);
+    int error = dense_of(local) ? skald_local_dense_end(&l, local->dw, g, stream)
+                                : skald_local_sparse_end(&l, local->dw, g, stream);
     if (error != cudaSuccess) return error;
     SKALD_LAUNCH(end_tally, blocks, END_THREADS, 0, stream, l, tally);
+    error = cudaGetLastError(); /* after a launch that failed, the history must not be published */
+    if (error != cudaSuccess) return error;
     SKALD_LAUNCH(end_publish, blocks, END_THREADS, 0, stream, l, rows_of(local), (const double *)tally, (int)blocks,
                  local->sums);
     return cudaGetLastError();

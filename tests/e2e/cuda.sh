@@ -7,26 +7,35 @@ build=$(dirname "$(readlink -f "$skald")")
 emulated=$build/libskald_cuda_emulated.so
 real=$build/libskald_cuda.so
 
-"$skald" generate epsilon --rows 500 --seed 3 --output dense.svm >/dev/null
-"$skald" generate rcv1 --rows 1500 --seed 4 --output sparse.svm >/dev/null
-settings=(--loss logistic --l2 1e-3 --target-gap 1e-9 --max-passes 300 --max-time 100s --progress line --seed 5)
+# dense local steps on the emulated device cost milliseconds: few columns, and steps of 16 rows
+python3 - >dense.svm <<'END'
+import random
+random.seed(3)
+truth = [random.gauss(0, 1) for _ in range(20)]
+for _ in range(900):
+    x = [random.gauss(0, 1) for _ in truth]
+    y = 1 if sum(a * b for a, b in zip(x, truth)) + random.gauss(0, 2) > 0 else -1
+    print(y, " ".join(f"{j + 1}:{v:.5f}" for j, v in enumerate(x)))
+END
+"$skald" generate rcv1 --rows 900 --seed 4 --output sparse.svm >/dev/null
+settings=(--loss logistic --l2 1e-3 --target-gap 1e-9 --max-passes 300 --max-time 100s --progress line --seed 5 --batch 16)
 
 # --- no plugin: the CPU, without a word ---
-missing() { env -u SKALD_CUDA_PLUGIN "$skald" "$@"; }
+default=(env -u SKALD_CUDA_PLUGIN "$skald")
 if [ ! -e "$real" ]; then
     echo "SKIP the real plugin: it was not built (no nvcc, or under a sanitizer)"
-    expect "no plugin: devices says so" 0 "there is no CUDA plugin" missing devices
-    expect "no plugin: cuda is an error" 1 "there is no CUDA plugin" missing train --device cuda dense.svm
-elif missing devices --json | grep -q '"cuda:0"'; then
+    expect "no plugin: devices says so" 0 "there is no CUDA plugin" "${default[@]}" devices
+    expect "no plugin: cuda is an error" 1 "there is no CUDA plugin" "${default[@]}" train --device cuda dense.svm
+elif "${default[@]}" devices --json | grep -q '"cuda:0"'; then
     echo "SKIP the real plugin without a driver: this machine has a card"
 else
     # --- the real plugin, no card ---
-    expect "no driver: devices says why" 0 "no card: " missing devices
-    expect "no driver: by its name" 0 "cudaError" missing devices --json
+    expect "no driver: devices says why" 0 "no card: " "${default[@]}" devices
+    expect "no driver: by its name" 0 "cudaError" "${default[@]}" devices --json
     expect "no driver: cuda is an error" 1 "device 'cuda': CUDA: looking for cards: cudaError" \
-        missing train --device cuda dense.svm
+        "${default[@]}" train --device cuda dense.svm
     expect "no driver: auto is the CPU, with a line why" 0 "computing on the CPU: CUDA: looking for cards: cudaError" \
-        missing train --workers 1 --target-gap 1e-3 --log auto.jsonl dense.svm
+        "${default[@]}" train --workers 1 --target-gap 1e-3 --log auto.jsonl dense.svm
     check "in the log too" grep -q '"notice".*computing on the CPU' auto.jsonl
     symbols=$(nm -D --defined-only "$real" | awk '{print $3}' | tr '\n' ' ')
     check "the plugin exports one function: $symbols" test "$symbols" = "skald_cuda_plugin "
@@ -86,8 +95,10 @@ SKALD_EMULATED_DEVICES=2 trained "a worker a card" cards.jsonl "$want" "worker 2
     "$skald" train "${settings[@]}" dense.svm
 check "on both" grep -q '"cuda:1 (' cards.jsonl
 
-# --- one worker on a card, two on CPUs, started apart ---
-"$skald" coordinator --listen "unix:$work/mixed" --workers 3 --linger 0 "${settings[@]}" --log mixed.jsonl dense.svm \
+# --- one worker on a card, two on CPUs, started apart. The emulated card is a hundred times slower than a CPU: its
+# results are thousands of rows old, so it takes many passes of the others ---
+"$skald" coordinator --listen "unix:$work/mixed" --workers 3 --linger 0 "${settings[@]}" --max-passes 20000 \
+    --log mixed.jsonl dense.svm \
     >mixed.out 2>&1 &
 coordinator=$!
 "$skald" worker --connect "unix:$work/mixed" --name card --device cuda 2>card.err &

@@ -125,6 +125,7 @@ static void staging_fini(staging *s) {
         if (s->device[k]) cudaFree(s->device[k]);
         if (s->host[k]) cudaFreeHost(s->host[k]);
     }
+    (void)cudaGetLastError();
 }
 
 /* Waits until piece s->turn may be filled again. */

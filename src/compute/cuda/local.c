@@ -11,13 +11,14 @@
 static void drop_graphs(cuda_graphs *k) {
     for (size_t i = 0; k->exec && i < k->count; i++)
         if (k->exec[i]) cudaGraphExecDestroy(k->exec[i]);
+    (void)cudaGetLastError();
     free(k->exec);
     *k = (cuda_graphs){0};
 }
 
 void cuda_local_drop(cuda_shard *shard) {
     for (int k = 0; k < CUDA_GRAPH_KINDS; k++) drop_graphs(&shard->graphs[k]);
-    if (shard->local_workspace) cudaFree(shard->local_workspace);
+    if (shard->local_workspace && cudaFree(shard->local_workspace) != cudaSuccess) (void)cudaGetLastError();
     shard->local_workspace = NULL;
     shard->local_bytes = 0;
 }
@@ -59,7 +60,7 @@ static skald_status make_graph(cuda_compute *c, cuda_shard *shard, const skald_g
     if (ended != cudaSuccess && !graph) cudaStreamEndCapture(stream, &graph); /* must not go on capturing */
     if (error == cudaSuccess) error = ended;
     if (error == cudaSuccess) error = cudaGraphInstantiate(out, graph, 0);
-    if (graph) cudaGraphDestroy(graph);
+    if (graph && cudaGraphDestroy(graph) != cudaSuccess) (void)cudaGetLastError(); /* or the next launch has it */
     if (error == cudaSuccess) return SKALD_OK;
     *out = NULL;
     return cuda_fail(c, error, "making a graph of local steps");

@@ -13,6 +13,7 @@ struct engine engine;
 static struct pool *pools[2];
 static enum skald_emulated_order order;
 static uint64_t order_state;
+static unsigned race_launches = 4;
 
 uint64_t random_next(uint64_t *state) {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;
@@ -24,6 +25,10 @@ uint64_t random_next(uint64_t *state) {
 void skald_emulated_engine_order(enum skald_emulated_order next, uint64_t seed) {
     order = next;
     order_state = seed;
+}
+
+void skald_emulated_engine_races(unsigned launches) {
+    race_launches = launches;
 }
 
 const struct skald_emulated_kernel *skald_emulated_engine_running(void) {
@@ -237,6 +242,29 @@ static void run_block(unsigned block) {
     shared_end();
 }
 
+// Whether this launch is checked for races: the first ones of each kernel and shape are. Orders of fibers cost much
+// more than what kernels compute.
+static int checks_races(const struct skald_emulated_kernel *kernel) {
+    enum { SHAPES = 1024 };
+    static struct {
+        const void *function;
+        unsigned grid, block, seen;
+    } shapes[SHAPES];
+    if (!sanitizer_is_tsan()) return 0;
+    uint64_t key = (uintptr_t)kernel->function ^ ((uint64_t)kernel->grid << 32 | kernel->block);
+    for (unsigned i = 0, at = (unsigned)(random_next(&key) % SHAPES); i < SHAPES; i++, at = (at + 1) % SHAPES) {
+        if (shapes[at].seen == 0) {
+            shapes[at].function = kernel->function;
+            shapes[at].grid = kernel->grid;
+            shapes[at].block = kernel->block;
+        }
+        if (shapes[at].function == kernel->function && shapes[at].grid == kernel->grid &&
+            shapes[at].block == kernel->block)
+            return shapes[at].seen++ < race_launches;
+    }
+    return 1;
+}
+
 void skald_emulated_engine_run(const struct skald_emulated_kernel *kernel) {
     for (int i = 0; i < 1 + sanitizer_is_tsan(); i++)
         if (!pools[i] && !(pools[i] = calloc(1, sizeof *pools[i]))) abort();
@@ -247,8 +275,11 @@ void skald_emulated_engine_run(const struct skald_emulated_kernel *kernel) {
         .block_dim = {kernel->block, 1, 1},
         .grid_dim = {kernel->grid, 1, 1},
     };
+    int races = checks_races(kernel);
+    fiber_apart(1);
     for (int i = 0; i < 2; i++)
         if (pools[i]) sanitizer_release(&pools[i]->order);
+    fiber_apart(races);
     // a random order of blocks: a stride without a common factor with their number
     uint64_t start = 0, stride = 1;
     if (order == SKALD_EMULATED_RANDOM && kernel->grid > 1) {
@@ -263,9 +294,10 @@ void skald_emulated_engine_run(const struct skald_emulated_kernel *kernel) {
     for (uint64_t i = 0; i < kernel->grid; i++) {
         uint64_t block = (start + i * stride) % kernel->grid;
         if (order == SKALD_EMULATED_REVERSE) block = kernel->grid - 1 - block;
-        engine.pool = pools[sanitizer_is_tsan() ? i % 2 : 0];
+        engine.pool = pools[races ? i % 2 : 0];
         run_block((unsigned)block);
     }
+    fiber_apart(1);
     for (int i = 0; i < 2; i++)
         if (pools[i]) sanitizer_acquire(&pools[i]->order);
     engine.kernel = NULL;

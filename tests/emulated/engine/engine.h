@@ -78,6 +78,8 @@ enum skald_emulated_when { SKALD_EMULATED_LATE, SKALD_EMULATED_EAGER, SKALD_EMUL
 // How blocks, warps and lanes follow each other, and when bulk copies happen; seeds for the random choices.
 void skald_emulated_engine_order(enum skald_emulated_order order, uint64_t seed);
 void skald_emulated_engine_bulk(enum skald_emulated_when when, uint64_t seed);
+// Under TSan: how many launches of a kernel with one shape of grid are checked for races; the rest run faster.
+void skald_emulated_engine_races(unsigned launches);
 // Runs every block. The caller holds the runtime's lock and has opened device memory.
 void skald_emulated_engine_run(const struct skald_emulated_kernel *kernel);
 // The kernel that runs now, or NULL; safe in a signal handler.

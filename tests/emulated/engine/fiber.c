@@ -7,6 +7,13 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+// Otherwise ucontext, which asks the kernel at every switch.
+#if defined(__x86_64__) && !defined(SKALD_FIBER_UCONTEXT)
+#define SWITCH_BY_HAND 1
+#else
+#define SWITCH_BY_HAND 0
+#endif
+
 #define WEAK __attribute__((weak))
 WEAK void *__tsan_create_fiber(unsigned flags);
 WEAK void *__tsan_get_current_fiber(void);
@@ -20,6 +27,7 @@ WEAK void __sanitizer_finish_switch_fiber(void *fake, const void **bottom, size_
 WEAK void __asan_poison_memory_region(const volatile void *address, size_t bytes);
 WEAK void __asan_unpoison_memory_region(const volatile void *address, size_t bytes);
 
+static int apart;
 enum { NO_SYNC = 1 }; // TSan: a switch does not order the two fibers
 
 // Instrumented frames are several times as large.
@@ -27,7 +35,7 @@ static size_t stack_bytes(void) {
     return __sanitizer_start_switch_fiber || __tsan_create_fiber ? 256 * 1024 : 64 * 1024;
 }
 
-#ifdef __x86_64__
+#if SWITCH_BY_HAND
 // Saves what a called function must keep, swaps stacks, restores. rdi: where to save the old stack, rsi: the new one.
 void fiber_swap(void **save, void *stack_pointer);
 __asm__(".text\n"
@@ -50,7 +58,7 @@ static void begin(struct fiber *fiber) {
     abort();
 }
 
-#ifdef __x86_64__
+#if SWITCH_BY_HAND
 // The first switch to a fiber "returns" here with the fiber in rbx.
 __attribute__((used)) static void begin_on_fiber(struct fiber *fiber) {
     begin(fiber);
@@ -116,7 +124,7 @@ void fiber_create(struct fiber *fiber, void (*entry)(void *), void *argument) {
 
 void fiber_adopt_host(struct fiber *host) {
     if (!host->context && !host->stack_pointer) {
-#ifndef __x86_64__
+#if !SWITCH_BY_HAND
         host->context = calloc(1, sizeof(ucontext_t));
         if (!host->context) abort();
 #endif
@@ -135,9 +143,13 @@ void fiber_adopt_host(struct fiber *host) {
     }
 }
 
+void fiber_apart(int next) {
+    apart = next && __tsan_switch_to_fiber;
+}
+
 void fiber_switch(struct fiber *from, struct fiber *to) {
     if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(&from->fake, to->stack, to->stack_bytes);
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(to->tsan, NO_SYNC);
+    if (apart) __tsan_switch_to_fiber(to->tsan, NO_SYNC);
     swap(from, to);
     if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(from->fake, NULL, NULL);
 }
@@ -152,19 +164,19 @@ int sanitizer_is_tsan(void) {
 }
 
 void sanitizer_acquire(void *object) {
-    if (__tsan_acquire) __tsan_acquire(object);
+    if (apart) __tsan_acquire(object);
 }
 
 void sanitizer_release(void *object) {
-    if (__tsan_release) __tsan_release(object);
+    if (apart) __tsan_release(object);
 }
 
 void sanitizer_reads(const void *address, size_t bytes) {
-    if (__tsan_read_range) __tsan_read_range((void *)(uintptr_t)address, bytes);
+    if (apart) __tsan_read_range((void *)(uintptr_t)address, bytes);
 }
 
 void sanitizer_writes(void *address, size_t bytes) {
-    if (__tsan_write_range) __tsan_write_range(address, bytes);
+    if (apart) __tsan_write_range(address, bytes);
 }
 
 void sanitizer_poison(const void *address, size_t bytes, int poisoned) {

@@ -20,6 +20,8 @@ struct fiber {
 void fiber_create(struct fiber *fiber, void (*entry)(void *), void *argument);
 // Makes `host` stand for the calling thread, so that fibers can switch back to it.
 void fiber_adopt_host(struct fiber *host);
+// TSan's view of the following switches: 1, fibers are threads; 0, all of them are the calling thread.
+void fiber_apart(int apart);
 // Leaves `from`, which runs now, for `to`; returns when somebody switches to `from` again.
 void fiber_switch(struct fiber *from, struct fiber *to);
 // 1 if address lies in a guard page of this fiber's stack.

@@ -98,6 +98,11 @@ void start_runtime() {
         set.capability = (int)value;
         return good;
     });
+    read_variable("SKALD_EMULATED_RACES", [&](const char *text) {
+        bool good = number(text, 0, &value);
+        skald_emulated_engine_races((unsigned)value);
+        return good;
+    });
     read_variable("SKALD_EMULATED_FAIL", [&](const char *text) {
         std::string digits(text);
         set.fail_on = digits.back() == '+';

@@ -144,15 +144,16 @@ static cudaError_t fill(void *to, int byte, size_t bytes, CUstream_st *stream) {
 extern "C" {
 
 void skald_emulated_launch(const struct skald_emulated_kernel *kernel, cudaStream_t stream) {
-    auto owner = std::make_shared<kernel_owner>(*kernel);
     api_call call;
+    auto owner = std::make_shared<kernel_owner>(*kernel); // let go under the lock
     call.done(call.failed ? call.failed : launch(owner, stream_of(stream)));
 }
 
 cudaError_t skald_emulated_enqueue(cudaStream_t handle, int (*run)(void *), void (*release)(void *), void *state,
                                    int pushes) {
+    api_call call;
     std::shared_ptr<void> owner(state, release);
-    CALL();
+    if (call.failed) return call.done(call.failed);
     CUstream_st *stream = stream_of(handle);
     if (!stream) return call.done(cudaErrorInvalidResourceHandle);
     if (stream->capture && pushes) return call.done(cudaErrorStreamCaptureUnsupported);
