@@ -24,7 +24,7 @@ enum { RANKS = 3, LONG = 20000, ROUNDS = 20, GROUPS = 3 };
 
 /* What the ranks share besides the group; in memory that processes share too. */
 typedef struct shared {
-    atomic_int named[GROUPS];
+    atomic_int named[GROUPS], passed;
     uint8_t id[GROUPS][SKALD_COLLECTIVE_ID];
     uint64_t hash[RANKS]; /* of the sums */
     int line[RANKS];      /* where its script failed; 0: nowhere */
@@ -98,7 +98,9 @@ static void script(const seat *t) {
     EXPECT(c->ops->broadcast(c, &one, 1, RANKS) == SKALD_EINVAL);
 
     /* one leaves without a word: the others are told, or lose patience, and go on as a new group */
+    atomic_fetch_add(&t->s->passed, 1);
     if (t->rank == 1) {
+        while (atomic_load(&t->s->passed) < RANKS && impatient(&until) == SKALD_OK) sleep_ms(1); /* they have it */
         if (t->process) kill(getpid(), SIGKILL);
         goto out;
     }
