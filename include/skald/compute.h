@@ -117,17 +117,50 @@ struct skald_compute {
     char device[64]; /* "cpu (avx512, 2 threads)", for people */
 };
 
+typedef enum skald_storage_kind {
+    SKALD_STORE_AUTO = 0,
+    SKALD_STORE_F32,
+    SKALD_STORE_BF16,
+    SKALD_STORE_U8
+} skald_storage_kind;
+typedef enum skald_resident { SKALD_RESIDENT_AUTO = 0, SKALD_RESIDENT_DEVICE, SKALD_RESIDENT_HOST } skald_resident;
+
 typedef struct skald_compute_options {
-    const char *device; /* "auto", "cpu", "cuda", "cuda:1" */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:1"; NULL: auto, a card if there is one */
     int threads;        /* CPU: threads inside one operation; 0 = 1 */
     const char *isa;    /* NULL = best; "portable", "avx2", "avx512" (tests, bit-comparisons across machines) */
+    /* Cards only. How dense rows are kept. auto: u8 if every value is a whole number from 0 to 255, else f32; both are
+     * exact. bf16 rounds to 8 bits of mantissa: another problem than the file's, though a near one. */
+    skald_storage_kind storage;
+    /* Where rows are kept: auto is the card while they fit there, else pinned host memory, read over the bus. */
+    skald_resident resident;
+    bool deterministic; /* sparse sums in fixed order too: same bits every run, slower. Dense sums always are */
 } skald_compute_options;
 
 /* The registry: opens a backend by name. SKALD_EUNSUPPORTED with the reason when it is not there. */
 skald_status skald_compute_open(const skald_compute_options *options, const skald_objective *objective, uint32_t dim,
                                 skald_compute **out);
-/* What skald_compute_open would open, as in skald_compute.device. Same errors about the options. */
-skald_status skald_compute_describe(const skald_compute_options *options, char device[64]);
+/* What skald_compute_open would open, as in skald_compute.device. Same errors about the options. `why` (may be NULL):
+ * why auto means the CPU although the CUDA plugin is there; else "". */
+skald_status skald_compute_describe(const skald_compute_options *options, char device[64], char why[256]);
+
+/* What makes this process a rank of synchronous runs with others that compute on cards: NULL on the CPU. *index: of the
+ * card. */
+struct skald_collective_ops;
+const struct skald_collective_ops *skald_compute_collective(const skald_compute_options *options, uint32_t *index);
+
+/* A card. */
+typedef struct skald_device {
+    char spec[16];         /* for skald_compute_options.device: "cuda:1" */
+    char name[128];        /* "NVIDIA H100 80GB HBM3" */
+    uint64_t memory_bytes; /* all of it, in use or not */
+    uint32_t units;        /* streaming multiprocessors */
+    uint32_t major, minor; /* compute capability */
+} skald_device;
+
+/* The cards of this machine, at most `room` written; returns how many there are. 0: `why` says why. *plugin (may be
+ * NULL): false when that is because there is no CUDA plugin at all. */
+uint32_t skald_compute_cards(skald_device *out, uint32_t room, char why[256], bool *plugin);
 
 /* Facts about a loaded shard, for the step size: computed by the backend at load. */
 typedef struct skald_shard_facts {

@@ -6,6 +6,8 @@
 #ifndef SKALD_CREW_H
 #define SKALD_CREW_H
 
+#include <stdatomic.h>
+
 #include "skald/problem.h"
 #include "skald/task.h"
 
@@ -55,9 +57,29 @@ typedef struct skald_crew_ops {
     void (*destroy)(skald_crew *crew, skald_status code, const char *reason);
 } skald_crew_ops;
 
+/* What a crew of ranks in lockstep adds: every rank's process runs the engine and the solver on the same numbers, and
+ * the crew computes only its own member's part. Results of the others have sums and no vectors. A lost member is not
+ * the end: SKALD_EVENT_LOST (worker: UINT32_MAX) says that nothing that was in flight will come, that the lost have no
+ * slots any more (perhaps nobody is lost), and that others have their shards. */
+typedef struct skald_ranks_ops {
+    /* In place: adds up `count` vectors of dim doubles over all ranks. SKALD_AGAIN: somebody was lost, the vectors hold
+     * anything, SKALD_EVENT_LOST follows. Blocks. */
+    skald_status (*reduce)(skald_crew *crew, double *const *vectors, uint32_t count);
+} skald_ranks_ops;
+
+struct skald_train_options;
+struct skald_observer;
+struct skald_outcome;
+
 struct skald_crew {
     const skald_crew_ops *ops;
     const skald_problem *problem; /* owned by the crew */
+    const skald_ranks_ops *ranks; /* NULL: the engine is in one place, and so are all results */
+    /* May be NULL. Synchronous runs: trains with the members' own engines, as skald_train would. SKALD_EUNSUPPORTED,
+     * with the reason, when they cannot. */
+    skald_status (*conduct)(skald_crew *crew, const struct skald_train_options *options,
+                            const struct skald_observer *observer, const atomic_int *stop_flag,
+                            struct skald_outcome *outcome);
 };
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "skald/collective.h"
 #include "skald/crew.h"
 #include "skald/net.h"
 
@@ -16,8 +17,10 @@ typedef struct skald_worker_options {
     skald_compute_options compute; /* threads = slots: one chain of tasks each */
     int64_t wait_ns;               /* how long to wait for the coordinator */
     skald_net_options net;
-    int64_t repeat_ns; /* what is unanswered is sent again after this; 0: 5 s */
-    int pace_ms;       /* each task takes at least that long, by waiting; tests of uneven speeds */
+    int64_t repeat_ns;                      /* what is unanswered is sent again after this; 0: 5 s */
+    const skald_collective_ops *collective; /* what makes it a rank of synchronous runs; NULL: nothing */
+    uint32_t collective_device;             /* the card it computes on */
+    int pace_ms;                            /* each task takes at least that long, by waiting; tests of uneven speeds */
     void (*notice)(void *user, const char *text); /* one line a stage, for the log; may be NULL */
     void *user;
 } skald_worker_options;

@@ -25,6 +25,13 @@ static inline size_t skald_max_size(size_t a, size_t b) {
 void *skald_alloc(size_t count, size_t size);  /* not zeroed */
 void *skald_zalloc(size_t count, size_t size); /* zeroed */
 
+/* ---- messages in plugins -------------------------------------------------------------------------- */
+
+/* A plugin has its own copy of skald_fail: given the host's buffer (the calling thread's message, 1 KiB) once, before
+ * anything fails, it leaves its messages where the host's skald_error finds them. */
+char *skald_error_buffer(void);
+void skald_error_share(char *(*buffer)(void));
+
 /* ---- hashing and random numbers ------------------------------------------------------------------- */
 
 /* A strong 64-bit mix of x (bijective). */

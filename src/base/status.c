@@ -4,21 +4,37 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char message[1024];
+#include "base/base.h"
+
+static _Thread_local char own[1024];
+
+static char *own_buffer(void) {
+    return own;
+}
+
+static char *(*buffer)(void) = own_buffer;
+
+char *skald_error_buffer(void) {
+    return buffer();
+}
+
+void skald_error_share(char *(*shared)(void)) {
+    buffer = shared;
+}
 
 skald_status skald_fail(skald_status status, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    char text[sizeof message]; /* the arguments may point into the old message */
+    char text[sizeof own]; /* the arguments may point into the old message */
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    memcpy(message, text, sizeof message);
+    memcpy(buffer(), text, sizeof text);
     return status;
 }
 
 skald_status skald_context(skald_status status, const char *format, ...) {
-    char old[sizeof message], text[sizeof message];
-    memcpy(old, message, sizeof old);
+    char old[sizeof own], text[sizeof own];
+    memcpy(old, buffer(), sizeof old);
     va_list args;
     va_start(args, format);
     int used = vsnprintf(text, sizeof text, format, args);
@@ -31,12 +47,12 @@ skald_status skald_context(skald_status status, const char *format, ...) {
         memcpy(text + used + 2, old, length);
         text[used + 2 + (int)length] = '\0';
     }
-    memcpy(message, text, sizeof message);
+    memcpy(buffer(), text, sizeof text);
     return status;
 }
 
 const char *skald_error(void) {
-    return message;
+    return buffer();
 }
 
 const char *skald_status_name(skald_status status) {

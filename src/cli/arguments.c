@@ -183,9 +183,16 @@ void arguments_free(arguments *args) {
     skald_options_fini(&args->options);
 }
 
+bool arguments_is_library_variable(const char *entry) {
+    static const char *const known[] = {"SKALD_CUDA_PLUGIN=", "SKALD_CUBLAS=", "SKALD_NCCL=", "SKALD_EMULATED_"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strncmp(entry, known[i], strlen(known[i])) == 0) return true;
+    return false;
+}
+
 void arguments_warn_unknown_variables(const command *const *commands, size_t count) {
     for (char **entry = environ; *entry; entry++) {
-        if (strncmp(*entry, "SKALD_", 6) != 0) continue;
+        if (strncmp(*entry, "SKALD_", 6) != 0 || arguments_is_library_variable(*entry)) continue;
         size_t length = strcspn(*entry, "=");
         bool known = false;
         for (size_t c = 0; c < count && !known; c++)

@@ -30,6 +30,9 @@ void arguments_free(arguments *args);
 /* Ends the process with a usage error (2) in the subcommand's name. */
 void arguments_error(const command *self, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 
+/* Is this entry of the environment one that names libraries to open (or is for the tests' device), and no option? */
+bool arguments_is_library_variable(const char *entry);
+
 /* Warns on stderr of SKALD_* variables that no subcommand knows. */
 void arguments_warn_unknown_variables(const command *const *commands, size_t count);
 

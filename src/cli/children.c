@@ -32,27 +32,34 @@ static skald_status make_folder(children *c) {
     return SKALD_OK;
 }
 
-/* The environment without SKALD_*: the parent's settings are not the workers'. Points into environ. */
+/* The environment without options: the parent's settings are not the workers'. Points into environ. */
 static char **worker_environment(void) {
     size_t count = 0, used = 0;
     while (environ[count]) count++;
     char **out = calloc(count + 1, sizeof *out);
     for (size_t i = 0; out && i < count; i++)
-        if (strncmp(environ[i], "SKALD_", 6) != 0) out[used++] = environ[i];
+        if (strncmp(environ[i], "SKALD_", 6) != 0 || arguments_is_library_variable(environ[i]))
+            out[used++] = environ[i];
     return out;
 }
 
-static skald_status start_one(children *c, int k, const settings *s, char **environment) {
-    char name[32], threads[16], parent[16], pace[16], errors[160];
+static skald_status start_one(children *c, int k, const settings *s, uint32_t cards, char **environment) {
+    static const char *const storage[] = {"auto", "f32", "bf16", "u8"}, *const resident[] = {"auto", "device", "host"};
+    char card[16], name[32], threads[16], parent[16], pace[16], errors[160];
     snprintf(name, sizeof name, "worker-%d", k + 1);
     snprintf(threads, sizeof threads, "%d", (int)s->threads);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     snprintf(pace, sizeof pace, "%d", (int)s->pace_ms);
     error_path(c, k, errors, sizeof errors);
-    const char *argv[] = {"skald",     "worker",   "--connect", "fd:3",      "--name", name,
-                          "--threads", threads,    "--device",  s->device,   "--wait", "60s",
-                          "--quiet",   "--parent", parent,      "--pace-ms", pace,     s->isa ? "--isa" : NULL,
-                          s->isa,      NULL};
+    snprintf(card, sizeof card, "cuda:%u", cards ? (uint32_t)k % cards : 0);
+    /* clang-format off */
+    const char *argv[] = {"skald", "worker", "--connect", "fd:3", "--name", name, "--threads", threads,
+                          "--device", cards > 1 ? card : s->device, "--storage", storage[s->storage],
+                          "--resident", resident[s->resident],
+                          s->deterministic ? "--deterministic=yes" : "--deterministic=no",
+                          "--wait", "60s", "--quiet", "--parent", parent, "--pace-ms", pace,
+                          s->isa ? "--isa" : NULL, s->isa, NULL};
+    /* clang-format on */
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return skald_fail(SKALD_EIO, "cannot start worker %d: %s", k + 1, strerror(errno));
     posix_spawn_file_actions_t actions;
@@ -75,7 +82,7 @@ static skald_status start_one(children *c, int k, const settings *s, char **envi
     return SKALD_OK;
 }
 
-skald_status children_start(children *c, int count, const settings *s) {
+skald_status children_start(children *c, int count, const settings *s, uint32_t cards) {
     *c = (children){0};
     TRY(make_folder(c));
     c->list = calloc((size_t)count, sizeof *c->list);
@@ -84,7 +91,7 @@ skald_status children_start(children *c, int count, const settings *s) {
     for (int k = 0; st == SKALD_OK && k < count; k++) {
         c->list[k].telling = -1;
         c->count = k + 1;
-        st = start_one(c, k, s, environment);
+        st = start_one(c, k, s, cards, environment);
     }
     free(environment);
     if (st != SKALD_OK) children_end(c);

@@ -75,6 +75,10 @@ static void describe(run *r, const skald_crew *crew) {
                  m->shard_count, m->shard_count == 1 ? "" : "s");
         skald_progress_notice(&r->view, text);
     }
+    if (r->why_no_card[0]) {
+        snprintf(text, sizeof text, "computing on the CPU: %s", r->why_no_card);
+        run_notice(r, text);
+    }
     char warnings[sizeof p->warnings];
     memcpy(warnings, p->warnings, sizeof warnings);
     char *rest = NULL;

@@ -17,6 +17,7 @@ typedef struct run {
     skald_crew *crew; /* while training */
     bool log_started;
     int64_t begin_ns;
+    char why_no_card[256]; /* when auto meant the CPU although the CUDA plugin is there; else "" */
 } run;
 
 /* Resolves the settings, checks that what is to be written can be, opens the log. Usage errors end the process. */

@@ -81,10 +81,12 @@
 const skald_option train_options[] = {
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
-    {"workers", INT, AT(workers), "cores", 0, 4096, "cores=-1",
-     .help = "Worker processes to start; 0: this process computes, alone and in order", .group = "Who computes:"},
+    {"workers", INT, AT(workers), "auto", 0, 4096, "auto=-1|cores=-2",
+     .help = "Worker processes to start; auto: one a card that --device may use, or else one a core; 0: this process "
+             "computes, alone and in order. On several cards they are dealt in turn",
+     .group = "Who computes:"},
     {"threads", INT, AT(threads), "1", 1, 1024, .help = "Threads a worker: each runs its own tasks"},
-    {"device", TEXT, AT(device), "auto", .value = "auto|cpu", .help = "Where a worker computes"},
+    COMPUTE_OPTIONS,
     {"listen", TEXT, AT(listen), .value = "ADDRESS",
      .help = "HOST:PORT or unix:/PATH for the workers and for 'skald status'; without it a socket in a folder made for "
              "this run"},
@@ -189,7 +191,12 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                      .contiguous = s->contiguous,
                                      .seed = (uint64_t)s->seed};
     TRY(parse_class_weights(s->class_weight, out));
-    out->compute = (skald_compute_options){.device = s->device, .threads = (int)s->threads, .isa = s->isa};
+    out->compute = (skald_compute_options){.device = s->device,
+                                           .threads = (int)s->threads,
+                                           .isa = s->isa,
+                                           .storage = (skald_storage_kind)s->storage,
+                                           .resident = (skald_resident)s->resident,
+                                           .deterministic = s->deterministic};
     out->train = (skald_train_options){.mode = (skald_mode)s->mode,
                                        .algo = (skald_algo)s->algo,
                                        .step = s->step,

@@ -7,6 +7,19 @@
 #include "skald/problem.h"
 #include "skald/train.h"
 
+/* How a worker computes: entries for tables of values with these members (AT(member) is their offset). */
+/* clang-format off */
+#define COMPUTE_OPTIONS \
+    {"device", SKALD_OPTION_TEXT, AT(device), "auto", .value = "auto|cpu|cuda[:N]", \
+     .help = "Where a worker computes; auto: on a card if there is one. 'skald devices' lists them"}, \
+    {"storage", SKALD_OPTION_CHOICE, AT(storage), "auto", .words = "auto|f32|bf16|u8", \
+     .help = "How a card keeps dense rows; auto: u8 if all values are whole numbers from 0 to 255, else f32. bf16 rounds"}, \
+    {"resident", SKALD_OPTION_CHOICE, AT(resident), "auto", .words = "auto|device|host", \
+     .help = "Where a card's rows are kept; auto: on the card if they fit, else in host memory"}, \
+    {"deterministic", SKALD_OPTION_FLAG, AT(deterministic), \
+     .help = "Same bits every run on a card, for sparse data too (slower; the CPU's are always)"}
+/* clang-format on */
+
 typedef struct settings {
     /* data */
     int64_t dim, shards;
@@ -27,6 +40,8 @@ typedef struct settings {
     /* who computes */
     int64_t workers, threads, wait, linger, pace_ms;
     const char *device, *isa, *listen, *connect;
+    int storage, resident;
+    bool deterministic;
     bool insecure;
     security security;
     /* what is written */

@@ -9,6 +9,14 @@
 #include "skald/coordinator.h"
 #include "skald/worker.h"
 
+/* How many cards the workers are dealt to: 0 on the CPU. */
+static uint32_t usable_cards(const settings *s) {
+    char why[256];
+    if (strcmp(s->device, "auto") == 0 || strcmp(s->device, "cuda") == 0)
+        return skald_compute_cards(NULL, 0, why, NULL);
+    return strncmp(s->device, "cuda:", 5) == 0 ? 1 : 0;
+}
+
 /* No processes: this one computes, in order. */
 static int train_alone(run *r) {
     skald_crew *crew = NULL;
@@ -43,7 +51,7 @@ static void blame_child(children *c, skald_status *st) {
     skald_fail(*st, "%s", who);
 }
 
-static int train_here(run *r, int count) {
+static int train_here(run *r, int count, uint32_t cards) {
     char listen[256], address[256];
     children c;
     skald_coordinator *coordinator = NULL;
@@ -52,7 +60,7 @@ static int train_here(run *r, int count) {
     int port = 0, code = EXIT_FAILED;
 
     signals_watch_children(true);
-    skald_status st = children_start(&c, count, r->s); /* before any thread exists */
+    skald_status st = children_start(&c, count, r->s, cards); /* before any thread exists */
     if (st != SKALD_OK) return run_failed(r, st, NULL, NULL);
     if (r->s->listen)
         snprintf(listen, sizeof listen, "%s", r->s->listen);
@@ -90,6 +98,7 @@ static int run_command(const command *self, int argc, char **argv) {
     settings s = {0};
     arguments args;
     run r;
+    char device[64];
     arguments_parse(self, argc, argv, &s, &args);
     signals_install();
     if (s.connect) {
@@ -104,9 +113,13 @@ static int run_command(const command *self, int argc, char **argv) {
         arguments_error(self, "TLS and tokens go with --connect; for workers elsewhere there is skald coordinator");
     if (s.listen && check_listen_address(s.listen, s.insecure)) arguments_error(self, "%s", skald_error());
 
-    int workers = s.workers < 0 ? usable_cores() : (int)s.workers;
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
-    int code = st != SKALD_OK ? report_failure(self) : workers == 0 ? train_alone(&r) : train_here(&r, workers);
+    /* what every worker would fail of is better said at once */
+    if (st == SKALD_OK) st = skald_compute_describe(&r.t.compute, device, r.why_no_card);
+    const uint32_t cards = st == SKALD_OK ? usable_cards(&s) : 0;
+    const int automatic = cards && s.workers == -1 ? (int)cards : usable_cores();
+    const int workers = s.workers < 0 ? automatic : (int)s.workers;
+    int code = st != SKALD_OK ? report_failure(self) : workers == 0 ? train_alone(&r) : train_here(&r, workers, cards);
     run_close(&r);
     arguments_free(&args);
     return code;

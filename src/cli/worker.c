@@ -9,13 +9,14 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "cli/security.h"
+#include "cli/settings.h"
 #include "skald/worker.h"
 
 typedef struct values {
     const char *connect, *device, *name, *isa;
     int64_t threads, wait, pace_ms, parent;
-    bool quiet;
+    int storage, resident;
+    bool deterministic, quiet;
     security security;
 } values;
 
@@ -27,7 +28,7 @@ static const skald_option table[] = {
      .help = "The coordinator: HOST:PORT or unix:/PATH"},
     {"wait", SKALD_OPTION_DURATION, AT(wait), "30s", 0, 1e8, .help = "How long to wait for it"},
     {"threads", SKALD_OPTION_INT, AT(threads), "1", 1, 1024, .help = "Threads; each runs its own tasks"},
-    {"device", SKALD_OPTION_TEXT, AT(device), "auto", .value = "auto|cpu", .help = "Where to compute"},
+    COMPUTE_OPTIONS,
     {"name", SKALD_OPTION_TEXT, AT(name), .help = "What to be called in tables and messages (default HOST:PID)"},
     {"quiet", SKALD_OPTION_FLAG, AT(quiet), .help = "Nothing but errors"},
     SECURITY_OPTIONS,
@@ -82,12 +83,18 @@ static int run(const command *self, int argc, char **argv) {
     skald_worker_options options = {.address = v.connect,
                                     .data_path = args.words[0],
                                     .name = v.name,
-                                    .compute = {.device = v.device, .threads = (int)v.threads, .isa = v.isa},
                                     .net = {.security = &files.net},
+                                    .compute = {.device = v.device,
+                                                .threads = (int)v.threads,
+                                                .isa = v.isa,
+                                                .storage = (skald_storage_kind)v.storage,
+                                                .resident = (skald_resident)v.resident,
+                                                .deterministic = v.deterministic},
                                     .wait_ns = v.wait,
                                     .pace_ms = (int)v.pace_ms,
                                     .notice = on_notice,
                                     .user = &v};
+    options.collective = skald_compute_collective(&options.compute, &options.collective_device);
     if (!v.quiet)
         fprintf(stderr, "skald worker: joining %s (waiting for it up to %.3g s)\n", v.connect, (double)v.wait * 1e-9);
     skald_status st = skald_worker_run(skald_net_grpc(), &options, signals_stop_flag());

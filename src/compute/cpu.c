@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "compute/checks.h"
 
 /* ---- scratch -------------------------------------------------------------------------------------- */
 
@@ -47,61 +48,6 @@ void cpu_scratch_give(cpu_compute *c, cpu_scratch *s) {
 
 /* ---- shards --------------------------------------------------------------------------------------- */
 
-static skald_status check_shape(const cpu_compute *c, const skald_rows *rows) {
-    if (rows->dim != c->base.dim)
-        return skald_fail(SKALD_EINVAL, "rows of %u columns for a model of %u", rows->dim, c->base.dim);
-    if (rows->n > UINT32_MAX) return skald_fail(SKALD_EINVAL, "%zu rows in one shard: too many", rows->n);
-    if (rows->layout == SKALD_DENSE && (rows->stride < rows->dim || rows->stride % 16 != 0))
-        return skald_fail(SKALD_EINVAL, "dense rows of %u columns with a stride of %zu", rows->dim, rows->stride);
-    if (rows->layout != SKALD_DENSE && rows->layout != SKALD_CSR)
-        return skald_fail(SKALD_EINVAL, "unknown layout %d", (int)rows->layout);
-    return SKALD_OK;
-}
-
-static skald_status row_norm2(const skald_rows *rows, bool intercept, size_t i, double *out) {
-    double norm2 = 0;
-    if (rows->layout == SKALD_DENSE) {
-        const float *x = rows->x + i * rows->stride;
-        for (size_t j = 0; j < rows->dim; j++) norm2 += (double)x[j] * (double)x[j];
-        for (size_t j = rows->dim; j < rows->stride; j++)
-            if (x[j] != 0) return skald_fail(SKALD_EINVAL, "row %zu: padding is not zero", i);
-    } else {
-        const uint64_t begin = rows->ptr[i], end = rows->ptr[i + 1];
-        if (end < begin) return skald_fail(SKALD_EINVAL, "row %zu: negative length", i);
-        for (uint64_t k = begin; k < end; k++) {
-            if (rows->idx[k] >= rows->dim || (k > begin && rows->idx[k] <= rows->idx[k - 1]))
-                return skald_fail(SKALD_EINVAL, "row %zu: column %u out of range or order", i, rows->idx[k]);
-            norm2 += (double)rows->val[k] * (double)rows->val[k];
-        }
-        if (intercept && (begin == end || rows->idx[end - 1] != rows->dim - 1))
-            return skald_fail(SKALD_EINVAL, "row %zu: the intercept's column is missing", i);
-    }
-    *out = norm2;
-    return SKALD_OK;
-}
-
-/* Also each row's squared norm. */
-static skald_status take_facts(const cpu_compute *c, const skald_rows *rows, skald_shard_facts *facts, float *norms) {
-    *facts = (skald_shard_facts){.rows = rows->n};
-    facts->nonzeros = rows->layout == SKALD_DENSE ? (double)rows->n * rows->dim : (double)rows->ptr[rows->n];
-    for (size_t i = 0; i < rows->n; i++) {
-        double norm2 = 0, s = (double)rows->s[i];
-        TRY(row_norm2(rows, c->base.objective.intercept, i, &norm2));
-        if (!isfinite(norm2) || !isfinite(s) || s < 0)
-            return skald_fail(SKALD_EDATA, "row %zu of the shard: a value or weight is not finite", i);
-        if (c->base.objective.loss == SKALD_SOFTMAX &&
-            !(rows->y[i] >= 0 && rows->y[i] < (float)c->base.objective.classes && rows->y[i] == floorf(rows->y[i])))
-            return skald_fail(SKALD_EDATA, "row %zu of the shard: %g is no class of %u", i, (double)rows->y[i],
-                              c->base.objective.classes);
-        norms[i] = (float)norm2;
-        facts->weight_sum += s;
-        facts->sum_weighted_norm2 += s * norm2;
-        facts->sum_weighted_y2 += s * (double)rows->y[i] * rows->y[i];
-        if (s * norm2 > facts->max_weighted_norm2) facts->max_weighted_norm2 = s * norm2;
-    }
-    return SKALD_OK;
-}
-
 static void unload(skald_compute *c, skald_shard *base) {
     (void)c;
     cpu_shard *shard = (cpu_shard *)base;
@@ -125,7 +71,7 @@ static skald_status load(skald_compute *c, skald_rows *rows, skald_shard **out) 
     }
     shard->rows = *rows;
     memset(rows, 0, sizeof *rows);
-    TRY_GOTO(st, check_shape((cpu_compute *)c, &shard->rows), failed);
+    TRY_GOTO(st, compute_check_shape(c, &shard->rows), failed);
     shard->classes = skald_objective_classes(&c->objective);
     const size_t entries = shard->rows.n * shard->classes;
     shard->alpha = skald_zalloc(entries, sizeof(float));
@@ -135,7 +81,7 @@ static skald_status load(skald_compute *c, skald_rows *rows, skald_shard **out) 
         st = SKALD_ENOMEM;
         goto failed;
     }
-    TRY_GOTO(st, take_facts((cpu_compute *)c, &shard->rows, &shard->base.facts, shard->norm2), failed);
+    TRY_GOTO(st, compute_take_facts(c, &shard->rows, &shard->base.facts, shard->norm2), failed);
     *out = &shard->base;
     return SKALD_OK;
 failed:
@@ -145,23 +91,12 @@ failed:
 
 /* ---- operations ----------------------------------------------------------------------------------- */
 
-static skald_status check_batch(const cpu_shard *shard, const skald_batch *batch) {
-    if (!batch->rows) return SKALD_OK;
-    if (batch->count > shard->rows.n)
-        return skald_fail(SKALD_EINVAL, "a batch of %zu rows from a shard of %zu", batch->count, shard->rows.n);
-    uint32_t most = 0;
-    for (size_t k = 0; k < batch->count; k++) most = batch->rows[k] > most ? batch->rows[k] : most;
-    if (batch->count && most >= shard->rows.n)
-        return skald_fail(SKALD_EINVAL, "row %u of a shard of %zu rows", most, shard->rows.n);
-    return SKALD_OK;
-}
-
 /* A pass with w[0..points) widened; the rest of *pass as the caller filled it in. */
 static skald_status run_pass(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, cpu_pass *pass,
                              double *const g[2], cpu_tally *tally) {
     static const skald_batch all = {0};
     if (!batch) batch = &all;
-    TRY(check_batch(shard, batch));
+    TRY(compute_check_batch(shard->rows.n, batch));
     pass->shard = shard;
     pass->objective = &c->base.objective;
     pass->rows = batch->rows;
@@ -204,7 +139,7 @@ static skald_status saga(skald_compute *c, skald_shard *base, const skald_batch 
 
 static skald_status local(skald_compute *c, skald_shard *shard, const skald_batch *batch, const skald_local *spec,
                           const double *w, const double *abar, double *dw, double *g, skald_sums *sums) {
-    TRY(check_batch((cpu_shard *)shard, batch));
+    TRY(compute_check_batch(((cpu_shard *)shard)->rows.n, batch));
     return cpu_local_run((cpu_compute *)c, (cpu_shard *)shard, batch, spec, w, abar, dw, g, sums);
 }
 
@@ -308,9 +243,7 @@ static skald_status history_set(skald_compute *c, skald_shard *base, const float
     (void)c;
     cpu_shard *shard = (cpu_shard *)base;
     const size_t entries = shard->rows.n * shard->classes;
-    for (size_t i = 0; i < entries; i++)
-        if (!isfinite(alpha[i]))
-            return skald_fail(SKALD_ENUMERIC, "history of row %zu is not finite", i / shard->classes);
+    TRY(compute_check_history(entries, alpha));
     memcpy(shard->alpha, alpha, entries * sizeof *alpha);
     return SKALD_OK;
 }

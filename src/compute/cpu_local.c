@@ -1,22 +1,10 @@
 /* Local steps: scratch, outputs, and the history put back when a step fails. */
 #include "compute/cpu.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/base.h"
-
-static skald_status check(const cpu_compute *c, const skald_local *local) {
-    if (local->step_rows == 0) return skald_fail(SKALD_EINVAL, "local steps of 0 rows: must be 1 or more");
-    if (!(local->eta > 0 && isfinite(local->eta)))
-        return skald_fail(SKALD_EINVAL, "local step size %g: must be positive", local->eta);
-    if (local->eta * c->base.objective.l2 >= 1)
-        return skald_fail(SKALD_EINVAL, "local step size %g x l2 %g must be below 1: use a smaller step", local->eta,
-                          c->base.objective.l2);
-    if (local->saga && !(local->n >= 1 && isfinite(local->n)))
-        return skald_fail(SKALD_EINVAL, "local steps on a problem of %g rows", local->n);
-    return SKALD_OK;
-}
+#include "compute/checks.h"
 
 static void prepare_dense(cpu_local *l, const double *w, const double *abar, cpu_scratch *scratch) {
     const uint32_t classes = l->shard->classes;
@@ -90,8 +78,7 @@ static void finish_csr(const cpu_local *l, double *dw, double *g) {
 
 skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, const skald_local *local,
                            const double *w, const double *abar, double *dw, double *g, skald_sums *sums) {
-    TRY(check(c, local));
-    if (local->saga && !abar) return skald_fail(SKALD_EINVAL, "local saga steps need the average of the history");
+    TRY(compute_check_local(&c->base.objective, local, abar));
     const bool dense = shard->rows.layout == SKALD_DENSE;
     const size_t count = batch->rows ? batch->count : shard->rows.n, width = cpu_width(shard);
     const size_t b = skald_max_size(1, skald_min_size(local->step_rows, count));

@@ -1,13 +1,13 @@
-/* The compute registry: the only place that knows which backends were built in. */
-#include "compute/cpu.h"
-
+/* The compute registry: the only place that knows which backends there are. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static bool device_is(const char *device, const char *kind) {
-    size_t length = strlen(kind);
-    return strncmp(device, kind, length) == 0 && (device[length] == '\0' || device[length] == ':');
-}
+#include "compute/cpu.h"
+#include "compute/plugin.h"
+
+enum { MAX_CARDS = 64 };
 
 static skald_status check_objective(const skald_objective *o) {
     if ((unsigned)o->loss > SKALD_SOFTMAX) return skald_fail(SKALD_EINVAL, "unknown loss %d", (int)o->loss);
@@ -23,22 +23,90 @@ static skald_status check_objective(const skald_objective *o) {
     return SKALD_OK;
 }
 
-/* Checks what was asked for; *cpu_threads: how many the CPU backend is to have. */
-static skald_status choose(const skald_compute_options *options, int *cpu_threads) {
-    const char *device = options->device ? options->device : "auto";
-    if (options->threads < 0 || options->threads > 4096)
-        return skald_fail(SKALD_EINVAL, "%d threads: must be between 1 and 4096", options->threads);
-    *cpu_threads = options->threads ? options->threads : 1;
-    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) return SKALD_OK;
-    if (device_is(device, "cuda"))
-        return skald_fail(SKALD_EUNSUPPORTED, "device '%s': this build has no CUDA backend; use 'cpu'", device);
-    return skald_fail(SKALD_EINVAL, "unknown device '%s': use auto, cpu, cuda or cuda:N", device);
+/* What was asked for, resolved. */
+typedef struct choice {
+    const skald_compute_plugin *plugin; /* NULL: the CPU */
+    uint32_t index;                     /* of the card */
+    int threads;
+    skald_device card;
+} choice;
+
+/* ":3" or "": the card's number, 0 without one. */
+static bool card_number(const char *text, uint32_t *out) {
+    *out = 0;
+    if (*text == '\0') return true;
+    char *end;
+    unsigned long number = strtoul(text + 1, &end, 10);
+    *out = (uint32_t)number;
+    return text[1] >= '0' && text[1] <= '9' && *end == '\0' && number < 1024;
 }
 
-skald_status skald_compute_describe(const skald_compute_options *options, char device[64]) {
-    int threads = 1;
-    TRY(choose(options, &threads));
-    return cpu_describe(threads, options->isa, device);
+static skald_status choose_card(const char *device, uint32_t index, choice *out) {
+    skald_device cards[MAX_CARDS];
+    uint32_t count = 0;
+    skald_status st = compute_plugin_cuda(&out->plugin);
+    if (st == SKALD_OK) st = out->plugin->devices(cards, MAX_CARDS, &count);
+    if (st == SKALD_OK && count == 0) st = SKALD_EUNSUPPORTED;
+    if (st == SKALD_OK && index >= (count < MAX_CARDS ? count : MAX_CARDS))
+        st = skald_fail(SKALD_EUNSUPPORTED, "there is no such card: this machine has %u", count);
+    if (st != SKALD_OK) return skald_context(st, "device '%s'", device);
+    out->index = index;
+    out->card = cards[index];
+    return SKALD_OK;
+}
+
+static skald_status choose(const skald_compute_options *options, choice *out, char *why) {
+    const char *device = options->device ? options->device : "auto";
+    uint32_t index;
+    *out = (choice){.threads = options->threads ? options->threads : 1};
+    if (why) why[0] = '\0';
+    if (options->threads < 0 || options->threads > 4096)
+        return skald_fail(SKALD_EINVAL, "%d threads: must be between 1 and 4096", options->threads);
+    if (strncmp(device, "cuda", 4) == 0 && (device[4] == '\0' || device[4] == ':')) {
+        if (!card_number(device + 4, &index))
+            return skald_fail(SKALD_EINVAL, "device '%s': a card is cuda:N, N from 0", device);
+        return choose_card(device, index, out);
+    }
+    const bool automatic = strcmp(device, "auto") == 0;
+    if (!automatic && strcmp(device, "cpu") != 0)
+        return skald_fail(SKALD_EINVAL, "unknown device '%s': use auto, cpu, cuda or cuda:N", device);
+    if (automatic) {
+        char reason[256];
+        bool there;
+        if (skald_compute_cards(&out->card, 1, reason, &there)) return choose_card("cuda:0", 0, out);
+        if (there && why) memcpy(why, reason, sizeof reason);
+    }
+    if (options->storage > SKALD_STORE_F32)
+        return skald_fail(SKALD_EUNSUPPORTED, "the CPU keeps rows as f32 only: leave --storage out, or use a card");
+    return SKALD_OK;
+}
+
+uint32_t skald_compute_cards(skald_device *out, uint32_t room, char why[256], bool *there) {
+    const skald_compute_plugin *plugin = NULL;
+    uint32_t count = 0;
+    skald_status st = compute_plugin_cuda(&plugin);
+    if (there) *there = plugin || !compute_plugin_absent();
+    if (st == SKALD_OK) st = plugin->devices(out, room, &count);
+    if (st != SKALD_OK) count = 0;
+    why[0] = '\0';
+    if (count == 0) snprintf(why, 256, "%s", skald_error());
+    return count;
+}
+
+skald_status skald_compute_describe(const skald_compute_options *options, char device[64], char why[256]) {
+    choice c;
+    TRY(choose(options, &c, why));
+    if (!c.plugin) return cpu_describe(c.threads, options->isa, device);
+    snprintf(device, 64, "%s (%.44s)", c.card.spec, c.card.name);
+    return SKALD_OK;
+}
+
+const struct skald_collective_ops *skald_compute_collective(const skald_compute_options *options, uint32_t *index) {
+    choice c;
+    *index = 0;
+    if (choose(options, &c, NULL) != SKALD_OK || !c.plugin) return NULL;
+    *index = c.index;
+    return c.plugin->collective;
 }
 
 skald_status skald_compute_open(const skald_compute_options *options, const skald_objective *objective, uint32_t dim,
@@ -46,11 +114,14 @@ skald_status skald_compute_open(const skald_compute_options *options, const skal
     static const skald_compute_options defaults = {0};
     *out = NULL;
     if (!options) options = &defaults;
-    int threads = 1;
+    choice c;
     TRY(check_objective(objective));
     if (dim == 0) return skald_fail(SKALD_EINVAL, "a model needs at least one column");
-    TRY(choose(options, &threads));
-    return cpu_open(threads, options->isa, objective, dim, out);
+    TRY(choose(options, &c, NULL));
+    if (!c.plugin) return cpu_open(c.threads, options->isa, objective, dim, out);
+    TRY(c.plugin->open(c.index, options, objective, dim, out));
+    snprintf((*out)->device, sizeof(*out)->device, "%s (%.44s)", c.card.spec, c.card.name);
+    return SKALD_OK;
 }
 
 void skald_shard_get_facts(const skald_shard *shard, skald_shard_facts *out) {

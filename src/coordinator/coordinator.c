@@ -139,6 +139,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
     skald_coordinator *c = skald_zalloc(1, sizeof *c);
     if (!c) return SKALD_ENOMEM;
     c->crew.ops = &skald_remote_crew_ops;
+    c->crew.conduct = skald_remote_conduct;
     c->net = net;
     c->options = options;
     c->repeat_ns = options->repeat_ns > 0 ? options->repeat_ns : 5 * SKALD_NS_PER_S;

@@ -270,7 +270,7 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event 
     return SKALD_OK;
 }
 
-static skald_status on_call(skald_coordinator *c, skald_input *in, skald_event *event) {
+skald_status skald_remote_call(skald_coordinator *c, skald_input *in, skald_event *event) {
     skald_status st = skald_wire_open(c->env, in->frame);
     const Skald__V1__Frame *f = st == SKALD_OK ? skald_wire_body(c->env) : NULL;
     bool wants_status = in->method == SKALD_METHOD_STATUS;
@@ -337,7 +337,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
             st = on_frame(c, &in, event);
             break;
         case SKALD_INPUT_CALL:
-            st = on_call(c, &in, event);
+            st = skald_remote_call(c, &in, event);
             break;
         case SKALD_INPUT_REFUSED:
             skald_coordinator_turned_away(c, in.reason);
@@ -354,11 +354,25 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     }
 }
 
+void skald_coordinator_answer_model(skald_coordinator *c, skald_net_call *call, const skald_version *model,
+                                    skald_bytes *owner) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Model m = SKALD__V1__MODEL__INIT;
+    m.version = model->commits;
+    m.term = 1;
+    m.run = c->run;
+    m.dim = model->dim;
+    m.intercept = c->problem.objective.intercept;
+    frame.body_case = SKALD__V1__FRAME__BODY_MODEL;
+    frame.model = &m;
+    skald_wire_vector vector = {owner, model->vectors[0], model->dim * sizeof(double)};
+    skald_wire_reply(call, &frame, &vector, 1, c->headers);
+}
+
 static void answer(skald_crew *crew, void *asker, const char *json, skald_version *model) {
     skald_coordinator *c = of(crew);
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__StatusReply status = SKALD__V1__STATUS_REPLY__INIT;
-    Skald__V1__Model m = SKALD__V1__MODEL__INIT;
     if (json) {
         status.json = (char *)json;
         frame.body_case = SKALD__V1__FRAME__BODY_STATUS_REPLY;
@@ -370,15 +384,7 @@ static void answer(skald_crew *crew, void *asker, const char *json, skald_versio
         skald_net_reply(asker, SKALD_EUNAVAILABLE, "there is no model yet", NULL, 0);
         return;
     }
-    m.version = model->commits;
-    m.term = 1;
-    m.run = c->run;
-    m.dim = model->dim;
-    m.intercept = c->problem.objective.intercept;
-    frame.body_case = SKALD__V1__FRAME__BODY_MODEL;
-    frame.model = &m;
-    skald_wire_vector vector = {&model->bytes, model->vectors[0], model->dim * sizeof(double)};
-    skald_wire_reply(asker, &frame, &vector, 1, c->headers);
+    skald_coordinator_answer_model(c, asker, model, &model->bytes);
 }
 
 static void destroy(skald_crew *crew, skald_status code, const char *reason) {

@@ -77,8 +77,7 @@ static void ask_setup(skald_coordinator *c, skald_session_state *s) {
     while (n) skald_bytes_unref(vectors[--n].owner);
 }
 
-static void ask_lease(skald_coordinator *c, skald_session_state *s) {
-    uint32_t shard = s->shards[s->lease_next];
+void skald_gather_lease(skald_coordinator *c, skald_session_state *s, uint32_t shard) {
     const skald_shard_info *info = &c->problem.shards[shard];
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Lease m = SKALD__V1__LEASE__INIT;
@@ -117,7 +116,7 @@ void skald_gather_ask(skald_coordinator *c, skald_session_state *s) {
         ask_setup(c, s);
         break;
     case SKALD_STAGE_LOADING:
-        ask_lease(c, s);
+        skald_gather_lease(c, s, s->shards[s->lease_next]);
         break;
     case SKALD_STAGE_BEGINNING:
         ask_begin(c, s);
@@ -183,6 +182,9 @@ static void on_hello(skald_coordinator *c, skald_net_session *session, const Ska
     snprintf(s->member.name, sizeof s->member.name, "%s", m->name);
     snprintf(s->member.device, sizeof s->member.device, "%s", m->device);
     s->member.slots = slots;
+    snprintf(s->collective, sizeof s->collective, "%s", m->collective);
+    snprintf(s->no_collective, sizeof s->no_collective, "%s", m->no_collective);
+    snprintf(s->card, sizeof s->card, "%s", m->card);
     s->tasks = tasks;
     s->task_capacity = slots * depth + 1;
     s->member.depth = depth;

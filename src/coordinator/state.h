@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "base/pool.h"
 #include "base/queue.h"
+#include "skald/collective.h"
 #include "skald/coordinator.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
@@ -33,6 +34,7 @@ typedef struct skald_outstanding {
 typedef struct skald_session_state {
     skald_net_session *session;
     skald_member member;
+    char collective[64], no_collective[256], card[80]; /* as in Hello */
     uint32_t *shards;
     bool alive, told_lost;
     char lost[300];
@@ -107,13 +109,24 @@ void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, 
 void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const char *reason);
 void skald_input_drop(skald_input *input);
 
-/* gather.c: sends (again) what the worker's stage asks for. */
+/* gather.c: sends (again) what the worker's stage asks for; a lease. */
 void skald_gather_ask(skald_coordinator *c, skald_session_state *s);
+void skald_gather_lease(skald_coordinator *c, skald_session_state *s, uint32_t shard);
 
 /* crew.c */
 extern const skald_crew_ops skald_remote_crew_ops;
 /* Decodes a result frame: SKALD_AGAIN when there is nothing for the engine in it. */
 skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, const Skald__V1__Result *m,
                                  skald_result **out);
+/* Makes a REQUEST event of a call; SKALD_AGAIN when it was none, and has been answered. */
+skald_status skald_remote_call(skald_coordinator *c, skald_input *in, skald_event *event);
+/* As the crew's answer, with the model's memory in `owner`. */
+void skald_coordinator_answer_model(skald_coordinator *c, skald_net_call *call, const skald_version *model,
+                                    skald_bytes *owner);
+
+/* conduct.c: the crew's `conduct`. */
+skald_status skald_remote_conduct(skald_crew *crew, const struct skald_train_options *options,
+                                  const struct skald_observer *observer, const atomic_int *stop_flag,
+                                  struct skald_outcome *outcome);
 
 #endif

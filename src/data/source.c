@@ -85,17 +85,6 @@ skald_status rows_alloc(skald_rows *r, skald_layout layout, size_t n, uint32_t d
     return SKALD_ENOMEM;
 }
 
-void skald_rows_free(skald_rows *rows) {
-    free(rows->x);
-    free(rows->ptr);
-    free(rows->idx);
-    free(rows->val);
-    free(rows->y);
-    free(rows->s);
-    free(rows->origin);
-    *rows = (skald_rows){0};
-}
-
 bool label_map(const skald_transform *t, double value, uint32_t *hint, double *target, double *weight) {
     *target = value;
     *weight = 1;

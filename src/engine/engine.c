@@ -16,7 +16,7 @@ static bool trains(skald_task_kind kind) {
 
 /* ---- dispatch -------------------------------------------------------------------------------------- */
 
-static skald_status publish(skald_run *run) {
+skald_status skald_run_publish(skald_run *run) {
     if (run->current && !run->dirty) return SKALD_OK;
     const double *vectors[2] = {run->work.w, run->work.abar};
     skald_version *v =
@@ -49,7 +49,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
 }
 
 static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t shard) {
-    TRY(publish(run));
+    TRY(skald_run_publish(run));
     const skald_work *work = &run->work;
     skald_ledger_entry *e = &run->ledger.entries[shard];
     uint64_t after = 0; /* its result is not in the model yet: the worker adds it itself */
@@ -77,7 +77,7 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
  * the good one puts that right. */
 static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
-    TRY(publish(run));
+    TRY(skald_run_publish(run));
     skald_ledger_entry *e = &run->ledger.entries[shard];
     skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
     e->refresh = false;
@@ -146,6 +146,7 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     if (!run->current) run->dirty = true;
     run->work = *work;
     if (!run->watch.good) TRY(skald_watch_init(run));
+    if (run->crew->ranks) TRY(skald_ranks_tend(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
@@ -159,13 +160,13 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
 
 /* ---- collect --------------------------------------------------------------------------------------- */
 
-static skald_flight *find(skald_run *run, uint64_t task) {
+skald_flight *skald_run_find(skald_run *run, uint64_t task) {
     for (uint32_t f = 0; f < run->flight_count; f++)
         if (run->flights[f].task == task) return &run->flights[f];
     return NULL;
 }
 
-static void land(skald_run *run, skald_flight *flight) {
+void skald_run_land(skald_run *run, skald_flight *flight) {
     run->members[flight->worker].busy--;
     if (flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].busy--;
     if (trains(flight->kind)) run->training--;
@@ -221,8 +222,9 @@ static void add_scaled(double *restrict to, double a, const double *restrict fro
     for (uint32_t j = 0; j < dim; j++) to[j] += a * from[j];
 }
 
-/* The round is complete: one merge for all of it, summed in the order of dispatch. */
-static void merge_round(skald_run *run, skald_merge *m) {
+/* The round is complete: one merge for all of it, summed in the order of dispatch. SKALD_AGAIN: ranks were lost
+ * meanwhile, and the round with them. */
+static skald_status merge_round(skald_run *run, skald_merge *m) {
     const uint32_t dim = skald_problem_length(run->problem);
     *m = (skald_merge){.weight = 1, .bias = 1, .chains = 1, .local = run->work.local};
     memset(run->round_g, 0, dim * sizeof(double));
@@ -238,28 +240,33 @@ static void merge_round(skald_run *run, skald_merge *m) {
         skald_result *r = next->result;
         m->rows += r->rows;
         m->fold |= next->refresh || next->generation != run->generation;
-        add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
+        if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
         if (h) {
             skald_ledger_merge(&run->ledger, next->shard, h);
             add_scaled(run->history_sum, 1, h, dim);
         }
         count(run, next, r, 0);
-        land(run, next);
+        skald_run_land(run, next);
         run->crew->ops->release(run->crew, r);
     }
     *(m->local ? &m->dw : &m->g) = run->round_g;
     m->history = run->history ? run->history_sum : NULL;
-    if (m->fold) run->folded++;
     run->round_open = false;
+    if (run->crew->ranks) {
+        double *vectors[2] = {run->round_g, run->history_sum};
+        TRY(run->crew->ranks->reduce(run->crew, vectors, run->history ? 2 : 1));
+    }
+    if (m->fold) run->folded++;
+    return SKALD_OK;
 }
 
 void skald_audit_begin(skald_run *run, void *asker) {
     run->audit = (skald_audit){.asker = asker, .outstanding = run->ledger.count};
-    for (uint32_t k = 0; k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
+    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
 }
 
-static void finish_audit(skald_run *run) {
+void skald_audit_finish(skald_run *run) {
     if (run->audit.drift > run->audit_drift) run->audit_drift = run->audit.drift;
     if (!run->audit.asker) return;
     char *json = skald_table_json(run, true);
@@ -285,7 +292,7 @@ static bool merge_anchor(skald_run *run, const skald_flight *flight, skald_resul
     if (e->audit) {
         e->audit = false;
         if (!repair && drift > run->audit.drift) run->audit.drift = drift;
-        if (--run->audit.outstanding == 0) finish_audit(run);
+        if (--run->audit.outstanding == 0) skald_audit_finish(run);
     }
     if (!repair) return false;
     memcpy(e->anchor, r->vectors[0], dim * sizeof(double));
@@ -310,7 +317,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);
     }
-    land(run, flight);
+    skald_run_land(run, flight);
     run->crew->ops->release(run->crew, r);
     if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = false;
     return st;
@@ -323,7 +330,7 @@ static bool round_complete(const skald_run *run) {
 }
 
 static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
-    skald_flight *flight = find(run, r->task);
+    skald_flight *flight = skald_run_find(run, r->task);
     if (!flight) { /* not asked for: a crew filters duplicates, so this is a stray */
         run->crew->ops->release(run->crew, r);
         return SKALD_AGAIN;
@@ -338,35 +345,32 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
     if (r->status != SKALD_OK) {
         skald_status st = failed(run, flight, r);
         if (st != SKALD_AGAIN || run->options->mode != SKALD_SYNC || !round_complete(run)) return st;
-        merge_round(run, m); /* the rest of the round has waited for nothing else */
-        return SKALD_OK;
+        return merge_round(run, m); /* the rest of the round has waited for nothing else */
     }
     if (evaluates) {
         bool done = false;
-        land(run, flight);
+        skald_run_land(run, flight);
         TRY(skald_evaluator_add(&run->evaluator, run->crew, r, &done));
         if (done) skald_judge_done(run);
         return SKALD_AGAIN;
     }
     if (flight->kind == SKALD_TASK_ANCHOR) {
         bool merge = merge_anchor(run, flight, r, m);
-        land(run, flight);
+        skald_run_land(run, flight);
         if (merge) return SKALD_OK;
         run->crew->ops->release(run->crew, r);
         return SKALD_AGAIN;
     }
     if (run->options->mode == SKALD_SYNC) {
         flight->result = r;
-        if (!round_complete(run)) return SKALD_AGAIN;
-        merge_round(run, m);
-        return SKALD_OK;
+        return round_complete(run) ? merge_round(run, m) : SKALD_AGAIN;
     }
     merge_one(run, flight, r, m);
-    land(run, flight);
+    skald_run_land(run, flight);
     return SKALD_OK;
 }
 
-static void on_request(skald_run *run, const skald_event *event) {
+void skald_run_answer(skald_run *run, const skald_event *event) {
     if (event->request == SKALD_REQUEST_MODEL) {
         run->crew->ops->answer(run->crew, event->asker, NULL, run->current);
         return;
@@ -390,6 +394,7 @@ skald_status skald_run_pump(skald_run *run, skald_merge *m) {
     case SKALD_EVENT_RESULT:
         return on_result(run, event.result, m);
     case SKALD_EVENT_LOST: {
+        if (run->crew->ranks) return skald_ranks_lost(run);
         const skald_member *member = run->crew->ops->member(run->crew, event.worker);
         run->members[event.worker].alive = false;
         return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s; %llu rows were with it, so the run ends here",
@@ -397,7 +402,7 @@ skald_status skald_run_pump(skald_run *run, skald_merge *m) {
                           (unsigned long long)member->rows);
     }
     case SKALD_EVENT_REQUEST:
-        on_request(run, &event);
+        skald_run_answer(run, &event);
         return SKALD_AGAIN;
     }
     return SKALD_AGAIN;
@@ -425,7 +430,7 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
     return skald_watch_commit(run);
 }
 
-static bool finished(skald_engine *engine) {
+static bool over(skald_engine *engine) {
     skald_run *run = of(engine);
     const skald_train_options *o = run->options;
     if (run->stop) return true;
@@ -441,6 +446,12 @@ static bool finished(skald_engine *engine) {
         memcpy(run->watch.good, run->work.w, skald_problem_length(run->problem) * sizeof(double));
     }
     return run->stop != SKALD_STOP_NONE;
+}
+
+static bool finished(skald_engine *engine) {
+    if (!over(engine)) return false;
+    if (of(engine)->crew->ranks) skald_ranks_finish(of(engine));
+    return true;
 }
 
 const skald_engine_ops skald_crew_engine_ops = {finished, dispatch, collect, commit};

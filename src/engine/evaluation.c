@@ -13,7 +13,7 @@ skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *prob
     memset(ev, 0, sizeof *ev);
     ev->problem = problem;
     ev->versions = versions;
-    ev->workers = workers;
+    ev->workers = ev->expected = workers;
     ev->asked = skald_zalloc(workers, sizeof *ev->asked);
     ev->results = skald_zalloc(workers, sizeof(skald_result *));
     if (!ev->asked || !ev->results) return SKALD_ENOMEM;
@@ -45,7 +45,7 @@ void skald_evaluator_fini(skald_evaluator *ev) {
 
 static skald_status enter(skald_evaluator *ev, skald_phase phase) {
     ev->phase = phase;
-    ev->outstanding = ev->workers;
+    ev->outstanding = ev->expected;
     memset(ev->asked, 0, ev->workers * sizeof *ev->asked);
     const bool final = phase == SKALD_PHASE_FINAL; /* the points again, at the b0 found */
     if (!final && !ev->scratch) return SKALD_OK;
@@ -64,16 +64,23 @@ skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const 
     ev->newton_rounds = 0;
     memset(ev->shift, 0, sizeof ev->shift);
     for (uint32_t p = 0; p < count; p++) {
-        memcpy(ev->point[p], points[p], bytes);
+        memmove(ev->point[p], points[p], bytes);
         if (ev->shifts[p]) memset(ev->shifts[p], 0, bytes);
     }
     skald_version_unref(ev->model);
     ev->model = skald_versions_publish(ev->versions, commits, points, count);
     if (!ev->model) return SKALD_ENOMEM;
     ev->phase = ev->problem->objective.intercept ? SKALD_PHASE_MARGINS : SKALD_PHASE_FINAL;
-    ev->outstanding = ev->workers;
+    ev->outstanding = ev->expected;
     memset(ev->asked, 0, ev->workers * sizeof *ev->asked);
     return SKALD_OK;
+}
+
+skald_status skald_evaluator_again(skald_evaluator *ev, uint32_t workers) {
+    ev->expected = workers;
+    if (ev->phase == SKALD_PHASE_IDLE) return SKALD_OK;
+    const double *points[SKALD_MAX_POINTS] = {ev->point[0], ev->point[1]};
+    return skald_evaluator_begin(ev, ev->model ? ev->model->commits : 0, points, ev->points, ev->gradients);
 }
 
 bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
@@ -94,7 +101,7 @@ bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
     return true;
 }
 
-static void reduce(skald_evaluator *ev, skald_crew *crew) {
+static skald_status reduce(skald_evaluator *ev, skald_crew *crew) {
     const uint32_t dim = skald_problem_length(ev->problem);
     memset(ev->sums, 0, sizeof ev->sums);
     for (int p = 0; p < SKALD_MAX_POINTS; p++) memset(ev->gradient[p], 0, dim * sizeof(double));
@@ -107,13 +114,16 @@ static void reduce(skald_evaluator *ev, skald_crew *crew) {
             ev->sums[p].d2phi += r->sums[p].d2phi;
             ev->sums[p].correct += r->sums[p].correct;
             ev->sums[p].rows += r->sums[p].rows;
-            if (p < r->count)
+            if (p < r->count && r->vectors[p])
                 for (uint32_t j = 0; j < dim; j++) ev->gradient[p][j] += r->vectors[p][j];
         }
         if (r->kind == SKALD_TASK_OBJECTIVE) ev->rows += (uint64_t)r->sums[0].rows;
         crew->ops->release(crew, r);
         ev->results[k] = NULL;
     }
+    const bool vectors =
+        ev->phase == SKALD_PHASE_FINAL ? ev->gradients : ev->phase == SKALD_PHASE_NEWTON && ev->scratch;
+    return crew->ranks && vectors ? crew->ranks->reduce(crew, ev->gradient, ev->points) : SKALD_OK;
 }
 
 /* One Newton step on b0 for every point; true when all are there. */
@@ -156,7 +166,7 @@ skald_status skald_evaluator_add(skald_evaluator *ev, skald_crew *crew, skald_re
     *done = false;
     ev->results[r->worker] = r;
     if (--ev->outstanding) return SKALD_OK;
-    reduce(ev, crew);
+    TRY(reduce(ev, crew));
     switch (ev->phase) {
     case SKALD_PHASE_MARGINS:
     case SKALD_PHASE_NEWTON:

@@ -21,7 +21,7 @@ typedef enum skald_phase {
 typedef struct skald_evaluator {
     const skald_problem *problem;
     skald_versions *versions;
-    uint32_t workers;
+    uint32_t workers, expected; /* all, and those alive */
     skald_phase phase;
     bool gradients;
     uint32_t points;
@@ -50,6 +50,8 @@ void skald_evaluator_fini(skald_evaluator *ev);
 /* Pins the points (copies) and begins. */
 skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const double *const *points, uint32_t count,
                                    bool gradients);
+/* Only `workers` are left: what is running begins anew with them. The caller has released its results. */
+skald_status skald_evaluator_again(skald_evaluator *ev, uint32_t workers);
 static inline bool skald_evaluator_active(const skald_evaluator *ev) {
     return ev->phase != SKALD_PHASE_IDLE;
 }

@@ -43,6 +43,7 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
 }
 
 void skald_ledger_merge(skald_ledger *l, uint32_t shard, const double *history) {
+    if (!l->anchors) return;
     double *restrict a = l->entries[shard].anchor;
     const double *restrict d = history;
     for (uint32_t j = 0; j < l->dim; j++) a[j] += d[j];

@@ -32,7 +32,7 @@ void skald_ledger_fini(skald_ledger *ledger);
  * be refreshed, repaired or audited first comes to rest. */
 uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member, uint32_t depth);
 
-/* A_k += D. */
+/* A_k += D, if anchors are kept. */
 void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *history);
 
 /* q_k = (n_k/n) / (the shard's share of the step mass), at most `cap`: what keeps SGD unbiased under

@@ -75,6 +75,10 @@ typedef struct skald_run {
     double *round_g;     /* sync: the round's direction or model difference */
     double *history_sum; /* sync: the round's history; repair: an anchor's difference */
 
+    bool regroup;      /* ranks: somebody was lost, which has not been dealt with */
+    double *ending;    /* ranks: w and abar once training is over */
+    uint32_t *holders; /* ranks: by shard, the member that has it */
+
     uint64_t next_task, commits, updates, folded, rollbacks, refused, merged;
     uint64_t staleness_sum, staleness_max;
     double rows; /* processed by training tasks */
@@ -128,11 +132,26 @@ char *skald_table_json(const skald_run *run, bool audit);          /* free() it;
 extern const skald_engine_ops skald_crew_engine_ops;
 /* The next event, dealt with; SKALD_AGAIN when it was not a training result, or none came. */
 skald_status skald_run_pump(skald_run *run, skald_merge *merge);
+/* Answers a request, or notes it. */
+void skald_run_answer(skald_run *run, const skald_event *event);
+/* Makes `current` a version of the solver's vectors as they are. */
+skald_status skald_run_publish(skald_run *run);
+skald_flight *skald_run_find(skald_run *run, uint64_t task);
+void skald_run_land(skald_run *run, skald_flight *flight);
 /* Asks every shard's holder for its anchor; `asker` (may be NULL) is answered when all have been compared. */
 void skald_audit_begin(skald_run *run, void *asker);
+void skald_audit_finish(skald_run *run);
 /* Tasks it computes at the same time: those of one shard run one after the other. */
 uint32_t skald_run_slots(const skald_member *member);
 uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
+
+/* ranks.c: what a crew of ranks needs besides, before anything is dispatched: the audit somebody asked for, and putting
+ * things right after a loss. */
+skald_status skald_ranks_init(skald_run *run);
+skald_status skald_ranks_lost(skald_run *run); /* notes it; SKALD_AGAIN */
+skald_status skald_ranks_tend(skald_run *run);
+/* The solver is about to free its vectors: `work` has copies from here on, for what comes after training. */
+void skald_ranks_finish(skald_run *run);
 
 #endif

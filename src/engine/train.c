@@ -67,7 +67,8 @@ static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_
         if (run->stop_flag && *run->stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted before training");
         if (event.kind == SKALD_EVENT_LOST)
             return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s", event.worker,
-                              run->crew->ops->member(run->crew, event.worker)->name, event.reason);
+                              event.worker < run->size ? run->crew->ops->member(run->crew, event.worker)->name : "",
+                              event.reason);
         if (event.kind == SKALD_EVENT_REQUEST) {
             run->crew->ops->answer(run->crew, event.asker, "{\"state\":\"starting\"}", NULL);
             continue;
@@ -96,12 +97,12 @@ static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_
     }
     for (uint32_t k = 0; k < run->size; k++) { /* in worker order: the step's bits do not depend on arrival */
         skald_result *r = run->evaluator.results[k];
-        for (uint32_t j = 0; j < dim; j++) out[j] += r->vectors[0][j];
+        for (uint32_t j = 0; j < dim && r->vectors[0]; j++) out[j] += r->vectors[0][j];
         *rows += r->sums[0].rows;
         run->evaluator.results[k] = NULL;
         run->crew->ops->release(run->crew, r);
     }
-    return SKALD_OK;
+    return run->crew->ranks ? run->crew->ranks->reduce(run->crew, &out, 1) : SKALD_OK;
 }
 
 /* L = max phi'' times the largest eigenvalue of (1/n) sum s_i x_i x_i', by power iteration on a sample;
@@ -174,6 +175,7 @@ static skald_status begin(skald_run *run) {
     run->size = ops->size(run->crew);
     run->members = skald_zalloc(run->size, sizeof *run->members);
     if (!run->members) return SKALD_ENOMEM;
+    if (run->crew->ranks) run->flight_capacity = run->size + run->problem->shard_count; /* taken over, all at once */
     for (uint32_t k = 0; k < run->size; k++) {
         run->members[k].alive = true;
         const skald_member *m = ops->member(run->crew, k);
@@ -185,7 +187,8 @@ static skald_status begin(skald_run *run) {
     run->history_sum = skald_zalloc(dim, sizeof(double));
     run->delivered = skald_zalloc(dim, sizeof(double));
     if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
-    TRY(skald_ledger_init(&run->ledger, run->problem, run->history));
+    TRY(skald_ledger_init(&run->ledger, run->problem, run->history && !run->crew->ranks));
+    if (run->crew->ranks) TRY(skald_ranks_init(run));
     TRY(skald_versions_create(dim, 2, &run->versions));
     /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated */
     TRY(skald_versions_reserve(run->versions, run->flight_capacity + run->size + 2));
@@ -319,6 +322,8 @@ static void end(skald_run *run) {
     skald_versions_destroy(run->versions);
     skald_ledger_fini(&run->ledger);
     skald_watch_fini(run);
+    free(run->holders);
+    free(run->ending);
     free(run->members);
     free(run->flights);
     free(run->round_g);
@@ -338,7 +343,14 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
                      .observer = observer,
                      .stop_flag = stop_flag};
     memset(outcome, 0, sizeof *outcome);
+    char why[400] = "";
+    if (o.mode == SKALD_SYNC && crew->conduct) {
+        skald_status conducted = crew->conduct(crew, &o, observer, stop_flag, outcome);
+        if (conducted != SKALD_EUNSUPPORTED) return conducted;
+        snprintf(why, sizeof why, "%s", skald_error());
+    }
     skald_status st = begin(&run);
+    if (st == SKALD_OK && why[0]) skald_run_notice(&run, "synchronous through the coordinator: %s", why);
     if (st == SKALD_OK) st = solver(&run.engine, &o);
     if (st == SKALD_OK) st = finish(&run);
     if (run.members && run.evaluator.asked) fill(&run, outcome);

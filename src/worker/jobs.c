@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/base.h"
+#include "worker/rank.h"
 #include "worker/worker_state.h"
 
 static skald_clock *system_clock(void) {
@@ -55,7 +56,7 @@ static void scan(skald_worker *w, const skald_job *job) {
     skald_manifest_free(&manifest);
 }
 
-static void lease(skald_worker *w, const skald_job *job) {
+void skald_worker_lease(skald_worker *w, const skald_job *job) {
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Loaded reply = SKALD__V1__LOADED__INIT;
     frame.body_case = SKALD__V1__FRAME__BODY_LOADED;
@@ -66,7 +67,7 @@ static void lease(skald_worker *w, const skald_job *job) {
     skald_shard_facts facts = {0};
     if (!w->set_up || !w->source || job->shard >= w->shard_count) {
         st = skald_fail(SKALD_EPEER, "lease of shard %u before setup", job->shard);
-    } else if (!atomic_load(&w->begun)) {
+    } else if (!atomic_load(&w->begun) || !w->runner.shards[job->shard]) {
         skald_rows *rows = &w->read[job->shard];
         uint64_t checksum = job->checksum;
         if (!rows->n) /* else it is a repetition */
@@ -77,6 +78,13 @@ static void lease(skald_worker *w, const skald_job *job) {
                 "%s: shard %u differs from what was scanned: the file changed, or this worker's copy is another file",
                 w->path, job->shard);
         if (st == SKALD_OK) skald_rows_facts(rows, &facts);
+        if (st == SKALD_OK && job->block_count) w->first_block = job->blocks[0];
+        if (st == SKALD_OK && atomic_load(&w->begun)) { /* a lost worker's */
+            skald_rows_rescale(rows, w->weight_scale);
+            st = skald_runner_add(&w->runner, job->shard, rows);
+        }
+    } else {
+        skald_shard_get_facts(w->runner.shards[job->shard], &facts);
     }
     reply.rows = facts.rows;
     reply.nonzeros = facts.nonzeros;
@@ -98,6 +106,7 @@ static void begin(skald_worker *w, const skald_job *job) {
     skald_status st = w->set_up ? SKALD_OK : skald_fail(SKALD_EPEER, "begin before setup");
     uint32_t held = 0;
     if (st == SKALD_OK && !atomic_load(&w->begun)) {
+        w->weight_scale = job->weight_scale;
         for (uint32_t k = 0; k < w->shard_count && st == SKALD_OK; k++) {
             if (!w->read[k].n) continue;
             w->lane_of[k] = held++ % w->lane_count;
@@ -128,6 +137,10 @@ static void sleep_until(int64_t when_ns) {
     struct timespec t = {when_ns / SKALD_NS_PER_S, when_ns % SKALD_NS_PER_S};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
     }
+}
+
+void skald_worker_pace(const skald_worker *w, const skald_task *t, int64_t start_ns) {
+    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_LOCAL) sleep_until(start_ns + w->options->pace_ms * 1000000ll);
 }
 
 /* The model of a task queued behind one whose result it does not contain: w + theta dw, abar + D/n. */
@@ -177,7 +190,7 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
         lane->last_task = r.status == SKALD_OK ? t->id : 0;
         lane->last_saga = t->saga;
     }
-    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_LOCAL) sleep_until(start_ns + w->options->pace_ms * 1000000ll);
+    skald_worker_pace(w, t, start_ns);
     r.wait_ns = start_ns - (idle_since_ns > job->arrived_ns ? start_ns : idle_since_ns);
     r.receive_ns = start_ns - job->arrived_ns;
     uint64_t version = t->model ? t->model->id : 0;
@@ -204,7 +217,8 @@ static void *lane_main(void *argument) {
     skald_worker *w = lane->worker;
     int64_t idle_since = skald_now_ns(system_clock());
     skald_job job;
-    while (skald_queue_pop(lane->jobs, &job, -1) == SKALD_OK && job.kind != SKALD_JOB_STOP) {
+    bool stopped = false;
+    while (!stopped && skald_queue_pop(lane->jobs, &job, -1) == SKALD_OK && job.kind != SKALD_JOB_STOP) {
         bool alone = job.kind != SKALD_JOB_TASK || job.task.shard == SKALD_ALL_SHARDS;
         if (alone)
             pthread_rwlock_wrlock(&w->exclusive);
@@ -215,8 +229,7 @@ static void *lane_main(void *argument) {
             scan(w, &job);
             break;
         case SKALD_JOB_LEASE:
-            lease(w, &job);
-            free(job.blocks);
+            skald_worker_lease(w, &job);
             break;
         case SKALD_JOB_BEGIN:
             begin(w, &job);
@@ -229,13 +242,28 @@ static void *lane_main(void *argument) {
                 skald_version_unref(job.task.model); /* the coordinator asks again */
             }
             break;
+        case SKALD_JOB_RANK:
+            if (prepare(lane) == SKALD_OK) stopped = skald_rank_run(w, job.spec, &lane->lane, lane->jobs);
+            break;
+        case SKALD_JOB_REGROUP: /* of a run that this rank has left */
+        case SKALD_JOB_ASK:
         case SKALD_JOB_STOP:
             break;
         }
+        skald_job_drop(&job);
         pthread_rwlock_unlock(&w->exclusive);
         idle_since = skald_now_ns(system_clock());
     }
     return NULL;
+}
+
+void skald_job_drop(skald_job *job) {
+    free(job->blocks);
+    skald_rank_spec_free(job->spec);
+    free(job->order);
+    job->blocks = NULL;
+    job->spec = NULL;
+    job->order = NULL;
 }
 
 skald_status skald_worker_push(skald_worker *w, const skald_job *job) {
@@ -269,7 +297,7 @@ void skald_worker_stop_lanes(skald_worker *w) {
         skald_job job;
         while (skald_queue_pop(lane->jobs, &job, 0) == SKALD_OK) {
             if (job.kind == SKALD_JOB_TASK) skald_version_unref(job.task.model);
-            if (job.kind == SKALD_JOB_LEASE) free(job.blocks);
+            skald_job_drop(&job);
         }
         skald_queue_destroy(lane->jobs);
         skald_lane_fini(&lane->lane);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "worker/rank.h"
 #include "worker/worker_state.h"
 
 /* Work is lost only with its process: what is unanswered is said again after this. */
@@ -84,6 +85,9 @@ static void hello(skald_worker *w) {
     body.device = w->device;
     body.slots = w->options->compute.threads > 1 ? (uint32_t)w->options->compute.threads : 1;
     body.build = (char *)SKALD_VERSION;
+    body.collective = w->collective;
+    body.no_collective = w->no_collective;
+    body.card = w->card;
     frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
     frame.hello = &body;
     skald_worker_send(w, &frame, NULL, 0);
@@ -249,6 +253,38 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
     return SKALD_OK;
 }
 
+/* This worker will be the first rank: it names the group. */
+static skald_status on_meeting(skald_worker *w) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Meeting reply = SKALD__V1__MEETING__INIT;
+    uint8_t id[SKALD_COLLECTIVE_ID];
+    if (!w->collective[0]) return skald_fail(SKALD_EPEER, "asked to be a rank, which this worker cannot be");
+    TRY(w->options->collective->make_id(id));
+    reply.id = (ProtobufCBinaryData){sizeof id, id};
+    frame.body_case = SKALD__V1__FRAME__BODY_MEETING;
+    frame.meeting = &reply;
+    skald_worker_send(w, &frame, NULL, 0);
+    return SKALD_OK;
+}
+
+static skald_status push_or_drop(skald_worker *w, skald_job *job) {
+    skald_status st = skald_worker_push(w, job);
+    if (st != SKALD_OK) skald_job_drop(job);
+    return st;
+}
+
+/* Can this worker be a rank of synchronous runs? Else: why not. */
+static void describe_collective(skald_worker *w) {
+    const skald_collective_ops *c = w->options->collective;
+    char version[32] = "";
+    if (!c)
+        snprintf(w->no_collective, sizeof w->no_collective, "computes on %s", w->device);
+    else if (c->probe(w->options->collective_device, version, w->card) != SKALD_OK)
+        snprintf(w->no_collective, sizeof w->no_collective, "%.250s", skald_error());
+    else
+        snprintf(w->collective, sizeof w->collective, "%s %s", c->name, version);
+}
+
 static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *over) {
     switch (f->body_case) {
     case SKALD__V1__FRAME__BODY_WELCOME:
@@ -272,6 +308,23 @@ static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *ov
         for (size_t k = 0; k < f->ack->n_seqs; k++) skald_outbox_ack(w, f->ack->seqs[k]);
         if (f->ack->refused) skald_worker_notice(w, "the coordinator refused a result: %s", f->ack->reason);
         return SKALD_OK;
+    case SKALD__V1__FRAME__BODY_MEETING:
+        return on_meeting(w);
+    case SKALD__V1__FRAME__BODY_RANKS: {
+        skald_job job = {.kind = SKALD_JOB_RANK};
+        TRY(skald_rank_spec_read(w, f->ranks, &job.spec));
+        return push_or_drop(w, &job);
+    }
+    case SKALD__V1__FRAME__BODY_REGROUP: {
+        skald_job job = {.kind = SKALD_JOB_REGROUP};
+        TRY(skald_regroup_order_read(w, f->regroup, &job.order));
+        return push_or_drop(w, &job);
+    }
+    case SKALD__V1__FRAME__BODY_ASK: {
+        skald_job job = {
+            .kind = SKALD_JOB_ASK, .ticket = f->ask->ticket, .request = f->ask->kind, .interrupt = f->ask->stop};
+        return push_or_drop(w, &job);
+    }
     case SKALD__V1__FRAME__BODY_GOODBYE:
         *over = true;
         return f->goodbye->status ? skald_fail((skald_status)f->goodbye->status, "%s", f->goodbye->reason) : SKALD_OK;
@@ -388,7 +441,10 @@ skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_optio
     TRY_GOTO(st, skald_queue_create(sizeof(event), 0, &w->events), out);
     TRY_GOTO(st, skald_wire_env_create(&w->env), out);
     TRY_GOTO(st, skald_pool_create(1024, &w->headers), out);
-    TRY_GOTO(st, skald_compute_describe(&options->compute, w->device), out); /* before it promises anything */
+    /* before it promises anything */
+    TRY_GOTO(st, skald_compute_describe(&options->compute, w->device, reason), out);
+    if (reason[0]) skald_worker_notice(w, "computing on the CPU: %s", reason);
+    describe_collective(w);
     TRY_GOTO(st, skald_worker_start_lanes(w), out);
     TRY_GOTO(st, net->connect(options->address, &options->net, &handlers, w, options->wait_ns, &client), out);
     st = control(w, stop_flag);

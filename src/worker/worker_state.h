@@ -26,6 +26,9 @@ typedef enum skald_job_kind {
     SKALD_JOB_LEASE,
     SKALD_JOB_BEGIN,
     SKALD_JOB_TASK,
+    SKALD_JOB_RANK, /* the rest of the run: its lane then takes the jobs below itself, and leases */
+    SKALD_JOB_REGROUP,
+    SKALD_JOB_ASK,
     SKALD_JOB_STOP
 } skald_job_kind;
 
@@ -36,8 +39,13 @@ typedef struct skald_job {
     uint64_t checksum;     /* lease */
     skald_block *blocks;   /* lease: owned */
     uint64_t block_count;
-    double weight_scale; /* begin */
-    skald_task task;     /* task: holds a reference on its model */
+    double weight_scale;               /* begin */
+    skald_task task;                   /* task: holds a reference on its model */
+    struct skald_rank_spec *spec;      /* rank: owned */
+    struct skald_regroup_order *order; /* regroup: owned */
+    uint64_t ticket;                   /* ask: of who asks, 0: nobody */
+    uint32_t request;                  /* ask: skald_request_kind */
+    bool interrupt;                    /* ask: stop in order */
     int64_t arrived_ns;
 } skald_job;
 
@@ -60,6 +68,7 @@ typedef struct skald_worker {
     pthread_mutex_t session_mutex;
 
     char device[64];
+    char collective[64], no_collective[256], card[80]; /* as in Hello */
     uint64_t incarnation;
     bool welcomed;
     skald_source *source;
@@ -68,6 +77,8 @@ typedef struct skald_worker {
     skald_transform transform;
     skald_objective objective;
     skald_rows *read; /* by shard, until begin */
+    double weight_scale;
+    skald_block first_block; /* one of those leased: what kind of file they are from */
     uint32_t shard_count;
     bool set_up;
     atomic_bool begun;
@@ -101,6 +112,11 @@ void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const ska
 skald_status skald_worker_push(skald_worker *w, const skald_job *job);
 skald_status skald_worker_start_lanes(skald_worker *w);
 void skald_worker_stop_lanes(skald_worker *w);
+/* Reads the rows of a lease; once training has begun also loads them. Answers the coordinator. */
+void skald_worker_lease(skald_worker *w, const skald_job *job);
+/* Training tasks take at least options->pace_ms: waits for the rest of it. */
+void skald_worker_pace(const skald_worker *w, const skald_task *task, int64_t start_ns);
+void skald_job_drop(skald_job *job); /* frees what it owns */
 skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);
 
 /* narrow.c: results of local tasks as floats. A buffer of w->narrow in exchange for `bytes`, which keeps its values;

@@ -309,7 +309,7 @@ static void run_local(void *context) {
 }
 
 static void bench_open(bench *b, skald_rows *rows, double l1, int threads) {
-    const skald_compute_options options = {"cpu", threads, getenv("BENCH_ISA")};
+    const skald_compute_options options = {.device = "cpu", .threads = threads, .isa = getenv("BENCH_ISA")};
     const skald_objective o = {.loss = SKALD_LOGISTIC, .l2 = 1e-4, .l1 = l1, .classes = 1};
     b->n = rows->n;
     b->dim = rows->dim;

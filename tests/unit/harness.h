@@ -142,6 +142,8 @@ typedef struct setup {
     int64_t repeat_ns;
     int pace_ms[8];
     const char *isa;
+    const skald_collective_ops *collective; /* of the workers */
+    const atomic_int *stop_flag;
 } setup;
 
 static setup setup_default(const char *path) {
@@ -213,6 +215,7 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
                                             .compute = {.device = "cpu", .threads = s->threads, .isa = s->isa},
                                             .wait_ns = 10 * SKALD_NS_PER_S,
                                             .repeat_ns = s->repeat_ns,
+                                            .collective = s->collective,
                                             .pace_ms = s->pace_ms[k]};
         assert_int_equal(pthread_create(&w->thread, NULL, worker_main, w), 0);
     }
@@ -220,7 +223,8 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
     skald_status st = skald_coordinator_gather(c, NULL, &crew);
     if (st == SKALD_OK && hook) hook(crew, user);
     if (st == SKALD_OK)
-        st = skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_clock_system(), observer, NULL, out);
+        st = skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_clock_system(), observer, s->stop_flag,
+                         out);
     char reason[600];
     snprintf(reason, sizeof reason, "%s", skald_error());
     skald_coordinator_close(c, st, reason);

@@ -10,7 +10,7 @@ static skald_status open_cpu(const void *user, const skald_objective *objective,
 }
 
 static void conformance(const char *isa, int threads) {
-    const skald_compute_options options = {"cpu", threads, isa};
+    const skald_compute_options options = {.device = "cpu", .threads = threads, .isa = isa};
     const skald_objective o = objective_of(SKALD_SQUARED, 0, 0, false);
     skald_compute *c;
     skald_status st = skald_compute_open(&options, &o, 1, &c);
@@ -18,7 +18,7 @@ static void conformance(const char *isa, int threads) {
     assert_int_equal(st, SKALD_OK);
     assert_non_null(strstr(c->device, isa));
     c->ops->destroy(c);
-    const compute_suite suite = {open_cpu, &options, 1e-13};
+    const compute_suite suite = {.open = open_cpu, .user = &options, .tolerance = 1e-13};
     compute_suite_run(&suite);
     compute_suite_softmax(&suite);
 }
@@ -32,18 +32,19 @@ static void test_avx512(void **state) {
     conformance("avx512", 2);
 }
 
-/* What a sequence of operations leaves behind, as bytes. */
+/* What a sequence of operations leaves behind, as bytes; up to three classes. */
+enum { WIDE = 3 * 301 };
 typedef struct record {
-    double g[4][301], dw[301];
+    double g[4][WIDE], dw[WIDE];
     skald_sums sums[5];
-    float alpha[6000];
+    float alpha[3 * 6000];
 } record;
 
 static void run_sequence(skald_compute *c, skald_shard *shard, record *out) {
     const skald_compute_ops *ops = c->ops;
-    double w[301], abar[301];
+    double w[WIDE], abar[WIDE];
     memset(out, 0, sizeof *out);
-    for (size_t j = 0; j < 301; j++) {
+    for (size_t j = 0; j < WIDE; j++) {
         w[j] = 0.1 * skald_normal(1, j);
         abar[j] = 0;
     }
@@ -68,7 +69,7 @@ typedef struct job {
 
 static void *run_job(void *argument) {
     job *j = argument;
-    static const float zeros[6000];
+    static const float zeros[3 * 6000];
     for (int k = 0; k < 5; k++) {
         j->c->ops->history_set(j->c, j->shard, zeros);
         run_sequence(j->c, j->shard, j->out);
@@ -79,19 +80,19 @@ static void *run_job(void *argument) {
 /* Bits do not depend on the number of threads, nor on what other threads do with other shards. Seen to fail
  * when chunks were cut by the number of threads. */
 static void test_threads(void **state) {
-    for (int layout = 0; layout < 2; layout++) {
-        const shape s = {(skald_layout)layout, 6000, 301, true, 0.1, 11};
-        const skald_objective o = objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
+    for (int kind = 0; kind < 4; kind++) {
+        const shape s = {kind & 1 ? SKALD_CSR : SKALD_DENSE, 6000, 301, true, 0.1, 11};
+        const skald_objective o = kind & 2 ? softmax_of(3, 1e-3, 0, true) : objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
         record *want = malloc(sizeof *want),
                *got[3] = {malloc(sizeof *want), malloc(sizeof *want), malloc(sizeof *want)};
         for (int threads = 1; threads <= 3; threads++) {
-            const skald_compute_options options = {"cpu", threads, NULL};
+            const skald_compute_options options = {.device = "cpu", .threads = threads};
             skald_compute *c;
             OK(skald_compute_open(&options, &o, s.dim, &c));
             pthread_t thread[3];
             job jobs[3];
             for (int k = 0; k < 3; k++) {
-                skald_rows r = make_rows(&s, &o);
+                skald_rows r = make_rows(&(compute_suite){0}, &s, &o);
                 jobs[k] = (job){c, NULL, got[k]};
                 OK(c->ops->load(c, &r, &jobs[k].shard));
             }
@@ -121,18 +122,22 @@ static void refuses(const skald_compute_options *options, const skald_objective 
 static void test_registry(void **state) {
     skald_objective o = objective_of(SKALD_LOGISTIC, 0, 0, false);
     skald_compute *c;
+    setenv("SKALD_CUDA_PLUGIN", "/nowhere/libskald_cuda.so", 1); /* on a machine with cards too */
     OK(skald_compute_open(NULL, &o, 3, &c));
     assert_string_equal(c->ops->name, "cpu");
     assert_non_null(strstr(c->device, "1 thread)"));
     char device[64];
-    OK(skald_compute_describe(&(skald_compute_options){.device = "auto"}, device));
+    OK(skald_compute_describe(&(skald_compute_options){.device = "auto"}, device, NULL));
     assert_string_equal(device, c->device);
-    assert_int_equal(skald_compute_describe(&(skald_compute_options){.device = "tpu"}, device), SKALD_EINVAL);
+    assert_int_equal(skald_compute_describe(&(skald_compute_options){.device = "tpu"}, device, NULL), SKALD_EINVAL);
     c->ops->destroy(c);
-    refuses(&(skald_compute_options){"tpu", 1, NULL}, &o, 3, SKALD_EINVAL, "unknown device 'tpu'");
-    refuses(&(skald_compute_options){"cuda:x1", 1, NULL}, &o, 3, SKALD_EUNSUPPORTED, "CUDA");
-    refuses(&(skald_compute_options){"cpu", 1, "sse9"}, &o, 3, SKALD_EINVAL, "unknown instruction set 'sse9'");
-    refuses(&(skald_compute_options){"cpu", -1, NULL}, &o, 3, SKALD_EINVAL, "-1 threads");
+    refuses(&(skald_compute_options){.device = "tpu"}, &o, 3, SKALD_EINVAL, "unknown device 'tpu'");
+    refuses(&(skald_compute_options){.device = "cuda:x1"}, &o, 3, SKALD_EINVAL, "a card is cuda:N");
+    refuses(&(skald_compute_options){.device = "cuda:0"}, &o, 3, SKALD_EUNSUPPORTED, "CUDA plugin cannot be opened");
+    refuses(&(skald_compute_options){.storage = SKALD_STORE_U8}, &o, 3, SKALD_EUNSUPPORTED, "--storage");
+    refuses(&(skald_compute_options){.device = "cpu", .isa = "sse9"}, &o, 3, SKALD_EINVAL,
+            "unknown instruction set 'sse9'");
+    refuses(&(skald_compute_options){.device = "cpu", .threads = -1}, &o, 3, SKALD_EINVAL, "-1 threads");
     refuses(NULL, &o, 0, SKALD_EINVAL, "at least one column");
     o.l2 = -1;
     refuses(NULL, &o, 3, SKALD_EINVAL, "l2");

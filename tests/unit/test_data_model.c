@@ -58,6 +58,29 @@ static void test_round_trip(void **state) {
         skald_model_free(&m);
         skald_model_free(&r);
     }
+    /* several classes: a row each */
+    for (int intercept = 0; intercept < 2; intercept++) {
+        skald_model m = make_model(40, intercept, 3), r;
+        double w[3 * 41], z[3];
+        m.loss = SKALD_SOFTMAX;
+        m.classes = 3;
+        for (uint32_t j = 0; j < 123; j++) w[j] = skald_normal(4, j);
+        assert_ok(skald_model_set_weights(&m, 40, intercept, w, NULL, NULL));
+        for (uint32_t c = 0; c < 3; c++) m.label_targets[c] = c, z[c] = c == 1 ? 2 : 1;
+        assert_true(skald_model_label(&m, z) == m.label_values[1]);
+        assert_ok(skald_model_save(NULL, path, &m));
+        assert_ok(skald_model_load(NULL, path, &r));
+        assert_models_equal(&m, &r);
+        assert_int_equal(r.classes, 3);
+        assert_memory_equal(r.w, w, (size_t)(40 + intercept) * 3 * sizeof(double));
+        skald_model_free(&r);
+        m.label_count = 2; /* three vectors, two labels */
+        assert_ok(skald_model_save(NULL, path, &m));
+        assert_fails(skald_model_load(NULL, path, &r), SKALD_EMODEL, "(w)");
+        m.label_count = 3;
+        assert_ok(skald_model_save(NULL, path, &m));
+        skald_model_free(&m);
+    }
     hid_t f = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT); /* any HDF5 tool, header or not */
     assert_true(f >= 0 && H5Lexists(f, "w", H5P_DEFAULT) > 0);
     H5Fclose(f);
@@ -76,6 +99,15 @@ static void test_scaling_folds(void **state) {
         assert_int_equal(m.intercept, intercept);
         skald_model_free(&m);
     }
+    /* of every class */
+    const double both[] = {2, -3, 1, 4};
+    skald_model two = {.loss = SKALD_SOFTMAX, .classes = 2};
+    assert_ok(skald_model_set_weights(&two, 2, false, both, shift, scale));
+    for (int c = 0; c < 2; c++) {
+        double z = both[2 * c] * (x[0] - shift[0]) * scale[0] + both[2 * c + 1] * (x[1] - shift[1]) * scale[1];
+        assert_true(fabs(two.w[3 * c] * x[0] + two.w[3 * c + 1] * x[1] + two.w[3 * c + 2] - z) < 1e-12);
+    }
+    skald_model_free(&two);
     skald_model m = make_model(3, true, 2);
     assert_true(skald_model_label(&m, &(double){0.1}) == 4 && skald_model_label(&m, &(double){-0.1}) == 3 &&
                 skald_model_label(&m, &(double){0}) == 4);

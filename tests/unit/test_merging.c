@@ -156,7 +156,7 @@ static script *script_open(const setup *s) {
     const skald_compute_options compute = {.device = "cpu", .threads = 1};
     assert_int_equal(skald_crew_local_open(&s->data, &s->objective, &compute, &c->inner), SKALD_OK);
     const skald_problem *p = c->inner->problem;
-    c->crew = (skald_crew){&script_ops, p};
+    c->crew = (skald_crew){.ops = &script_ops, .problem = p};
     c->sync = s->train.mode == SKALD_SYNC;
     c->last_commit = s->train.max_updates;
     c->max_stale = s->train.stale == SKALD_STALE_FOLD ? s->train.max_stale : 0;

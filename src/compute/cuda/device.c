@@ -1,0 +1,144 @@
+/* Cards: listing them, opening one, and what its errors mean. */
+#include "compute/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "skald/plugin.h"
+
+/* ---- errors --------------------------------------------------------------------------------------- */
+
+/* What the runtime says without a driver or card, in words of use to whoever reads them. */
+static const char *advice(int error) {
+    switch (error) {
+    case cudaErrorInsufficientDriver:
+        return "no NVIDIA driver, or one too old for this plugin";
+    case cudaErrorStubLibrary:
+        return "libcuda is the toolkit's stub, not the driver's";
+    case cudaErrorNoDevice:
+        return "the driver finds no card";
+    default:
+        return cudaGetErrorString((cudaError_t)error);
+    }
+}
+
+static skald_status fail(const char *who, int error, const char *doing) {
+    const skald_status st = error == cudaErrorMemoryAllocation ? SKALD_ENOMEM : SKALD_EIO;
+    return skald_fail(st, "%s: %s: %s (%s)", who, doing, cudaGetErrorName((cudaError_t)error), advice(error));
+}
+
+skald_status cuda_fail(cuda_compute *c, int error, const char *doing) {
+    (void)cudaGetLastError(); /* forgets what can be forgotten */
+    /* an error that stays has broken the process's context: nothing on this card works any more */
+    const int stays = cudaDeviceSynchronize();
+    (void)cudaGetLastError();
+    const skald_status st = fail(c->spec, error, doing);
+    if (stays == cudaSuccess) return st;
+    atomic_store(&c->broken, true);
+    return skald_context(SKALD_EIO, "the card cannot be used any more, until this process starts anew");
+}
+
+skald_status cuda_enter(cuda_compute *c) {
+    if (atomic_load(&c->broken))
+        return skald_fail(SKALD_EIO, "%s cannot be used any more after an earlier error", c->spec);
+    int error = cudaSetDevice((int)c->index); /* of this thread */
+    return error == cudaSuccess ? SKALD_OK : cuda_fail(c, error, "choosing the card");
+}
+
+/* ---- listing -------------------------------------------------------------------------------------- */
+
+static skald_status describe(int index, skald_device *out) {
+    struct cudaDeviceProp p;
+    int error = cudaGetDeviceProperties(&p, index);
+    if (error != cudaSuccess) return fail("CUDA", error, "asking for a card's properties");
+    *out = (skald_device){.memory_bytes = p.totalGlobalMem,
+                          .units = (uint32_t)p.multiProcessorCount,
+                          .major = (uint32_t)p.major,
+                          .minor = (uint32_t)p.minor};
+    snprintf(out->spec, sizeof out->spec, "cuda:%d", index);
+    snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, p.name);
+    return SKALD_OK;
+}
+
+static skald_status devices(skald_device *out, uint32_t room, uint32_t *count) {
+    int found = 0;
+    *count = 0;
+    int error = cudaGetDeviceCount(&found);
+    if (error != cudaSuccess) {
+        (void)cudaGetLastError();
+        fail("CUDA", error, "looking for cards");
+        return error == cudaErrorMemoryAllocation ? SKALD_ENOMEM : SKALD_EUNSUPPORTED;
+    }
+    for (int k = 0; k < found && k < (int)room; k++) TRY(describe(k, &out[k]));
+    if (found <= 0) skald_fail(SKALD_EUNSUPPORTED, "the CUDA driver finds no card");
+    *count = found > 0 ? (uint32_t)found : 0;
+    return SKALD_OK;
+}
+
+/* ---- open and destroy ----------------------------------------------------------------------------- */
+
+static void destroy(skald_compute *base) {
+    free(base); /* shards have been unloaded; the card's context stays with the process */
+}
+
+static const skald_compute_ops operations = {
+    .name = "cuda",
+    .load = cuda_load,
+    .unload = cuda_unload,
+    .gradient = cuda_gradient,
+    .saga = cuda_saga,
+    .local = cuda_local,
+    .difference = cuda_difference,
+    .objective = cuda_objective,
+    .shift = cuda_shift,
+    .anchor = cuda_anchor,
+    .curvature = cuda_curvature,
+    .history_get = cuda_history_get,
+    .history_set = cuda_history_set,
+    .destroy = destroy,
+};
+
+static skald_status open_card(uint32_t index, const skald_compute_options *options, const skald_objective *objective,
+                              uint32_t dim, skald_compute **out) {
+    skald_device card;
+    *out = NULL;
+    if (objective->loss == SKALD_SOFTMAX)
+        return skald_fail(SKALD_EUNSUPPORTED, "softmax on a card is not there yet: use --device cpu");
+    TRY(describe((int)index, &card));
+    if (card.major < 8)
+        return skald_fail(SKALD_EUNSUPPORTED, "%s (%s) has compute capability %u.%u: 8.0 or more is needed", card.spec,
+                          card.name, card.major, card.minor);
+    cuda_compute *c = skald_zalloc(1, sizeof *c);
+    if (!c) return SKALD_ENOMEM;
+    c->base.ops = &operations;
+    c->base.objective = *objective;
+    c->base.dim = dim;
+    c->index = index;
+    c->storage = options->storage;
+    c->resident = options->resident;
+    c->deterministic = options->deterministic;
+    memcpy(c->spec, card.spec, sizeof c->spec);
+    skald_status st = cuda_enter(c);
+    if (st == SKALD_OK) {
+        const int error = skald_gpu_device_get(&c->gpu);
+        if (error != cudaSuccess) st = cuda_fail(c, error, "preparing the kernels");
+    }
+    if (st != SKALD_OK) {
+        destroy(&c->base);
+        return st;
+    }
+    *out = &c->base;
+    return SKALD_OK;
+}
+
+extern skald_plugin_entry skald_cuda_plugin __attribute__((visibility("default")));
+
+const skald_compute_plugin *skald_cuda_plugin(uint32_t abi, const skald_plugin_host *host) {
+    if (abi != SKALD_PLUGIN_ABI) return NULL;
+    static skald_compute_plugin plugin = {SKALD_PLUGIN_ABI, "cuda", devices, open_card, NULL};
+    skald_error_share(host->error_buffer);
+    plugin.collective = skald_collective_nccl();
+    return &plugin;
+}

@@ -1,0 +1,316 @@
+/* A rank's run: from the coordinator's message to the report of what came out. */
+#include "worker/rank.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "skald/solver.h"
+
+/* ---- messages -------------------------------------------------------------------------------------- */
+
+static void read_options(const Skald__V1__TrainOptions *m, skald_train_options *o) {
+    *o = (skald_train_options){.mode = SKALD_SYNC,
+                               .algo = (skald_algo)m->algo,
+                               .step = m->step,
+                               .step_decay = m->step_decay,
+                               .step_rows = m->step_rows,
+                               .task_rows = m->task_rows,
+                               .local = m->local,
+                               .theta = m->theta,
+                               .stale = (skald_stale)m->stale,
+                               .max_stale = m->max_stale,
+                               .q_cap = m->q_cap,
+                               .target_gap = m->target_gap,
+                               .target_gradient = m->target_gradient,
+                               .max_passes = m->max_passes,
+                               .max_seconds = m->max_seconds,
+                               .max_updates = m->max_updates,
+                               .has_target_objective = m->has_target_objective,
+                               .target_objective = m->target_objective,
+                               .target_tolerance = m->target_tolerance,
+                               .audit = m->audit,
+                               .eval_every = m->eval_every};
+}
+
+skald_status skald_rank_spec_read(const skald_worker *w, const Skald__V1__Ranks *m, skald_rank_spec **out) {
+    if (!atomic_load(&w->begun) || !w->collective[0] || m->id.len != SKALD_COLLECTIVE_ID || !m->options ||
+        m->n_members == 0 || m->n_members > 1024 || m->worker >= m->n_members || m->n_rows != w->shard_count ||
+        m->n_holder != w->shard_count || m->options->algo > SKALD_SAGA)
+        return skald_fail(SKALD_EPEER, "a message about ranks that makes no sense");
+    for (size_t s = 0; s < m->n_holder; s++)
+        if (m->holder[s] >= m->n_members || (m->holder[s] == m->worker) != (w->runner.shards[s] != NULL))
+            return skald_fail(SKALD_EPEER, "ranks and leases disagree about shard %zu", s);
+    skald_rank_spec *s = skald_zalloc(1, sizeof *s);
+    if (!s) return SKALD_ENOMEM;
+    memcpy(s->id, m->id.data, sizeof s->id);
+    s->worker = m->worker;
+    s->size = (uint32_t)m->n_members;
+    s->shard_count = w->shard_count;
+    s->nonzeros = m->nonzeros;
+    s->L_max = m->l_max;
+    s->sum_weighted_y2 = m->sum_weighted_y2;
+    s->dense = m->dense;
+    read_options(m->options, &s->options);
+    s->members = skald_zalloc(s->size, sizeof *s->members);
+    s->rows = skald_alloc(s->shard_count, sizeof *s->rows);
+    s->holder = skald_alloc(s->shard_count, sizeof *s->holder);
+    if (!s->members || !s->rows || !s->holder) {
+        skald_rank_spec_free(s);
+        return SKALD_ENOMEM;
+    }
+    memcpy(s->rows, m->rows, s->shard_count * sizeof *s->rows);
+    memcpy(s->holder, m->holder, s->shard_count * sizeof *s->holder);
+    for (uint32_t k = 0; k < s->size; k++) {
+        s->members[k].slots = s->members[k].depth = 1;
+        snprintf(s->members[k].name, sizeof s->members[k].name, "%s", m->members[k]->name);
+        snprintf(s->members[k].device, sizeof s->members[k].device, "%s", m->members[k]->device);
+    }
+    *out = s;
+    return SKALD_OK;
+}
+
+void skald_rank_spec_free(skald_rank_spec *s) {
+    if (!s) return;
+    free(s->members);
+    free(s->rows);
+    free(s->holder);
+    free(s);
+}
+
+skald_status skald_regroup_order_read(const skald_worker *w, const Skald__V1__Regroup *m, skald_regroup_order **out) {
+    bool go = m->n_holder > 0;
+    if ((go && (m->n_holder != w->shard_count || m->id.len != SKALD_COLLECTIVE_ID)) || m->n_lost > 1024)
+        return skald_fail(SKALD_EPEER, "a message about lost ranks that makes no sense");
+    skald_regroup_order *o = skald_alloc(1, sizeof *o + (m->n_lost + m->n_holder) * sizeof o->words[0]);
+    if (!o) return SKALD_ENOMEM;
+    *o = (skald_regroup_order){.round = m->round, .go = go, .lost_count = (uint32_t)m->n_lost};
+    if (go) memcpy(o->id, m->id.data, sizeof o->id);
+    for (size_t k = 0; k < m->n_lost; k++) o->words[k] = m->lost[k];
+    for (size_t s = 0; s < m->n_holder; s++) o->words[m->n_lost + s] = m->holder[s];
+    *out = o;
+    return SKALD_OK;
+}
+
+/* ---- reports --------------------------------------------------------------------------------------- */
+
+static void pack_evaluation(const skald_evaluation *e, Skald__V1__Evaluation *m) {
+    skald__v1__evaluation__init(m);
+    m->passes = e->passes;
+    m->seconds = e->seconds;
+    m->train_seconds = e->train_seconds;
+    m->commits = e->commits;
+    m->updates = e->updates;
+    m->objective = e->objective;
+    m->gap = e->gap;
+    m->relative_gap = e->relative_gap;
+    m->gradient_norm = e->gradient_norm;
+    m->accuracy = e->accuracy;
+    m->average = e->average;
+}
+
+static void report(skald_rank *r, Skald__V1__Report *m) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    if (!skald_rank_leads(r)) return; /* all have the same to say */
+    m->l = r->problem.L;
+    frame.body_case = SKALD__V1__FRAME__BODY_REPORT;
+    frame.report = m;
+    skald_worker_send(r->w, &frame, NULL, 0);
+}
+
+static void on_evaluation(void *user, const skald_evaluation *e) {
+    Skald__V1__Report m = SKALD__V1__REPORT__INIT;
+    Skald__V1__Evaluation body;
+    pack_evaluation(e, &body);
+    m.evaluation = &body;
+    report(user, &m);
+}
+
+static void on_progress(void *user, const skald_progress *p) {
+    Skald__V1__Report m = SKALD__V1__REPORT__INIT;
+    Skald__V1__Progress body = SKALD__V1__PROGRESS__INIT;
+    body.seconds = p->seconds;
+    body.passes = p->passes;
+    body.rows_per_s = p->rows_per_s;
+    body.updates_per_s = p->updates_per_s;
+    body.estimated_objective = p->estimated_objective;
+    body.last_objective = p->last_objective;
+    body.last_gap = p->last_gap;
+    body.commits = p->commits;
+    body.slowest = p->slowest;
+    body.slowest_ratio = p->slowest_ratio;
+    m.progress = &body;
+    report(user, &m);
+}
+
+static void on_notice(void *user, const char *text) {
+    Skald__V1__Report m = SKALD__V1__REPORT__INIT;
+    m.notice = (char *)text;
+    report(user, &m);
+}
+
+void skald_rank_report_begin(skald_rank *r) {
+    Skald__V1__Report m = SKALD__V1__REPORT__INIT;
+    r->begun = true;
+    report(r, &m);
+}
+
+static void report_done(skald_rank *r, skald_status st, const skald_outcome *o) {
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Done m = SKALD__V1__DONE__INIT;
+    Skald__V1__Evaluation last;
+    skald_bytes *w = NULL;
+    skald_wire_vector vector = {0};
+    const size_t bytes = skald_problem_length(&r->problem) * sizeof(double);
+    Skald__V1__WorkerRow *rows = skald_zalloc(o->worker_count + 1, sizeof *rows);
+    Skald__V1__WorkerRow **list = skald_zalloc(o->worker_count + 1, sizeof(Skald__V1__WorkerRow *));
+    m.status = st;
+    m.error = (char *)(st == SKALD_OK ? "" : skald_error());
+    m.alone = r->alone;
+    m.stop = o->stop;
+    m.reached = o->reached;
+    pack_evaluation(&o->last, &last);
+    m.last = &last;
+    m.seconds = o->seconds;
+    m.train_seconds = o->train_seconds;
+    m.passes = o->passes;
+    m.rows_per_s = o->rows_per_s;
+    m.updates = o->updates;
+    m.commits = o->commits;
+    m.folded = o->folded;
+    m.rollbacks = o->rollbacks;
+    m.evaluations = o->evaluations;
+    m.step = o->step;
+    m.theta = o->theta;
+    m.step_rows = o->step_rows;
+    m.task_rows = o->task_rows;
+    m.audit_drift = o->audit_drift;
+    m.l = r->problem.L;
+    for (uint32_t k = 0; rows && list && k < o->worker_count; k++) {
+        const skald_worker_row *from = &o->workers[k];
+        skald__v1__worker_row__init(&rows[k]);
+        rows[k].alive = from->alive;
+        rows[k].shards = from->shards;
+        rows[k].rows_held = from->rows_held;
+        rows[k].tasks = from->tasks;
+        rows[k].rows = from->rows;
+        rows[k].task_ms = from->task_ms_mean;
+        rows[k].wait_ms = from->wait_ms_mean;
+        rows[k].compute_ms = from->compute_ms_mean;
+        rows[k].network_ms = from->network_ms_mean;
+        list[k] = &rows[k];
+        m.workers = list;
+        m.n_workers = k + 1;
+    }
+    if (st == SKALD_OK && o->w && (w = skald_bytes_create(bytes))) {
+        memcpy(skald_bytes_data(w), o->w, bytes);
+        vector = (skald_wire_vector){w, w->data, bytes};
+    }
+    frame.body_case = SKALD__V1__FRAME__BODY_DONE;
+    frame.done = &m;
+    skald_worker_send(r->w, &frame, &vector, w ? 1 : 0);
+    skald_bytes_unref(w);
+    free(rows);
+    free(list);
+}
+
+/* ---- the run --------------------------------------------------------------------------------------- */
+
+static int64_t clock_now(skald_clock *self) {
+    return ((const skald_rank_clock *)self)->now_ns;
+}
+
+/* The problem as this process knows it; the transform's arrays and the labels stay the worker's. */
+static skald_status make_problem(skald_rank *r, const skald_rank_spec *spec) {
+    const skald_worker *w = r->w;
+    skald_problem *p = &r->problem;
+    *p = (skald_problem){.objective = w->objective,
+                         .dim = w->transform.dim + (w->objective.intercept ? 1 : 0),
+                         .features = w->transform.dim,
+                         .nonzeros = spec->nonzeros,
+                         .dense = spec->dense,
+                         .weight_scale = w->weight_scale,
+                         .L_max = spec->L_max,
+                         .seed = w->runner.seed,
+                         .shard_count = spec->shard_count,
+                         .transform = w->transform,
+                         .label_count = w->transform.label_count};
+    p->shards = skald_zalloc(p->shard_count, sizeof *p->shards);
+    p->blocks = skald_alloc(1, sizeof *p->blocks);
+    p->labels = skald_zalloc(p->label_count + 1, sizeof *p->labels);
+    if (!p->shards || !p->blocks || !p->labels) return SKALD_ENOMEM;
+    p->blocks[0] = w->first_block;
+    for (uint32_t k = 0; k < p->label_count; k++) p->labels[k].value = w->transform.label_values[k];
+    for (uint32_t s = 0; s < p->shard_count; s++) {
+        p->shards[s].rows = spec->rows[s];
+        p->n += (double)spec->rows[s];
+    }
+    p->shards[0].facts.sum_weighted_y2 = spec->sum_weighted_y2; /* asked for in sum only */
+    return SKALD_OK;
+}
+
+static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
+    TRY(make_problem(r, spec));
+    r->crew = (skald_crew){.ops = &skald_rank_crew_ops, .problem = &r->problem, .ranks = &skald_rank_reduce_ops};
+    r->me = spec->worker;
+    r->size = spec->size;
+    r->clock.clock.now_ns = clock_now;
+    r->heard_ns = skald_now_ns(skald_clock_system());
+    r->task_capacity = r->size + r->problem.shard_count;
+    r->members = skald_alloc(r->size, sizeof *r->members);
+    r->lists = skald_zalloc(r->problem.shard_count, sizeof *r->lists);
+    r->holder = skald_alloc(r->problem.shard_count, sizeof *r->holder);
+    r->lost = skald_zalloc(r->size, sizeof *r->lost);
+    r->tasks = skald_zalloc(r->task_capacity, sizeof *r->tasks);
+    r->owners = skald_zalloc(r->task_capacity, sizeof *r->owners);
+    r->results = skald_zalloc(r->task_capacity, sizeof *r->results);
+    r->buffers = skald_zalloc(r->task_capacity, sizeof(skald_bytes *));
+    r->block = skald_zalloc(64 * (size_t)r->task_capacity, sizeof *r->block);
+    if (!r->members || !r->lists || !r->holder || !r->lost || !r->tasks || !r->owners || !r->results || !r->buffers ||
+        !r->block)
+        return SKALD_ENOMEM;
+    memcpy(r->members, spec->members, r->size * sizeof *r->members);
+    memcpy(r->holder, spec->holder, r->problem.shard_count * sizeof *r->holder);
+    skald_rank_deal(r);
+    return skald_rank_join(r, spec->id);
+}
+
+static void fini(skald_rank *r) {
+    skald_rank_leave(r);
+    for (uint32_t k = 0; r->tasks && k < r->task_count; k++) skald_version_unref(r->tasks[k].model);
+    for (uint32_t k = 0; r->buffers && k < r->task_capacity; k++) skald_bytes_unref(r->buffers[k]);
+    free(r->problem.shards);
+    free(r->problem.blocks);
+    free(r->problem.labels);
+    free(r->members);
+    free(r->lists);
+    free(r->holder);
+    free(r->lost);
+    free(r->tasks);
+    free(r->owners);
+    free(r->results);
+    free(r->buffers);
+    free(r->block);
+    free(r->kept);
+    free(r->order);
+}
+
+bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, skald_lane *lane, skald_queue *jobs) {
+    skald_rank r = {.w = w, .lane = lane, .jobs = jobs};
+    skald_outcome outcome = {.audit_drift = -1};
+    const skald_observer observer = {&r, on_evaluation, on_progress, on_notice};
+    skald_status st = init(&r, spec);
+    if (st == SKALD_OK) {
+        skald_worker_notice(w, "rank %u of %u, over %s", r.me, r.size, w->collective);
+        st = skald_train(&r.crew, skald_solver_of(spec->options.algo), &spec->options, &r.clock.clock, &observer,
+                         &r.stop_flag, &outcome);
+    } else {
+        r.alone = true;
+    }
+    if (st == SKALD_OK) (void)skald_rank_barrier(&r); /* the outcome stands whoever is lost now */
+    if (!r.stopped) report_done(&r, st, &outcome);
+    skald_outcome_free(&outcome);
+    fini(&r);
+    return r.stopped;
+}

@@ -1,0 +1,104 @@
+#!/bin/bash
+# Synchronous runs whose workers are ranks: emulated cards, each in a process of its own, over emulated NCCL. The
+# optimum is that of CPU workers, also when a rank is killed on the way; without NCCL or cards of their own the sums go
+# through the coordinator, and the output says why.
+source "$(dirname "$0")/lib.bash"
+cd "$work" || exit 1
+build=$(dirname "$(readlink -f "$skald")")
+export SKALD_CUDA_PLUGIN=$build/libskald_cuda_emulated.so SKALD_NCCL=$build/tests/emulated/libnccl_emulated.so
+export SKALD_EMULATED_DEVICES=3
+for file in "$SKALD_CUDA_PLUGIN" "$SKALD_NCCL"; do
+    [ -e "$file" ] || { fail "$file is not there"; finish; }
+done
+
+"$skald" generate rcv1 --rows 1500 --seed 4 --output data.svm >/dev/null
+settings=(--loss logistic --l2 1e-3 --target-gap 1e-8 --max-passes 300 --max-time 100s --progress line --seed 5)
+
+field() { # JSON-LINES-FILE EVENT PYTHON-EXPRESSION-OF-e: of the last such event
+    python3 -c 'import json,sys
+for line in open(sys.argv[1]):
+    e = json.loads(line)
+    if e["event"] == sys.argv[2]: found = eval(sys.argv[3])
+print(found)' "$@"
+}
+same() { # A B: relative difference
+    python3 -c 'import sys
+a, b = float(sys.argv[1]), float(sys.argv[2]); sys.exit(not abs(a - b) <= 1e-6 * abs(b))' "$1" "$2"
+}
+at_optimum() { # NAME LOG
+    local got
+    got=$(field "$2" end 'e["last"]["objective"]')
+    check "$1: the optimum of CPU workers ($got)" same "$got" "$want"
+}
+
+expect "CPU workers" 0 "synchronous through the coordinator: worker 0 (worker-" \
+    "$skald" train "${settings[@]}" --mode sync --device cpu --workers 3 --log cpu.jsonl data.svm
+want=$(field cpu.jsonl end 'e["last"]["objective"]')
+
+# --- which way the sums go ---
+expect "three cards are ranks" 0 "synchronous over nccl 2." \
+    "$skald" train "${settings[@]}" --mode sync --device cuda --workers 3 --model m.h5 --log ranks.jsonl data.svm
+at_optimum "three cards" ranks.jsonl
+check "the log says so" grep -q '"notice".*synchronous over nccl .*: 3 ranks' ranks.jsonl
+check "the log has L" test "$(field ranks.jsonl start 'e["L"] > 0')" = True
+check "the model is that of the run" same "$want" \
+    "$("$skald" evaluate --json --model m.h5 data.svm | python3 -c 'import json,sys; print(json.load(sys.stdin)["objective"])')"
+expect "two workers on a card: through the coordinator" 0 "share a card" env SKALD_EMULATED_DEVICES=1 \
+    "$skald" train "${settings[@]}" --mode sync --device cuda --workers 2 --target-gap 1e-3 data.svm
+expect "no NCCL: through the coordinator" 0 "has no NCCL" env SKALD_NCCL=/nonexistent/libnccl.so \
+    "$skald" train "${settings[@]}" --mode sync --device cuda --workers 3 --target-gap 1e-3 data.svm
+expect "async is not for ranks" 0 "target gap reached" \
+    "$skald" train "${settings[@]}" --mode async --device cuda --workers 3 --target-gap 1e-3 --log async.jsonl data.svm
+check "async does not speak of it" bash -c '! grep -q synchronous async.jsonl'
+expect "sgd" 3 "synchronous over nccl" \
+    "$skald" train "${settings[@]}" --mode sync --algo sgd --device cuda --workers 3 --max-passes 2 data.svm
+expect "a limit of time" 3 "time is up" \
+    "$skald" train "${settings[@]}" --mode sync --device cuda --workers 3 --target-gap 1e-14 --max-time 1s data.svm
+expect "one rank" 0 "synchronous over nccl 2" \
+    "$skald" train "${settings[@]}" --mode sync --device cuda --workers 1 --log one.jsonl data.svm
+at_optimum "one rank" one.jsonl
+
+# --- one rank is killed in the middle ---
+start() { # NAME: a coordinator and three workers; their pids in $coordinator and workers[]
+    "$skald" coordinator --listen "unix:$work/$1" --workers 3 --mode sync "${settings[@]}" --log "$1.jsonl" \
+        data.svm >"$1.out" 2>&1 &
+    coordinator=$!
+    workers=()
+    for k in 0 1 2; do
+        "$skald" worker --connect "unix:$work/$1" --device cuda:$k --name "$1-$k" >"$1-$k.out" 2>&1 &
+        workers+=($!)
+        # in this order: worker k is rank k
+        for _ in {1..200}; do grep -q "worker $((k + 1)) of 3 joined" "$1.out" && break; sleep 0.05; done
+    done
+}
+passes() { # NAME: as a running coordinator says
+    "$skald" status --connect "unix:$work/$1" --json 2>/dev/null |
+        python3 -c 'import json,sys; print(int(10 * json.load(sys.stdin).get("passes", 0)))' 2>/dev/null || echo 0
+}
+for rank in 0 2; do
+    start "kill$rank"
+    before=0
+    for _ in {1..400}; do
+        before=$(passes "kill$rank")
+        [ "${before:-0}" -ge 5 ] && break
+        sleep 0.05
+    done
+    check "status of ranks tells passes ($before tenths)" test "${before:-0}" -ge 5
+    kill -9 "${workers[$rank]}"
+    disown "${workers[$rank]}" # bash need not speak of it
+    for _ in {1..600}; do kill -0 $coordinator 2>/dev/null || break; sleep 0.1; done
+    kill -9 $coordinator 2>/dev/null && fail "rank $rank killed: the coordinator hangs"
+    wait $coordinator
+    check "rank $rank killed: the others finish" test $? -eq 0
+    for k in 0 1 2; do
+        [ $k = "$rank" ] && continue
+        for _ in {1..100}; do kill -0 "${workers[$k]}" 2>/dev/null || break; sleep 0.1; done
+        kill -9 "${workers[$k]}" 2>/dev/null && fail "rank $rank killed: worker $k hangs"
+    done
+    wait
+    check "rank $rank killed: said so" grep -q "worker $rank (kill$rank-$rank) is gone.*rows go to the others" "kill$rank.out"
+    check "rank $rank killed: no row is missing" test \
+        "$(field "kill$rank.jsonl" end 'sum(w["rows_held"] for w in e["workers"])')" = 1500
+    at_optimum "rank $rank killed" "kill$rank.jsonl"
+done
+finish

@@ -1,0 +1,118 @@
+#!/bin/bash
+# Workers on cards: the real plugin where there is no card, and whole runs on the emulated device: async and sync, on
+# one card and two, beside CPU workers. The optimum is that of CPU workers.
+source "$(dirname "$0")/lib.bash"
+cd "$work" || exit 1
+build=$(dirname "$(readlink -f "$skald")")
+emulated=$build/libskald_cuda_emulated.so
+real=$build/libskald_cuda.so
+
+# dense local steps on the emulated device cost milliseconds: few columns, and steps of 16 rows
+python3 - >dense.svm <<'END'
+import random
+random.seed(3)
+truth = [random.gauss(0, 1) for _ in range(20)]
+for _ in range(900):
+    x = [random.gauss(0, 1) for _ in truth]
+    y = 1 if sum(a * b for a, b in zip(x, truth)) + random.gauss(0, 2) > 0 else -1
+    print(y, " ".join(f"{j + 1}:{v:.5f}" for j, v in enumerate(x)))
+END
+"$skald" generate rcv1 --rows 900 --seed 4 --output sparse.svm >/dev/null
+settings=(--loss logistic --l2 1e-3 --target-gap 1e-9 --max-passes 300 --max-time 100s --progress line --seed 5 --batch 16)
+
+# --- no plugin: the CPU, without a word ---
+default=(env -u SKALD_CUDA_PLUGIN "$skald")
+if [ ! -e "$real" ]; then
+    echo "SKIP the real plugin: it was not built (no nvcc, or under a sanitizer)"
+    expect "no plugin: devices says so" 0 "there is no CUDA plugin" "${default[@]}" devices
+    expect "no plugin: cuda is an error" 1 "there is no CUDA plugin" "${default[@]}" train --device cuda dense.svm
+elif "${default[@]}" devices --json | grep -q '"cuda:0"'; then
+    echo "SKIP the real plugin without a driver: this machine has a card"
+else
+    # --- the real plugin, no card ---
+    expect "no driver: devices says why" 0 "no card: " "${default[@]}" devices
+    expect "no driver: by its name" 0 "cudaError" "${default[@]}" devices --json
+    expect "no driver: cuda is an error" 1 "device 'cuda': CUDA: looking for cards: cudaError" \
+        "${default[@]}" train --device cuda dense.svm
+    expect "no driver: auto is the CPU, with a line why" 0 "computing on the CPU: CUDA: looking for cards: cudaError" \
+        "${default[@]}" train --workers 1 --target-gap 1e-3 --log auto.jsonl dense.svm
+    check "in the log too" grep -q '"notice".*computing on the CPU' auto.jsonl
+    symbols=$(nm -D --defined-only "$real" | awk '{print $3}' | tr '\n' ' ')
+    check "the plugin exports one function: $symbols" test "$symbols" = "skald_cuda_plugin "
+fi
+expect "a plugin that is none" 1 "cannot be opened" env SKALD_CUDA_PLUGIN="$work/dense.svm" "$skald" train --device cuda dense.svm
+
+if [ ! -e "$emulated" ]; then
+    fail "$emulated is not there"
+    finish
+fi
+export SKALD_CUDA_PLUGIN=$emulated
+
+# --- devices ---
+expect "devices lists the card" 0 "cuda:0" "$skald" devices
+expect "two cards" 0 "cuda:1" env SKALD_EMULATED_DEVICES=2 "$skald" devices
+expect "no card" 0 "no card: " env SKALD_EMULATED_DEVICES=0 "$skald" devices
+check "as JSON" bash -c "'$skald' devices --json | python3 -c 'import json,sys; d=json.load(sys.stdin); c=d[\"cards\"][0]; sys.exit(not (c[\"device\"]==\"cuda:0\" and c[\"memory_bytes\"]>0 and d[\"cpu\"][\"threads\"]>0))'"
+expect "a card that is not there" 1 "there is no such card" "$skald" train --device cuda:7 dense.svm
+
+# --- runs ---
+objective() { # LOG
+    python3 -c 'import json,sys
+for line in open(sys.argv[1]):
+    e = json.loads(line)
+    if e["event"] == "end": print(repr(e["last"]["objective"]))' "$1"
+}
+same() { # A B: relative difference of objectives
+    python3 -c 'import sys
+a, b = float(sys.argv[1]), float(sys.argv[2]); sys.exit(not abs(a - b) <= 1e-6 * abs(b))' "$1" "$2"
+}
+trained() { # NAME LOG REFERENCE EXPECTED-IN-OUTPUT COMMAND...
+    local name=$1 log=$2 reference=$3 text=$4
+    shift 4
+    expect "$name" 0 "$text" "$@" --log "$log"
+    check "$name: the optimum of CPU workers ($(objective "$log"))" same "$(objective "$log")" "$reference"
+}
+for data in dense sparse; do
+    expect "$data: CPU workers" 0 "target gap reached" \
+        "$skald" train "${settings[@]}" --device cpu --workers 3 --log "$data.cpu" $data.svm
+    want=$(objective $data.cpu)
+    for mode in async sync; do
+        trained "$data, $mode: three workers on a card" $data.$mode "$want" "cuda:0 (" \
+            "$skald" train "${settings[@]}" --device cuda --workers 3 --mode $mode $data.svm
+    done
+done
+want=$(objective dense.cpu)
+trained "sgd's plain tasks and saga's: --local off" off.jsonl "$want" "cuda:0 (" \
+    "$skald" train "${settings[@]}" --device cuda --workers 2 --local off dense.svm
+trained "computed here" here.jsonl "$want" "this process: cuda:0 (" \
+    "$skald" train "${settings[@]}" --workers 0 dense.svm
+trained "two threads, two shards on one card" threads.jsonl "$want" "cuda:0 (" \
+    "$skald" train "${settings[@]}" --workers 1 --threads 2 dense.svm
+trained "rows in host memory, deterministic" resident.jsonl "$(objective sparse.cpu)" "cuda:0 (" \
+    "$skald" train "${settings[@]}" --workers 1 --resident host --deterministic sparse.svm
+
+SKALD_EMULATED_DEVICES=2 trained "a worker a card" cards.jsonl "$want" "worker 2 of 2 joined" \
+    "$skald" train "${settings[@]}" dense.svm
+check "on both" grep -q '"cuda:1 (' cards.jsonl
+
+# --- one worker on a card, two on CPUs, started apart. The emulated card is a hundred times slower than a CPU: its
+# results are thousands of rows old, so it takes many passes of the others ---
+"$skald" coordinator --listen "unix:$work/mixed" --workers 3 --linger 0 "${settings[@]}" --max-passes 20000 \
+    --log mixed.jsonl dense.svm \
+    >mixed.out 2>&1 &
+coordinator=$!
+"$skald" worker --connect "unix:$work/mixed" --name card --device cuda 2>card.err &
+"$skald" worker --connect "unix:$work/mixed" --name left --device cpu 2>left.err &
+"$skald" worker --connect "unix:$work/mixed" --name right --device cpu 2>right.err &
+wait $coordinator
+check "mixed: the run ends in order" test $? -eq 0
+wait
+check "mixed: one worker has a card" bash -c "grep -q 'card: cuda:0 (' mixed.out && grep -q 'left: cpu (' mixed.out"
+check "mixed: the optimum of CPU workers ($(objective mixed.jsonl))" same "$(objective mixed.jsonl)" "$want"
+
+# --- a card too small ---
+expect "too small: how many cards" 1 "cards of this size" env SKALD_EMULATED_MEMORY=3000000 \
+    "$skald" train --device cuda --workers 1 --resident device dense.svm
+expect "bytes that are none" 1 "whole number from 0 to 255" "$skald" train --device cuda --storage u8 --workers 1 dense.svm
+expect "storage without a card" 1 "--storage" "$skald" train --device cpu --storage bf16 dense.svm
+finish

@@ -1,0 +1,240 @@
+/* Synchronous runs of ranks: whole workers and a coordinator in one process. */
+#include "harness.h"
+
+#include "skald/collective.h"
+
+static setup ranks_setup(const char *path, uint32_t workers) {
+    setup s = setup_default(path);
+    s.workers = workers;
+    s.net = skald_net_inproc();
+    s.address = "inproc:ranks";
+    s.collective = skald_collective_inproc();
+    s.train.mode = SKALD_SYNC;
+    s.train.max_passes = 400;
+    return s;
+}
+
+static double reference(const setup *s) {
+    skald_rows rows = {0};
+    read_all(s, &rows);
+    double *w = calloc(rows.dim, sizeof *w);
+    double best = reference_solve(&rows, &s->objective, w);
+    free(w);
+    skald_rows_free(&rows);
+    return best;
+}
+
+static char notices[4096];
+
+static void on_notice(void *user, const char *text) {
+    size_t used = strlen(notices);
+    snprintf(notices + used, sizeof notices - used, "%s\n", text);
+}
+
+static const skald_observer listener = {.notice = on_notice};
+
+static void run_ranks(const setup *s, skald_outcome *out) {
+    notices[0] = '\0';
+    skald_status st = train_with(s, out, &listener, NULL, NULL);
+    if (st != SKALD_OK) print_message("%s\n%s", skald_error(), notices);
+    assert_int_equal(st, SKALD_OK);
+}
+
+static const toy easy = {.n = 600, .d = 20, .density = 1, .loss = SKALD_LOGISTIC, .seed = 3};
+
+static void reaches_the_optimum(void **state) {
+    const char *path = toy_write(&easy, "ranks");
+    for (int variant = 0; variant < 4; variant++)
+        for (uint32_t workers = 1; workers <= 3; workers++) {
+            setup s = ranks_setup(path, workers);
+            s.train.local = variant % 2;
+            s.data.intercept = s.objective.intercept = variant == 1;
+            s.objective.l1 = variant == 3 ? 1e-3 : 0;
+            if (variant == 2) s.train.max_passes = 3000;
+            s.train.audit = true;
+            skald_outcome out;
+            run_ranks(&s, &out);
+            double gap = out.last.objective / reference(&s) - 1;
+            print_message("%u ranks, %s%s: gap %.1e (certified %.1e) in %.1f passes, drift %.1e\n", workers,
+                          s.train.local ? "local" : "plain", s.objective.l1 > 0 ? " l1" : "", gap,
+                          out.last.relative_gap, out.passes, out.audit_drift);
+            assert_int_equal(out.stop, SKALD_STOP_GAP);
+            assert_true(out.reached);
+            assert_true(fabs(gap) <= 1.1e-9);
+            assert_true(out.audit_drift >= 0 && out.audit_drift < 1e-9);
+            assert_non_null(strstr(notices, "synchronous over inproc threads"));
+            assert_int_equal(out.worker_count, workers);
+            skald_outcome_free(&out);
+        }
+    unlink(path);
+}
+
+/* The numbers do not depend on how the sums travel: ranks in lockstep and the coordinator's merges agree, and a second
+ * run has the same bits. */
+static void same_as_through_the_coordinator(void **state) {
+    const char *path = toy_write(&easy, "ranks-same");
+    for (int algo = SKALD_SGD; algo <= SKALD_SAGA; algo++)
+        for (int local = 0; local < 2; local++) {
+            setup s = ranks_setup(path, 3);
+            s.train.algo = (skald_algo)algo;
+            s.train.local = local;
+            s.train.target_gap = 0;
+            s.train.max_passes = 8;
+            s.train.eval_every = 2;
+            skald_outcome a, b, plain;
+            run_ranks(&s, &a);
+            run_ranks(&s, &b);
+            s.collective = NULL;
+            run_ranks(&s, &plain);
+            assert_non_null(strstr(notices, "synchronous through the coordinator: worker 0 (w"));
+            assert_memory_equal(a.w, b.w, 20 * sizeof(double));
+            assert_true(a.updates == plain.updates && a.commits == plain.commits && a.passes == plain.passes);
+            assert_true(a.evaluations == plain.evaluations);
+            /* local tasks travel to and from the coordinator as floats */
+            const double tolerance = local ? 1e-6 : 1e-12;
+            for (int j = 0; j < 20; j++) assert_true(fabs(a.w[j] - plain.w[j]) <= tolerance * (1 + fabs(plain.w[j])));
+            skald_outcome_free(&a);
+            skald_outcome_free(&b);
+            skald_outcome_free(&plain);
+        }
+    unlink(path);
+}
+
+/* Several classes: longer vectors, and Newton steps on all intercepts together, whose moments are added up too. */
+static void softmax(void **state) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/skald-test-%d-classes.svm", (int)getpid());
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    for (uint64_t i = 0; i < 300; i++) {
+        const int y = (int)(skald_random(1, i) % 3);
+        fprintf(f, "%d", y);
+        for (uint64_t j = 0; j < 6; j++)
+            fprintf(f, " %d:%.6f", (int)j + 1, 0.4 * skald_normal(i + 2, j) + (j % 3 == (uint64_t)y ? 0.5 : 0));
+        fprintf(f, "\n");
+    }
+    fclose(f);
+    setup s = ranks_setup(path, 3);
+    s.objective.loss = SKALD_SOFTMAX;
+    s.objective.classes = 0;
+    s.data.intercept = s.objective.intercept = true;
+    s.train.audit = true;
+    skald_outcome ranks, plain;
+    run_ranks(&s, &ranks);
+    assert_non_null(strstr(notices, "synchronous over inproc"));
+    s.collective = NULL;
+    run_ranks(&s, &plain);
+    print_message("softmax: F %.12g over ranks, %.12g through the coordinator\n", ranks.last.objective,
+                  plain.last.objective);
+    assert_int_equal(ranks.stop, SKALD_STOP_GAP);
+    assert_true(fabs(ranks.last.objective / plain.last.objective - 1) <= 2e-9);
+    assert_true(ranks.audit_drift < 1e-9);
+    skald_outcome_free(&ranks);
+    skald_outcome_free(&plain);
+    unlink(path);
+}
+
+/* A rank dies at its `at`th operation; of the others those in `finish` have still got the result. They go on with all
+ * the rows, from the same point. */
+static void survives_a_loss(void **state) {
+    const char *path = toy_write(&easy, "ranks-loss");
+    setup s = ranks_setup(path, 3);
+    double best = reference(&s);
+    static const uint64_t at[] = {30, 31, 32, 33, 34, 47, 200, 201};
+    for (int sgd = 0; sgd < 2; sgd++)
+        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(at); k++)
+            for (uint32_t lost = 0; lost < 3; lost++) {
+                const skald_collective_fault fault = {at[k], lost, (uint32_t)(k + lost) % 8};
+                skald_outcome out;
+                s.train.algo = sgd ? SKALD_SGD : SKALD_SAGA;
+                s.train.audit = !sgd;
+                s.train.target_gap = sgd ? 1e-2 : 1e-9;
+                skald_collective_inproc_set_faults(&fault, 1);
+                run_ranks(&s, &out);
+                double gap = out.last.objective / best - 1;
+                if (out.stop != SKALD_STOP_GAP || gap > 1e-2)
+                    print_message("op %d, rank %u lost: gap %.1e, %.1f passes\n%s", (int)at[k], lost, gap, out.passes,
+                                  notices);
+                assert_non_null(strstr(notices, "rows go to the others"));
+                assert_int_equal(out.stop, SKALD_STOP_GAP);
+                assert_true(gap <= (sgd ? 1.1e-2 : 1.1e-9));
+                assert_true(sgd || out.audit_drift < 1e-9);
+                assert_false(out.workers[lost].alive);
+                uint64_t rows = 0;
+                for (uint32_t r = 0; r < 3; r++) rows += out.workers[r].rows_held;
+                assert_int_equal(rows, easy.n);
+                skald_outcome_free(&out);
+            }
+    skald_collective_inproc_set_faults(NULL, 0);
+    unlink(path);
+}
+
+/* Another rank dies while the rest of four find together again: at the first, second, ... operation of the new group,
+ * of which the first tells who is behind, and the second may be the result that some have missed. */
+static void survives_two_losses(void **state) {
+    const char *path = toy_write(&easy, "ranks-losses");
+    setup s = ranks_setup(path, 4);
+    double best = reference(&s);
+    s.train.audit = true;
+    for (uint64_t first = 40; first < 43; first++)
+        for (uint64_t second = 1; second < 7; second++)
+            for (uint32_t finish = 0; finish < 8; finish += 3) {
+                const skald_collective_fault faults[2] = {{first, (uint32_t)(first + second) % 4, finish},
+                                                          {second, (uint32_t)second % 3, 7 - finish}};
+                skald_outcome out;
+                skald_collective_inproc_set_faults(faults, 2);
+                run_ranks(&s, &out);
+                double gap = out.last.objective / best - 1;
+                uint32_t alive = 0;
+                uint64_t rows = 0;
+                for (uint32_t r = 0; r < 4; r++) alive += out.workers[r].alive, rows += out.workers[r].rows_held;
+                if (alive != 2 || !(gap <= 1.1e-9))
+                    print_message("ops %d, %d, finish %u: gap %.1e\n%s", (int)first, (int)second, finish, gap, notices);
+                assert_int_equal(alive, 2);
+                assert_int_equal(rows, easy.n);
+                assert_int_equal(out.stop, SKALD_STOP_GAP);
+                assert_true(gap <= 1.1e-9 && out.audit_drift < 1e-9);
+                skald_outcome_free(&out);
+            }
+    skald_collective_inproc_set_faults(NULL, 0);
+    unlink(path);
+}
+
+/* Limits and interrupts come from one rank's clock and flags: nobody waits for one that has stopped. */
+static void stops_in_order(void **state) {
+    const char *path = toy_write(&easy, "ranks-stop");
+    setup s = ranks_setup(path, 3);
+    skald_outcome out;
+    s.train.target_gap = 0;
+    s.train.max_passes = 0;
+    s.train.max_seconds = 0.2;
+    run_ranks(&s, &out);
+    assert_int_equal(out.stop, SKALD_STOP_TIME);
+    skald_outcome_free(&out);
+    s.train.max_seconds = 0;
+    s.train.max_updates = 17;
+    run_ranks(&s, &out);
+    assert_int_equal(out.stop, SKALD_STOP_UPDATES);
+    assert_int_equal(out.updates, 17);
+    skald_outcome_free(&out);
+    atomic_int stop = 1;
+    s.stop_flag = &stop;
+    s.train.max_updates = 0;
+    notices[0] = '\0';
+    skald_status st = train_with(&s, &out, &listener, NULL, NULL);
+    assert_true(st == SKALD_INTERRUPTED || (st == SKALD_OK && out.stop == SKALD_STOP_INTERRUPTED));
+    skald_outcome_free(&out);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reaches_the_optimum),
+        cmocka_unit_test(same_as_through_the_coordinator),
+        cmocka_unit_test(softmax),
+        cmocka_unit_test(survives_a_loss),
+        cmocka_unit_test(survives_two_losses),
+        cmocka_unit_test(stops_in_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,255 @@
+/* The CUDA backend: the compute port's conformance suite for every storage, the same bits twice, threads, room.
+ *
+ * Runs on what SKALD_CUDA_PLUGIN names (a real card's plugin), or else on the emulated device. `test_cuda PATTERN` runs
+ * those tests alone: the suites ("conforms_*") take long on the emulated device. */
+#include <pthread.h>
+
+#include "compute_suite.h"
+
+static const char *skip_reason;
+static bool emulated;
+
+static skald_status open_cuda(const void *user, const skald_objective *objective, uint32_t dim, skald_compute **out) {
+    return skald_compute_open(user, objective, dim, out);
+}
+
+#define NEEDS_CARD()                                                                                                   \
+    do {                                                                                                               \
+        if (skip_reason) skip();                                                                                       \
+    } while (0)
+
+/* Rows meet models as f32, in chains of products a thread, and g is added as f32 within a thread: an error of 2^-24
+ * each. Seen: at most a fifth of these tolerances. */
+static compute_suite suite_of(const skald_compute_options *options) {
+    return (compute_suite){
+        .open = open_cuda, .user = options, .tolerance = 2e-6, .dots = 5e-7, .loose = 2e-5, .slow = emulated};
+}
+
+static void test_devices(void **state) {
+    NEEDS_CARD();
+    skald_device card;
+    char why[256], device[64];
+    assert_true(skald_compute_cards(&card, 1, why, NULL) >= 1);
+    assert_string_equal(card.spec, "cuda:0");
+    assert_true(card.memory_bytes > 0 && card.units > 0 && card.major >= 8);
+    OK(skald_compute_describe(&(skald_compute_options){.device = "auto"}, device, why));
+    assert_int_equal(strncmp(device, "cuda:0 (", 8), 0);
+    assert_string_equal(why, "");
+    assert_int_equal(skald_compute_describe(&(skald_compute_options){.device = "cuda:63"}, device, NULL),
+                     SKALD_EUNSUPPORTED);
+    assert_non_null(strstr(skald_error(), "no such card"));
+}
+
+static void conforms_f32(void **state) {
+    NEEDS_CARD();
+    const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_F32};
+    const compute_suite suite = suite_of(&options);
+    compute_suite_run(&suite);
+}
+
+/* Sparse sums in fixed order; rows in host memory. */
+static void conforms_deterministic_from_host(void **state) {
+    NEEDS_CARD();
+    const skald_compute_options options = {.device = "cuda", .resident = SKALD_RESIDENT_HOST, .deterministic = true};
+    const compute_suite suite = suite_of(&options);
+    compute_suite_run(&suite);
+}
+
+static void conforms_bf16(void **state) {
+    NEEDS_CARD();
+    const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_BF16};
+    compute_suite suite = suite_of(&options);
+    suite.values = VALUES_BF16;
+    suite_operations(&suite);
+    suite_local(&suite);
+}
+
+static void conforms_u8(void **state) {
+    NEEDS_CARD();
+    const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_U8};
+    compute_suite suite = suite_of(&options);
+    suite.values = VALUES_BYTES;
+    suite_operations(&suite);
+    suite_local(&suite);
+}
+
+static void test_storage(void **state) {
+    NEEDS_CARD();
+    const skald_objective o = objective_of(SKALD_SQUARED, 0, 0, false);
+    const shape s = {SKALD_DENSE, 100, 33, false, 1, 5};
+    skald_compute *c;
+    skald_shard *shard;
+    skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_U8};
+    OK(skald_compute_open(&options, &o, s.dim, &c));
+    skald_rows r = make_rows(&(compute_suite){.values = VALUES_ANY}, &s, &o);
+    assert_int_equal(c->ops->load(c, &r, &shard), SKALD_EDATA);
+    assert_non_null(strstr(skald_error(), "row 0 of the shard, column"));
+    assert_null(shard);
+    assert_null(r.x);
+    c->ops->destroy(c);
+
+    /* bf16: the rows and their facts are the rounded ones */
+    options.storage = SKALD_STORE_BF16;
+    const compute_suite rounded = {.values = VALUES_BF16};
+    double g[2][33], w[33];
+    skald_shard_facts facts[2];
+    for (size_t j = 0; j < 33; j++) w[j] = 0.1 * skald_normal(2, j);
+    for (int k = 0; k < 2; k++) {
+        const skald_batch all = {NULL, 0};
+        skald_sums sums;
+        OK(skald_compute_open(&options, &o, s.dim, &c));
+        r = make_rows(k ? &rounded : &(compute_suite){0}, &s, &o);
+        OK(c->ops->load(c, &r, &shard));
+        OK(c->ops->gradient(c, shard, &all, w, g[k], &sums));
+        skald_shard_get_facts(shard, &facts[k]);
+        c->ops->unload(c, shard);
+        c->ops->destroy(c);
+    }
+    assert_memory_equal(g[0], g[1], sizeof g[0]);
+    assert_memory_equal(&facts[0], &facts[1], sizeof facts[0]);
+}
+
+/* ---- the same bits --------------------------------------------------------------------------------- */
+
+typedef struct record {
+    double g[5][61], dw[2][61];
+    skald_sums sums[8];
+    float alpha[700];
+} record;
+
+static void run_sequence(skald_compute *c, skald_shard *shard, record *out) {
+    const skald_compute_ops *ops = c->ops;
+    double w[61], abar[61];
+    memset(out, 0, sizeof *out);
+    for (size_t j = 0; j < 61; j++) {
+        w[j] = 0.1 * skald_normal(1, j);
+        abar[j] = 0;
+    }
+    uint32_t *rows = draw(700, 501, 9);
+    const skald_batch all = {NULL, 0}, some = {rows, 501};
+    const skald_local l = {true, 12, 0.01, 700}, short_steps = {false, 300, 0.01, 700};
+    OK(ops->gradient(c, shard, &all, w, out->g[0], &out->sums[0]));
+    OK(ops->saga(c, shard, &some, w, out->g[1], &out->sums[1]));
+    OK(ops->local(c, shard, &some, &l, w, abar, out->dw[0], out->g[2], &out->sums[2]));
+    OK(ops->local(c, shard, &some, &short_steps, w, NULL, out->dw[1], NULL, &out->sums[3]));
+    const double *points[2] = {w, abar};
+    double *none[2] = {NULL, out->g[3]};
+    OK(ops->objective(c, shard, 2, points, none, true, &out->sums[4]));
+    OK(ops->anchor(c, shard, out->g[4]));
+    OK(ops->history_get(c, shard, out->alpha));
+    free(rows);
+}
+
+typedef struct job {
+    skald_compute *c;
+    skald_shard *shard;
+    record out;
+} job;
+
+static void *run_job(void *argument) {
+    job *j = argument;
+    static const float zeros[700];
+    for (int k = 0; k < 3; k++) {
+        OK(j->c->ops->history_set(j->c, j->shard, zeros));
+        run_sequence(j->c, j->shard, &j->out);
+    }
+    return NULL;
+}
+
+/* Bits repeat, run to run and whatever other threads do with other shards: dense, and sparse when asked. */
+static void test_bits(void **state) {
+    NEEDS_CARD();
+    for (int layout = 0; layout < 2; layout++) {
+        const shape s = {(skald_layout)layout, 700, 61, true, 0.1, 11};
+        const skald_objective o = objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
+        const skald_compute_options options = {.device = "cuda", .deterministic = layout == SKALD_CSR};
+        record *want = malloc(sizeof *want);
+        job *jobs = malloc(3 * sizeof *jobs);
+        skald_compute *c;
+        OK(skald_compute_open(&options, &o, s.dim, &c));
+        for (int k = 0; k < 3; k++) {
+            skald_rows r = make_rows(&(compute_suite){0}, &s, &o);
+            jobs[k].c = c;
+            OK(c->ops->load(c, &r, &jobs[k].shard));
+        }
+        run_sequence(c, jobs[0].shard, want);
+        pthread_t thread[3];
+        for (int k = 0; k < 3; k++) assert_int_equal(pthread_create(&thread[k], NULL, run_job, &jobs[k]), 0);
+        for (int k = 0; k < 3; k++) pthread_join(thread[k], NULL);
+        for (int k = 0; k < 3; k++) {
+            assert_memory_equal(want, &jobs[k].out, sizeof *want);
+            c->ops->unload(c, jobs[k].shard);
+        }
+        c->ops->destroy(c);
+        free(jobs);
+        free(want);
+    }
+}
+
+/* Local tasks of many lengths and kinds on one shard: graphs are made, used again, dropped for others. Each result is
+ * that of the same task alone on a shard of its own. */
+static void test_graphs(void **state) {
+    NEEDS_CARD();
+    static const struct {
+        bool saga;
+        uint32_t step_rows, count;
+    } tasks[] = {{true, 1, 200}, {true, 1, 70}, {true, 2, 300},  {false, 1, 200}, {true, 3, 299},   {true, 1, 300},
+                 {true, 5, 300}, {true, 1, 31}, {false, 1, 300}, {true, 2, 300},  {true, 500, 300}, {true, 1, 300}};
+    const shape s = {SKALD_CSR, 300, 47, true, 0.5, 8};
+    const skald_objective o = objective_of(SKALD_LOGISTIC, 0.01, 0, true);
+    const skald_compute_options options = {.device = "cuda", .deterministic = true};
+    const compute_suite suite = suite_of(&options);
+    problem many = problem_open(&suite, &s, &o);
+    const size_t dim = s.dim, n = s.n;
+    double *w = vector(&many, 1, 0.1), *abar = vector(&many, 2, 0.05);
+    double *dw[2] = {vector(&many, 1, 1), vector(&many, 1, 1)}, *g[2] = {vector(&many, 1, 1), vector(&many, 1, 1)};
+    float *alpha = skald_zalloc(n, sizeof *alpha);
+    for (size_t t = 0; t < SKALD_ARRAY_LENGTH(tasks); t++) {
+        problem alone = problem_open(&suite, &s, &o);
+        problem *both[2] = {&many, &alone};
+        const skald_local l = {tasks[t].saga, tasks[t].step_rows, 0.1, 900};
+        uint32_t *rows = draw(n, tasks[t].count, t);
+        const skald_batch batch = {rows, tasks[t].count};
+        skald_sums sums[2];
+        OK(many.c->ops->history_get(many.c, many.shard, alpha));
+        OK(alone.c->ops->history_set(alone.c, alone.shard, alpha));
+        for (int k = 0; k < 2; k++)
+            OK(both[k]->c->ops->local(both[k]->c, both[k]->shard, &batch, &l, w, l.saga ? abar : NULL, dw[k],
+                                      l.saga ? g[k] : NULL, &sums[k]));
+        assert_memory_equal(dw[0], dw[1], dim * sizeof(double));
+        assert_memory_equal(g[0], g[1], dim * sizeof(double));
+        assert_memory_equal(&sums[0], &sums[1], sizeof *sums);
+        free(rows);
+        problem_close(&alone);
+    }
+    for (int k = 0; k < 2; k++) {
+        free(dw[k]);
+        free(g[k]);
+    }
+    free(w);
+    free(abar);
+    free(alpha);
+    problem_close(&many);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+#ifdef SKALD_EMULATED_PLUGIN
+    setenv("SKALD_CUDA_PLUGIN", SKALD_EMULATED_PLUGIN, 0);
+#endif
+    static char why[256];
+    if (skald_compute_cards(NULL, 0, why, NULL) == 0) {
+        skip_reason = why;
+        printf("no card, skipping: %s\n", why);
+    }
+    skald_device card = {0};
+    skald_compute_cards(&card, 1, why, NULL);
+    emulated = strstr(card.name, "emulated");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_devices),  cmocka_unit_test(test_storage),
+        cmocka_unit_test(test_bits),     cmocka_unit_test(test_graphs),
+        cmocka_unit_test(conforms_f32),  cmocka_unit_test(conforms_deterministic_from_host),
+        cmocka_unit_test(conforms_bf16), cmocka_unit_test(conforms_u8),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,232 @@
+/* The CUDA backend when the runtime fails: every call of every operation made to fail once. Each failure is a clean
+ * error or none at all; the history is as before it or as after the operation, as the status says; the same operation
+ * then succeeds with the same result; nothing is left behind. On the emulated device only. */
+#include <dlfcn.h>
+
+#include "compute_suite.h"
+
+#ifdef SKALD_EMULATED_PLUGIN
+
+enum { N = 150, DIM = 21 };
+
+static struct {
+    void (*fail_at)(long n);
+    long (*calls)(void);
+    int (*live)(void);
+} emulated;
+
+static void *symbol(void *library, const char *name) {
+    void *found = dlsym(library, name);
+    if (!found) fail_msg("the emulated runtime has no %s", name);
+    return found;
+}
+
+static int setup(void **state) {
+    setenv("SKALD_CUDA_PLUGIN", SKALD_EMULATED_PLUGIN, 1);
+    void *library = dlopen(SKALD_EMULATED_RUNTIME, RTLD_NOW); /* the one that the plugin will get */
+    if (!library) fail_msg("%s", dlerror());
+    *(void **)&emulated.fail_at = symbol(library, "skald_emulated_fail_at");
+    *(void **)&emulated.calls = symbol(library, "skald_emulated_calls");
+    *(void **)&emulated.live = symbol(library, "skald_emulated_live");
+    return 0;
+}
+
+typedef struct output {
+    double v[2][DIM];
+    skald_sums sums[2];
+    float alpha[N];
+} output;
+
+typedef struct subject {
+    skald_compute *c;
+    skald_shard *shard;
+    uint32_t rows[N];
+    double w[DIM], u[DIM];
+    float before[N];
+} subject;
+
+typedef skald_status operation(subject *s, output *out);
+
+static skald_batch some(const subject *s) {
+    return (skald_batch){s->rows, N - 7};
+}
+static skald_status gradient(subject *s, output *out) {
+    const skald_batch b = some(s);
+    return s->c->ops->gradient(s->c, s->shard, &b, s->w, out->v[0], out->sums);
+}
+static skald_status saga(subject *s, output *out) {
+    const skald_batch b = some(s);
+    return s->c->ops->saga(s->c, s->shard, &b, s->w, out->v[0], out->sums);
+}
+static skald_status difference(subject *s, output *out) {
+    const skald_batch b = some(s);
+    return s->c->ops->difference(s->c, s->shard, &b, s->w, s->u, out->v[0], out->sums);
+}
+static skald_status local_saga(subject *s, output *out) { /* two graphs and some steps */
+    const skald_batch b = some(s);
+    const skald_local l = {true, 1, 0.01, N};
+    return s->c->ops->local(s->c, s->shard, &b, &l, s->w, s->u, out->v[0], out->v[1], out->sums);
+}
+static skald_status local_sgd(subject *s, output *out) { /* no graphs */
+    const skald_batch b = some(s);
+    const skald_local l = {false, 16, 0.01, N};
+    return s->c->ops->local(s->c, s->shard, &b, &l, s->w, NULL, out->v[0], NULL, out->sums);
+}
+static skald_status objective(subject *s, output *out) {
+    const double *points[2] = {s->w, s->u};
+    double *g[2] = {out->v[0], out->v[1]};
+    return s->c->ops->objective(s->c, s->shard, 2, points, g, true, out->sums);
+}
+static skald_status shift(subject *s, output *out) {
+    const double *points[1] = {s->w}, delta[1] = {0.5};
+    double *none[1] = {NULL};
+    TRY(s->c->ops->objective(s->c, s->shard, 1, points, none, true, out->sums));
+    return s->c->ops->shift(s->c, s->shard, 1, delta, out->sums);
+}
+static skald_status anchor(subject *s, output *out) {
+    return s->c->ops->anchor(s->c, s->shard, out->v[0]);
+}
+static skald_status curvature(subject *s, output *out) {
+    return s->c->ops->curvature(s->c, s->shard, N, s->w, out->v[0]);
+}
+static skald_status history_get(subject *s, output *out) {
+    float alpha[N];
+    return s->c->ops->history_get(s->c, s->shard, alpha);
+}
+static skald_status history_set(subject *s, output *out) {
+    float alpha[N];
+    for (size_t i = 0; i < N; i++) alpha[i] = 0.5f;
+    return s->c->ops->history_set(s->c, s->shard, alpha);
+}
+
+static const struct {
+    const char *name;
+    operation *run;
+} operations[] = {{"gradient", gradient},         {"saga", saga},
+                  {"difference", difference},     {"local saga", local_saga},
+                  {"local sgd", local_sgd},       {"objective", objective},
+                  {"objective and shift", shift}, {"anchor", anchor},
+                  {"curvature", curvature},       {"history_get", history_get},
+                  {"history_set", history_set}};
+
+static const shape shape_of[2] = {{SKALD_DENSE, N, DIM, true, 1, 3}, {SKALD_CSR, N, DIM, true, 1, 3}};
+static const skald_objective the_objective = {
+    .loss = SKALD_LOGISTIC, .huber_delta = 1, .l2 = 0.01, .intercept = true, .classes = 1};
+static const skald_compute_options the_options = {.device = "cuda", .deterministic = true};
+
+static skald_status begin(subject *s, skald_layout layout) {
+    skald_rows r = make_rows(&(compute_suite){0}, &shape_of[layout], &the_objective);
+    s->c = NULL;
+    s->shard = NULL;
+    skald_status st = skald_compute_open(&the_options, &the_objective, DIM, &s->c);
+    if (st == SKALD_OK) st = s->c->ops->load(s->c, &r, &s->shard);
+    skald_rows_free(&r); /* load has, if it was called */
+    return st;
+}
+
+static void end(subject *s) {
+    if (s->shard) s->c->ops->unload(s->c, s->shard);
+    if (s->c) s->c->ops->destroy(s->c);
+}
+
+static void fill(subject *s) {
+    for (size_t i = 0; i < N; i++) {
+        s->rows[i] = (uint32_t)skald_permute(4, N, i);
+        s->before[i] = 0.25f * (float)skald_normal(5, i);
+    }
+    for (size_t j = 0; j < DIM; j++) {
+        s->w[j] = 0.1 * skald_normal(1, j);
+        s->u[j] = 0.1 * skald_normal(2, j);
+    }
+    OK(s->c->ops->history_set(s->c, s->shard, s->before));
+}
+
+static void history_is(subject *s, const float *want, const char *name, long n) {
+    float alpha[N];
+    OK(s->c->ops->history_get(s->c, s->shard, alpha));
+    if (memcmp(alpha, want, sizeof alpha) != 0) fail_msg("%s, call %ld: the history is another", name, n);
+}
+
+static void clean_error(skald_status st, const char *name, long n) {
+    const bool known = st == SKALD_EIO || st == SKALD_ENOMEM || st == SKALD_EUNSUPPORTED;
+    if (!known || !strstr(skald_error(), "cudaError") || strlen(skald_error()) < 30)
+        fail_msg("%s, call %ld: status %d, '%s'", name, n, (int)st, skald_error());
+}
+
+/* What failed may have been a release: then there was no error, and that one thing is still there. */
+static void nothing_left(skald_status st, int *live, const char *name, long n) {
+    const int now = emulated.live(), allowed = st == SKALD_OK ? 1 : 0;
+    if (now < *live || now > *live + allowed) fail_msg("%s, call %ld: %d left behind", name, n, now - *live);
+    *live = now;
+}
+
+static void test_operations(void **state) {
+    for (int layout = 0; layout < 2; layout++)
+        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(operations); k++) {
+            const char *name = operations[k].name;
+            subject s;
+            output want = {0}, got;
+            OK(begin(&s, (skald_layout)layout));
+            fill(&s);
+            const long first = emulated.calls();
+            OK(operations[k].run(&s, &want));
+            const long calls = emulated.calls() - first;
+            OK(s.c->ops->history_get(s.c, s.shard, want.alpha));
+            end(&s);
+            assert_true(calls > 0);
+            int live = emulated.live();
+            long failures = 0;
+            for (long n = 1; n <= calls; n++) {
+                OK(begin(&s, (skald_layout)layout));
+                fill(&s);
+                memset(&got, 0, sizeof got);
+                emulated.fail_at(n);
+                skald_status st = operations[k].run(&s, &got);
+                emulated.fail_at(0);
+                if (st != SKALD_OK) {
+                    clean_error(st, name, n);
+                    failures++;
+                    history_is(&s, s.before, name, n);
+                    memset(&got, 0, sizeof got);
+                    OK(operations[k].run(&s, &got));
+                }
+                history_is(&s, want.alpha, name, n);
+                memcpy(got.alpha, want.alpha, sizeof got.alpha);
+                if (memcmp(&got, &want, sizeof want) != 0) fail_msg("%s, call %ld: another result", name, n);
+                end(&s);
+                nothing_left(st, &live, name, n);
+            }
+            assert_true(failures >= calls / 2); /* calls did fail */
+        }
+}
+
+static void test_loading(void **state) {
+    for (int layout = 0; layout < 2; layout++) {
+        subject s;
+        int live = emulated.live();
+        const long first = emulated.calls();
+        OK(begin(&s, (skald_layout)layout));
+        const long calls = emulated.calls() - first;
+        end(&s);
+        for (long n = 1; n <= calls; n++) {
+            emulated.fail_at(n);
+            skald_status st = begin(&s, (skald_layout)layout);
+            emulated.fail_at(0);
+            if (st != SKALD_OK) clean_error(st, "load", n);
+            if (st != SKALD_OK) assert_null(s.shard);
+            end(&s);
+            nothing_left(st, &live, "load", n);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_loading), cmocka_unit_test(test_operations)};
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
+
+#else
+int main(void) {
+    return 0;
+}
+#endif
