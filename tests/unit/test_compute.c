@@ -20,7 +20,7 @@ static void conformance(const char *isa, int threads) {
     c->ops->destroy(c);
     const compute_suite suite = {.open = open_cpu, .user = &options, .tolerance = 1e-13};
     compute_suite_run(&suite);
-    compute_suite_softmax(&suite);
+    compute_suite_softmax(&suite, false);
 }
 static void test_portable(void **state) {
     conformance("portable", 1);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "compute_suite.h"
+#include "compute_suite_softmax.h"
 
 static const char *skip_reason;
 static bool emulated;
@@ -38,6 +39,19 @@ static void test_devices(void **state) {
     assert_int_equal(skald_compute_describe(&(skald_compute_options){.device = "cuda:63"}, device, NULL),
                      SKALD_EUNSUPPORTED);
     assert_non_null(strstr(skald_error(), "no such card"));
+}
+
+/* Several classes: cuBLAS's products on dense rows, of floats and of bytes; ours on sparse ones. */
+static void conforms_softmax(void **state) {
+    NEEDS_CARD();
+    const skald_compute_options options[2] = {
+        {.device = "cuda", .storage = SKALD_STORE_F32},
+        {.device = "cuda", .resident = SKALD_RESIDENT_HOST, .deterministic = true}};
+    for (int k = 0; k < 2; k++) {
+        compute_suite suite = suite_of(&options[k]);
+        if (k) suite.values = VALUES_BYTES;
+        compute_suite_softmax(&suite, getenv("SKALD_CUBLAS") != NULL);
+    }
 }
 
 static void conforms_f32(void **state) {
@@ -236,6 +250,8 @@ int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
 #ifdef SKALD_EMULATED_PLUGIN
     setenv("SKALD_CUDA_PLUGIN", SKALD_EMULATED_PLUGIN, 0);
+    if (strcmp(getenv("SKALD_CUDA_PLUGIN"), SKALD_EMULATED_PLUGIN) == 0)
+        setenv("SKALD_CUBLAS", SKALD_EMULATED_CUBLAS, 0);
 #endif
     static char why[256];
     if (skald_compute_cards(NULL, 0, why, NULL) == 0) {
@@ -246,10 +262,11 @@ int main(int argc, char **argv) {
     skald_compute_cards(&card, 1, why, NULL);
     emulated = strstr(card.name, "emulated");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),  cmocka_unit_test(test_storage),
-        cmocka_unit_test(test_bits),     cmocka_unit_test(test_graphs),
-        cmocka_unit_test(conforms_f32),  cmocka_unit_test(conforms_deterministic_from_host),
-        cmocka_unit_test(conforms_bf16), cmocka_unit_test(conforms_u8),
+        cmocka_unit_test(test_devices),     cmocka_unit_test(test_storage),
+        cmocka_unit_test(test_bits),        cmocka_unit_test(test_graphs),
+        cmocka_unit_test(conforms_f32),     cmocka_unit_test(conforms_deterministic_from_host),
+        cmocka_unit_test(conforms_bf16),    cmocka_unit_test(conforms_u8),
+        cmocka_unit_test(conforms_softmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
  *   lane.c     what an operation runs on: streams, staging, results; upload, download, failure
  *   ops.c      one pass over rows an operation
  *   local.c    local steps, as CUDA graphs
+ *   softmax.h  several classes
  *
  * Threads and streams: a shard has a lane of its own, with two streams, so operations on distinct shards share nothing
  * and run at once on the card. Nothing here locks.
@@ -123,6 +124,7 @@ typedef struct cuda_shard {
     size_t local_bytes;
     cuda_graphs graphs[CUDA_GRAPH_KINDS];
     uint64_t clock;
+    struct cuda_softmax *softmax; /* NULL: one class */
 } cuda_shard;
 
 /* Refused when the card is broken or, with `history`, when the history is in doubt. Makes the card current. */
@@ -132,6 +134,7 @@ void cuda_local_drop(cuda_shard *shard);
 
 /* ---- operations of skald_compute_ops ---------------------------------------------------------------- */
 
+void cuda_destroy(skald_compute *c);
 skald_status cuda_load(skald_compute *c, skald_rows *rows, skald_shard **out);
 void cuda_unload(skald_compute *c, skald_shard *shard);
 skald_status cuda_gradient(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w, double *g,

@@ -1,5 +1,6 @@
 /* Cards: listing them, opening one, and what its errors mean. */
 #include "compute/cuda/cuda.h"
+#include "compute/cuda/softmax.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,7 +80,7 @@ static skald_status devices(skald_device *out, uint32_t room, uint32_t *count) {
 
 /* ---- open and destroy ----------------------------------------------------------------------------- */
 
-static void destroy(skald_compute *base) {
+void cuda_destroy(skald_compute *base) {
     free(base); /* shards have been unloaded; the card's context stays with the process */
 }
 
@@ -97,22 +98,20 @@ static const skald_compute_ops operations = {
     .curvature = cuda_curvature,
     .history_get = cuda_history_get,
     .history_set = cuda_history_set,
-    .destroy = destroy,
+    .destroy = cuda_destroy,
 };
 
 static skald_status open_card(uint32_t index, const skald_compute_options *options, const skald_objective *objective,
                               uint32_t dim, skald_compute **out) {
     skald_device card;
     *out = NULL;
-    if (objective->loss == SKALD_SOFTMAX)
-        return skald_fail(SKALD_EUNSUPPORTED, "softmax on a card is not there yet: use --device cpu");
     TRY(describe((int)index, &card));
     if (card.major < 8)
         return skald_fail(SKALD_EUNSUPPORTED, "%s (%s) has compute capability %u.%u: 8.0 or more is needed", card.spec,
                           card.name, card.major, card.minor);
     cuda_compute *c = skald_zalloc(1, sizeof *c);
     if (!c) return SKALD_ENOMEM;
-    c->base.ops = &operations;
+    c->base.ops = objective->loss == SKALD_SOFTMAX ? &cuda_softmax_operations : &operations;
     c->base.objective = *objective;
     c->base.dim = dim;
     c->index = index;
@@ -126,7 +125,7 @@ static skald_status open_card(uint32_t index, const skald_compute_options *optio
         if (error != cudaSuccess) st = cuda_fail(c, error, "preparing the kernels");
     }
     if (st != SKALD_OK) {
-        destroy(&c->base);
+        cuda_destroy(&c->base);
         return st;
     }
     *out = &c->base;

@@ -5,7 +5,7 @@
 
 #include "base/base.h"
 #include "compute/checks.h"
-#include "compute/cuda/cuda.h"
+#include "compute/cuda/softmax.h"
 
 enum { STAGE_BYTES = 4 << 20, STAGES = 2 };
 
@@ -257,9 +257,14 @@ static skald_status fill(cuda_compute *c, cuda_shard *shard, skald_rows *rows, f
     const size_t workspace =
         skald_max_size(skald_gpu_pass_workspace_most(&c->gpu, r, rows->n), skald_gpu_shift_workspace());
     const size_t stage = skald_max_size(STAGE_BYTES, rows->stride * sizeof *rows->x);
-    const size_t bytes = rows_bytes(rows, r), side = side_bytes(c, rows->n, rows->dim, workspace, stage);
+    const bool softmax = c->base.objective.loss == SKALD_SOFTMAX;
+    const size_t entries = (size_t)rows->dim * skald_objective_classes(&c->base.objective);
+    const size_t bytes = rows_bytes(rows, r),
+                 more = softmax ? cuda_softmax_bytes(&c->base.objective, rows->n, rows->dim) : 0;
+    const size_t side = side_bytes(c, rows->n, entries, workspace, stage) + more;
     TRY(find_room(c, bytes, side, &shard->on_host));
-    TRY(cuda_lane_init(c, &shard->lane, rows->n, rows->dim, workspace));
+    TRY(cuda_lane_init(c, &shard->lane, rows->n, entries, workspace));
+    if (softmax) TRY(cuda_softmax_init(c, shard));
     staging s = {0};
     skald_status st = staging_init(c, shard->lane.stream, stage, &s);
     if (st == SKALD_OK) st = fill_rows(&s, shard, rows);
@@ -281,6 +286,8 @@ void cuda_unload(skald_compute *base, skald_shard *base_shard) {
     if (!shard) return;
     cudaSetDevice((int)c->index); /* on a broken card nothing below does anything, and nothing can be done about it */
     cuda_local_drop(shard);
+    cudaStreamSynchronize(shard->lane.stream);
+    cuda_softmax_fini(shard);
     cuda_lane_fini(&shard->lane); /* waits for the kernels */
     for (int k = 0; k < shard->owned_count; k++) cudaFree(shard->owned[k]);
     for (int k = 0; k < shard->pinned_count; k++) cudaFreeHost(shard->pinned[k]);

@@ -1,0 +1,181 @@
+/* Local steps of softmax: four kernels a step. (1) its rows as f32; (2) their margins at the local model and at the one
+ * that was read, a warp each; (3) coefficients, a warp a row; (4) the update, a thread a column of a class. */
+#include "kernels/softmax.cuh"
+#include "kernels/step.cuh"
+
+#define NEAR 0.25 /* as far as the curvature at z will do: see skald_local in compute.h */
+
+static unsigned some_blocks(uint64_t items, unsigned each) {
+    const uint64_t wanted = (items + each - 1) / each;
+    return wanted < 1 ? 1 : wanted > 4096 ? 4096 : (unsigned)wanted;
+}
+
+__global__ void __launch_bounds__(256) local_margins(skald_gpu_softmax_local l, uint32_t dim, uint32_t rows) {
+    const unsigned lane = threadIdx.x % 32, points = l.saga ? 2 : 1;
+    const uint32_t all = rows * l.classes * points;
+    for (uint32_t k = blockIdx.x * 8 + threadIdx.x / 32; k < all; k += gridDim.x * 8) {
+        const uint32_t c = k % l.classes, r = k / l.classes % rows, p = k / l.classes / rows;
+        const double *w = (p ? l.w0 : (const double *)l.w) + (size_t)c * dim;
+        const float *x = l.x + r * l.ld;
+        double sum = 0;
+        for (uint32_t j = lane; j < dim; j += 32) sum += (double)x[j] * w[j];
+        sum = lanes_sum(sum, 32);
+        if (lane == 0) l.z[((size_t)p * l.step_rows + r) * l.classes + c] = sum;
+    }
+}
+
+/* One row's coefficients, as compute.h has them. */
+__global__ void __launch_bounds__(32)
+    local_terms(skald_gpu_softmax_local l, skald_gpu_rows rows, uint64_t first, uint32_t count) {
+    const unsigned lane = threadIdx.x;
+    const uint32_t C = l.classes, r = blockIdx.x;
+    const uint64_t k = first + r;
+    const uint32_t row = l.list ? l.list[k] : (uint32_t)k, y = (uint32_t)rows.record[row].y;
+    const double s = rows.s ? (double)rows.s[row] : 1.0, own = s * (double)rows.norm2[row], t = l.eta / count * own;
+    const size_t block = (size_t)l.step_rows * C, at = (size_t)r * C;
+    const double *z = l.z + at, *z0 = l.z + block + at;
+    double *cs = l.z + 2 * block + at, *hs = l.z + 3 * block + at;
+    float *const alpha = l.alpha + (size_t)row * C;
+    const row_softmax now = softmax_of(C, lane, 32, y, [&](uint32_t c) { return z[c]; });
+    double loss = now.loss, far = 0, a = 0, ae = 0, trace = 0, most = 0, size = 0;
+    bool good = now.good;
+    if (l.saga) {
+        const row_softmax start = softmax_of(C, lane, 32, y, [&](uint32_t c) { return z0[c]; });
+        loss = start.loss;
+        good = good && start.good;
+        for (uint32_t c = lane; c < C; c += 32) {
+            const float fresh = (float)softmax_slope(start, z0[c], c == y);
+            hs[c] = s * ((double)fresh - (double)alpha[c]);
+            l.pending[k * C + c] = fresh;
+        }
+    }
+    for (uint32_t c = lane; c < C; c += 32) {
+        const double p = exp(z[c] - now.top) * now.inverse,
+                     e = softmax_slope(now, z[c], c == y) - (l.saga ? (double)alpha[c] : 0);
+        const double bend = p * (1 - p), share = p / (1 + t * p), moved = fabs(t * e);
+        cs[c] = e;
+        if (moved > far) far = moved;
+        if (bend > most) most = bend;
+        a += share;
+        ae += share * e;
+        trace += bend;
+        size += e * e;
+    }
+    for (int n = 16; n > 0; n /= 2) {
+        const double f = __shfl_xor_sync(0xffffffffu, far, n), m = __shfl_xor_sync(0xffffffffu, most, n);
+        if (f > far) far = f;
+        if (m > most) most = m;
+    }
+    a = lanes_sum(a, 32);
+    ae = lanes_sum(ae, 32);
+    trace = lanes_sum(trace, 32);
+    size = lanes_sum(size, 32);
+    double kappa = 2 * most < trace ? 2 * most : trace;
+    if (far > NEAR) { /* all lanes agree */
+        const row_softmax ahead = softmax_of(C, lane, 32, y, [&](uint32_t c) {
+            return z[c] - t * (softmax_slope(now, z[c], c == y) - (l.saga ? (double)alpha[c] : 0));
+        });
+        double along = 0;
+        for (uint32_t c = lane; c < C; c += 32) {
+            const double e = cs[c];
+            along += e * (exp(z[c] - now.top) * now.inverse - exp(z[c] - t * e - ahead.top) * ahead.inverse);
+        }
+        kappa = lanes_sum(along, 32) / (t * size);
+        if (kappa < 0) kappa = 0;
+        for (uint32_t c = lane; c < C; c += 32) cs[c] *= s / (1 + t * kappa);
+    } else {
+        for (uint32_t c = lane; c < C; c += 32) {
+            const double p = exp(z[c] - now.top) * now.inverse;
+            cs[c] = s * (cs[c] + t * ae / a * p) / (1 + t * p);
+        }
+    }
+    if (lane == 0) {
+        l.loss[2 * k] = s * loss;
+        l.loss[2 * k + 1] = own * kappa;
+        if (!good) atomicMax(l.bad, 1u);
+    }
+}
+
+__global__ void __launch_bounds__(256) local_update(skald_gpu_softmax_local l, uint32_t dim, uint32_t count) {
+    const size_t all = (size_t)l.classes * dim, block = (size_t)l.step_rows * l.classes;
+    for (size_t k = (size_t)blockIdx.x * 256 + threadIdx.x; k < all; k += (size_t)gridDim.x * 256) {
+        const uint32_t c = (uint32_t)(k / dim), j = (uint32_t)(k % dim);
+        const double *cs = l.z + 2 * block + c, *hs = l.z + 3 * block + c;
+        const bool regular = !l.intercept || j + 1 < dim;
+        double step = 0, taken = 0;
+        for (uint32_t r = 0; r < count; r++) {
+            const double x = (double)l.x[r * l.ld + j];
+            step += cs[(size_t)r * l.classes] * x;
+            if (l.saga) taken += hs[(size_t)r * l.classes] * x;
+        }
+        double v = l.w[k];
+        const double pull = (l.saga ? l.abar[k] + l.inv_n * l.d[k] : 0) + (regular ? l.l2 * v : 0);
+        v -= l.eta * (step / count + pull);
+        l.w[k] = regular ? soft(v, l.eta * l.l1) : v;
+        if (l.saga) l.d[k] += taken;
+    }
+}
+
+extern "C" int skald_gpu_softmax_local_run(const skald_gpu_softmax_local *local, skald_gpu_stream stream) {
+    const skald_gpu_softmax_local &l = *local;
+    const uint32_t dim = l.rows->dim;
+    const unsigned columns = some_blocks((uint64_t)l.classes * dim, 256);
+    const size_t bytes = (size_t)l.classes * dim * sizeof(double);
+    int error = cudaMemcpyAsync(l.w, l.w0, bytes, cudaMemcpyDeviceToDevice, stream);
+    if (error == cudaSuccess) error = cudaMemsetAsync(l.d, 0, bytes, stream);
+    if (error == cudaSuccess) error = cudaMemsetAsync(l.bad, 0, sizeof *l.bad, stream);
+    for (uint64_t first = 0; first < l.count && error == cudaSuccess; first += l.step_rows) {
+        const uint32_t rows = l.count - first < l.step_rows ? (uint32_t)(l.count - first) : l.step_rows;
+        error = skald_gpu_softmax_gather(l.rows, l.list, first, rows, l.x, l.ld, stream);
+        if (error != cudaSuccess) break;
+        SKALD_LAUNCH(local_margins, some_blocks((uint64_t)rows * l.classes * 2, 8), 256, 0, stream, l, dim, rows);
+        SKALD_LAUNCH(local_terms, rows, 32, 0, stream, l, *l.rows, first, rows);
+        SKALD_LAUNCH(local_update, columns, 256, 0, stream, l, dim, rows);
+        error = cudaGetLastError();
+    }
+    return error;
+}
+
+/* dw = w - w0, and the sums by the first block; the history by all. */
+__global__ void __launch_bounds__(256)
+    local_publish(skald_gpu_softmax_local l, uint32_t dim, double *dw, double *g, skald_gpu_sums *sums) {
+    SKALD_SHARED(double, share, 3 * 256);
+    const size_t all = (size_t)l.classes * dim, step = (size_t)gridDim.x * 256;
+    for (size_t k = (size_t)blockIdx.x * 256 + threadIdx.x; k < all; k += step) {
+        dw[k] = l.w[k] - l.w0[k];
+        if (g) g[k] = l.d[k];
+    }
+    const unsigned bad = *l.bad;
+    if (!bad && l.saga)
+        for (uint64_t k = (uint64_t)blockIdx.x * 256 + threadIdx.x; k < l.count * l.classes; k += step) {
+            const uint64_t at = k / l.classes;
+            l.alpha[(size_t)(l.list ? l.list[at] : at) * l.classes + k % l.classes] = l.pending[k];
+        }
+    if (blockIdx.x != 0) return;
+    double field[3] = {0, 0, 0};
+    for (uint64_t i = threadIdx.x; i < l.count; i += 256) {
+        const double k = l.loss[2 * i + 1];
+        field[0] += l.loss[2 * i];
+        field[1] += k;
+        field[2] += k * k;
+    }
+    for (int f = 0; f < 3; f++) share[f * 256 + threadIdx.x] = field[f];
+    __syncthreads();
+    for (unsigned n = 128; n > 0; n /= 2) {
+        if (threadIdx.x < n)
+            for (int f = 0; f < 3; f++) share[f * 256 + threadIdx.x] += share[f * 256 + threadIdx.x + n];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        const skald_gpu_sums s = {share[0], 0, 0, 0, (double)l.count, share[256], share[512], (double)bad};
+        *sums = s;
+    }
+}
+
+extern "C" int skald_gpu_softmax_local_end(const skald_gpu_softmax_local *local, double *dw, double *g,
+                                           skald_gpu_sums *sums, skald_gpu_stream stream) {
+    const uint32_t dim = local->rows->dim;
+    SKALD_LAUNCH(local_publish, some_blocks((uint64_t)local->classes * dim, 256), 256, 0, stream, *local, dim, dw, g,
+                 sums);
+    return cudaGetLastError();
+}
