@@ -221,7 +221,7 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
                                           m->ld, lane->stream),
                  "preparing a model");
     }
-    if (listed) TRY(cuda_upload_list(c, lane, batch->rows, batch->count));
+    if (listed) TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->stream));
     for (int k = 0; k < q->points; k++) {
         CUDA_TRY(c, cudaMemsetAsync(m->tally[k], 0, SKALD_GPU_SOFTMAX_TALLY * sizeof(double), lane->stream),
                  "clearing");

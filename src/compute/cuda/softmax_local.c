@@ -30,7 +30,7 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
     const size_t b = skald_max_size(1, skald_min_size(local->step_rows, count));
     TRY(prepare(c, shard, b));
     TRY(cuda_upload_vector(c, lane, 0, w, lane->stream));
-    TRY(cuda_upload_list(c, lane, batch->rows, batch->count));
+    TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->stream));
     if (local->saga) TRY(cuda_upload_vector(c, lane, 1, abar, lane->stream));
     const skald_gpu_softmax_local l = {.rows = &shard->rows,
                                        .classes = m->classes,
