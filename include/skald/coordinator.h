@@ -19,6 +19,7 @@ typedef struct skald_coordinator_options {
     skald_net_options net;
     skald_clock *clock;
     const char *run;                              /* run id; NULL: made up */
+    uint64_t version_budget;                      /* bytes of versions a worker keeps; 0: skald_shelf_budget */
     int64_t heartbeat_timeout_ns;                 /* silence after which a worker counts as dead; 0: 30 s */
     int64_t repeat_ns;                            /* what is unanswered is sent again after this; 0: 5 s */
     void (*notice)(void *user, const char *text); /* one line a stage; may be NULL */

@@ -7,7 +7,7 @@
 #include "skald/crew.h"
 #include "skald/net.h"
 
-#define SKALD_PROTOCOL 2u
+#define SKALD_PROTOCOL 3u
 
 typedef struct skald_worker_options {
     const char *address;           /* "host:port" or "unix:/path" */

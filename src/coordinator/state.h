@@ -6,11 +6,10 @@
 #include "base/base.h"
 #include "base/pool.h"
 #include "base/queue.h"
+#include "engine/shelf.h"
 #include "skald/coordinator.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
-
-enum { SKALD_VERSIONS_KEPT = 4 }; /* by a worker, first in first out: counted along here */
 
 /* A worker's way to being ready: each stage but the last is a request that is repeated until answered. */
 typedef enum skald_stage {
@@ -43,8 +42,7 @@ typedef struct skald_session_state {
     uint32_t parts, scan_first, scan_count, lease_next;
     skald_outstanding *tasks; /* slots x depth + 1 */
     uint32_t task_count, task_capacity;
-    uint64_t versions[SKALD_VERSIONS_KEPT]; /* ids it holds */
-    uint32_t version_next;
+    skald_shelf shelf;           /* what it keeps */
     uint64_t seq_high, seq_mask; /* results seen: all up to high - 64 count as seen, bit k is high - k */
     uint64_t acks[64];
     uint32_t ack_count;

@@ -177,11 +177,12 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
         lane->last_task = r.status == SKALD_OK ? t->id : 0;
         lane->last_saga = t->saga;
     }
-    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_LOCAL) sleep_until(start_ns + w->options->pace_ms * 1000000ll);
+    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_DIFFERENCE)
+        sleep_until(start_ns + w->options->pace_ms * 1000000ll);
     r.wait_ns = start_ns - (idle_since_ns > job->arrived_ns ? start_ns : idle_since_ns);
     r.receive_ns = start_ns - job->arrived_ns;
     uint64_t version = t->model ? t->model->id : 0;
-    skald_version_unref(t->model);
+    skald_task_unref(t);
     atomic_fetch_add(&w->progress, 1);
     skald_bytes *narrow = NULL;
     if (t->kind == SKALD_TASK_LOCAL && r.status == SKALD_OK && (narrow = skald_worker_narrow(w, &r))) {
@@ -226,7 +227,7 @@ static void *lane_main(void *argument) {
                 run_task(lane, &job, idle_since);
             } else {
                 skald_worker_notice(w, "%s", skald_error());
-                skald_version_unref(job.task.model); /* the coordinator asks again */
+                skald_task_unref(&job.task); /* the coordinator asks again */
             }
             break;
         case SKALD_JOB_STOP:
@@ -268,7 +269,7 @@ void skald_worker_stop_lanes(skald_worker *w) {
         pthread_join(lane->thread, NULL);
         skald_job job;
         while (skald_queue_pop(lane->jobs, &job, 0) == SKALD_OK) {
-            if (job.kind == SKALD_JOB_TASK) skald_version_unref(job.task.model);
+            if (job.kind == SKALD_JOB_TASK) skald_task_unref(&job.task);
             if (job.kind == SKALD_JOB_LEASE) free(job.blocks);
         }
         skald_queue_destroy(lane->jobs);

@@ -11,14 +11,14 @@
 
 #include "base/pool.h"
 #include "base/queue.h"
+#include "engine/shelf.h"
 #include "engine/versions.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
 #include "worker/runner.h"
 
 enum {
-    SKALD_WORKER_VERSIONS = 4, /* model versions kept; the coordinator counts along */
-    SKALD_WORKER_SEEN = 256    /* task ids remembered */
+    SKALD_WORKER_SEEN = 256 /* task ids remembered */
 };
 
 typedef enum skald_job_kind {
@@ -73,8 +73,7 @@ typedef struct skald_worker {
     atomic_bool begun;
     skald_runner runner;
     skald_versions *versions;
-    skald_version *known[SKALD_WORKER_VERSIONS];
-    uint32_t known_next;
+    skald_shelf shelf; /* versions kept; the coordinator counts along */
     uint64_t seen[SKALD_WORKER_SEEN];
     uint32_t seen_next;
     skald_pool *vectors; /* result vectors: SKALD_MAX_POINTS x dim doubles */
