@@ -9,7 +9,8 @@
 #include "skald/engine.h"
 
 typedef enum skald_mode { SKALD_ASYNC = 0, SKALD_SYNC } skald_mode;
-typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA } skald_algo;
+typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS } skald_algo;
+const char *skald_algo_name(skald_algo algo); /* "sgd", ... */
 typedef enum skald_stale { SKALD_STALE_SCALE = 0, SKALD_STALE_APPLY, SKALD_STALE_FOLD } skald_stale;
 
 typedef struct skald_train_options {
@@ -24,7 +25,8 @@ typedef struct skald_train_options {
     uint32_t depth;     /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
     skald_stale stale;  /* what happens to results staler than max_stale */
     uint64_t max_stale; /* 0 = 8 P */
-    double q_cap;       /* sgd: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
+    double epoch;       /* svrg: passes from one full gradient to the next; 0 = auto (2) */
+    double q_cap;       /* sgd, svrg, synthesis: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
     /* stopping; 0 = not used */
     double target_gap, target_gradient, max_passes, max_seconds;
     uint64_t max_updates;
@@ -87,7 +89,7 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     double staleness_mean;
     uint64_t staleness_last, staleness_max;
     double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean;
-    uint64_t bytes_sent, bytes_received;
+    uint64_t bytes_sent, bytes_received, versions_sent, bytes_saved; /* see skald_member */
 } skald_worker_row;
 
 typedef struct skald_outcome {
@@ -95,7 +97,7 @@ typedef struct skald_outcome {
     bool reached; /* a target was asked for and reached, or none was asked for */
     skald_evaluation last;
     double seconds, train_seconds, passes, rows_per_s;
-    uint64_t updates, commits, folded, rollbacks, evaluations, duplicates;
+    uint64_t updates, commits, folded, rollbacks, evaluations, duplicates, full_gradients;
     double staleness_mean;
     uint64_t staleness_max;
     double step, theta; /* as used at the end */

@@ -27,7 +27,7 @@ typedef struct skald_vectors_ops {
     double (*norm2)(skald_vectors *v, const double *x);                   /* |x|^2 */
     /* w <- prox_{eta l1}(w - eta (a g + l2 w)) */
     void (*sgd_update)(skald_vectors *v, double *w, const double *g, double a, double eta, const skald_regulariser *r);
-    /* w <- prox_{eta l1}(w - eta (a g + abar + l2 w)); abar <- abar + h/n   (g == h allowed) */
+    /* w <- prox_{eta l1}(w - eta (a g + abar + l2 w)); abar <- abar + h/n   (g == h allowed; n infinite: abar stays) */
     void (*saga_update)(skald_vectors *v, double *w, double *abar, const double *g, double a, const double *h,
                         double eta, double n, const skald_regulariser *r);
     /* w <- w + theta dw; abar <- abar + h/n  (h NULL: sgd) */

@@ -18,6 +18,7 @@ static int conduct(run *r) {
                                          .data = r->t.data,
                                          .objective = r->t.objective,
                                          .clock = skald_clock_system(),
+                                         .version_budget = (uint64_t)r->s->version_budget << 20,
                                          .notice = run_notice,
                                          .user = r};
     skald_status st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);

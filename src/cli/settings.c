@@ -39,16 +39,19 @@
     {"contiguous", FLAG, AT(contiguous), .help = "Shards are runs of the file, not blocks dealt at random"}
 
 #define SOLVER_OPTIONS \
-    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga", .help = "The solver", .group = "The algorithm:"}, \
+    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga|svrg", .group = "The algorithm:", \
+     .help = "The solver: saga keeps the gradient of every row; svrg takes all of them every --epoch; sgd has no history"}, \
     {"mode", CHOICE, AT(mode), "async", .words = "async|sync", \
      .help = "async: merge each result as it comes. sync: wait for everybody, every round"}, \
     {"step", REAL, AT(step), "auto", POSITIVE, "auto=0", .help = "Step length; auto: from the data's smoothness"}, \
     {"step-decay", REAL, AT(step_decay), "auto", 0, INFINITY, "auto=-1|none=0", \
      .help = "sgd: T in step / sqrt(1 + passes / T)"}, \
+    {"epoch", REAL, AT(epoch), "auto", POSITIVE, "auto=0", .value = "PASSES", \
+     .help = "svrg: passes from one full gradient to the next; auto: 2"}, \
     {"batch", INT, AT(batch), "auto", 1, 16777216, "auto=0", .help = "Rows a step"}, \
     {"task-rows", INT, AT(task_rows), "auto", 1, 1073741824, "auto=0", .help = "Rows a message"}, \
     {"local", CHOICE, AT(local), "auto", .words = "off|on|auto", \
-     .help = "Many steps on the worker's own copy of the model a message"}, \
+     .help = "Many steps on the worker's own copy of the model a message (sgd, saga)"}, \
     {"theta", REAL, AT(theta), "auto", SKALD_POSITIVE, 1024, "auto=0", \
      .help = "Weight of a local result when merged, times the tasks in flight"}, \
     {"stale", CHOICE, AT(stale), "scale", .words = "scale|apply|fold", \
@@ -91,6 +94,8 @@ const skald_option train_options[] = {
     {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
     {"connect", TEXT, AT(connect), .value = "ADDRESS",
      .help = "Train nothing here: follow the run of the coordinator at ADDRESS, and fetch its model at the end"},
+    {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
+     .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
     {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
     OUTPUT_OPTIONS,
     {"pace-ms", INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
@@ -104,6 +109,8 @@ const skald_option coordinator_options[] = {
     {"workers", INT, AT(workers), "1", 1, 4096, .help = "How many to wait for before the data are dealt"},
     {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0", .help = "How long to wait for them"},
     {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
+    {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
+     .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
     {"linger", DURATION, AT(linger), "1s", 0, 3600,
      .help = "After the end, go on answering 'skald status' and 'skald train --connect' for that long"},
     PROBLEM_OPTIONS,
@@ -187,11 +194,19 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                      .contiguous = s->contiguous,
                                      .seed = (uint64_t)s->seed};
     TRY(parse_class_weights(s->class_weight, out));
+    if (s->local == 1 && s->algo != SKALD_SGD && s->algo != SKALD_SAGA)
+        return skald_fail(SKALD_EINVAL, "--local on: %s has no local steps; leave --local out, or use --algo saga",
+                          skald_algo_name((skald_algo)s->algo));
+    if (s->epoch > 0 && s->algo != SKALD_SVRG)
+        return skald_fail(SKALD_EINVAL,
+                          "--epoch says how often svrg takes full gradients; %s takes none: use --algo svrg",
+                          skald_algo_name((skald_algo)s->algo));
     out->compute = (skald_compute_options){.device = s->device, .threads = (int)s->threads, .isa = s->isa};
     out->train = (skald_train_options){.mode = (skald_mode)s->mode,
                                        .algo = (skald_algo)s->algo,
                                        .step = s->step,
                                        .step_decay = s->step_decay,
+                                       .epoch = s->epoch,
                                        .step_rows = (uint32_t)s->batch,
                                        .task_rows = (uint32_t)s->task_rows,
                                        .local = s->local == 2 ? -1 : s->local,

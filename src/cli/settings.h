@@ -18,13 +18,13 @@ typedef struct settings {
     bool intercept;
     /* algorithm */
     int algo, mode, local, stale;
-    double step, step_decay, theta;
+    double step, step_decay, theta, epoch;
     int64_t batch, task_rows, max_stale, seed;
     /* stopping */
     double target_gap, target_gradient, target_objective, target_tolerance, max_passes, eval_every;
     int64_t max_updates, max_time;
     /* who computes */
-    int64_t workers, threads, wait, linger, pace_ms;
+    int64_t workers, threads, wait, linger, pace_ms, version_budget;
     const char *device, *isa, *listen, *connect;
     bool insecure;
     /* what is written */

@@ -63,6 +63,7 @@ static int train_here(run *r, int count) {
                                          .data = r->t.data,
                                          .objective = r->t.objective,
                                          .clock = skald_clock_system(),
+                                         .version_budget = (uint64_t)r->s->version_budget << 20,
                                          .notice = run_notice,
                                          .user = r};
     st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);

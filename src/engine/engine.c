@@ -11,12 +11,13 @@ static skald_run *of(skald_engine *e) {
 }
 
 static bool trains(skald_task_kind kind) {
-    return kind == SKALD_TASK_GRADIENT || kind == SKALD_TASK_SAGA || kind == SKALD_TASK_LOCAL;
+    return kind == SKALD_TASK_GRADIENT || kind == SKALD_TASK_SAGA || kind == SKALD_TASK_LOCAL ||
+           kind == SKALD_TASK_DIFFERENCE;
 }
 
 /* ---- dispatch -------------------------------------------------------------------------------------- */
 
-static skald_status publish(skald_run *run) {
+skald_status skald_run_publish(skald_run *run) {
     if (run->current && !run->dirty) return SKALD_OK;
     const double *vectors[2] = {run->work.w, run->work.abar};
     skald_version *v =
@@ -40,6 +41,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
                                                        .worker = worker,
                                                        .shard = task->shard,
                                                        .generation = run->generation,
+                                                       .epoch = run->epoch,
                                                        .commits = task->model ? task->model->commits : run->commits,
                                                        .issued_ns = skald_now_ns(run->clock)};
     run->members[worker].busy++;
@@ -49,7 +51,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
 }
 
 static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t shard) {
-    TRY(publish(run));
+    TRY(skald_run_publish(run));
     const skald_work *work = &run->work;
     skald_ledger_entry *e = &run->ledger.entries[shard];
     uint64_t after = 0; /* its result is not in the model yet: the worker adds it itself */
@@ -60,9 +62,11 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
     uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
     skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
                                : work->history ? SKALD_TASK_SAGA
+                               : work->origin  ? SKALD_TASK_DIFFERENCE
                                                : SKALD_TASK_GRADIENT,
                        .shard = shard,
                        .model = run->current,
+                       .origin = work->origin ? run->origin : NULL,
                        .position = e->position,
                        .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
                        .step_rows = work->step_rows,
@@ -77,12 +81,20 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
  * the good one puts that right. */
 static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
-    TRY(publish(run));
+    TRY(skald_run_publish(run));
     skald_ledger_entry *e = &run->ledger.entries[shard];
     skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
     e->refresh = false;
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].refresh = true;
+    return SKALD_OK;
+}
+
+static skald_status submit_full(skald_run *run, uint32_t worker, skald_task *task) {
+    TRY(skald_run_submit(run, worker, task));
+    run->flights[run->flight_count - 1].full = true; /* of no round */
+    run->training--;
+    run->full.flights++;
     return SKALD_OK;
 }
 
@@ -100,10 +112,15 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
 }
 
 /* The barrier: may this worker be given training work now? Asynchronous: always. Synchronous: while the
- * round is being dealt. While an evaluation wants the machine to itself, nobody. */
+ * round is being dealt, and no full gradient is under way. While an evaluation wants the machine to itself, nobody. */
 static bool admitted(const skald_run *run) {
     if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
-    return run->options->mode == SKALD_ASYNC || !run->round_open;
+    if (run->work.task_rows == 0) return false;
+    return run->options->mode == SKALD_ASYNC || !(run->round_open || run->full.model);
+}
+
+static bool quiet(const skald_run *run) {
+    return run->quiesce && skald_evaluator_active(&run->evaluator);
 }
 
 uint32_t skald_run_slots(const skald_member *m) {
@@ -125,6 +142,10 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             TRY(skald_run_submit(run, worker, &task));
             continue;
         }
+        if (!quiet(run) && skald_full_task(run, worker, &task)) {
+            TRY(submit_full(run, worker, &task));
+            continue;
+        }
         uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         TRY(run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
@@ -132,7 +153,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
     }
     /* synchronous: sum_k (n_k/n) D_k/r_k, each shard standing for its worker's equal visits to all its shards */
     uint32_t dealt = 0;
-    for (uint32_t f = first; f < run->flight_count; f++) dealt += trains(run->flights[f].kind);
+    for (uint32_t f = first; f < run->flight_count; f++) dealt += trains(run->flights[f].kind) && !run->flights[f].full;
     for (uint32_t f = first; f < run->flight_count; f++) {
         skald_flight *flight = &run->flights[f];
         if (trains(flight->kind))
@@ -147,13 +168,15 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     run->work = *work;
     if (!run->watch.good) TRY(skald_watch_init(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
+    if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
     if (run->training) run->round_open = true;
     /* the training clock stands still while only evaluations run */
     int64_t now = skald_now_ns(run->clock);
-    if (!run->training && !run->pause_began_ns) run->pause_began_ns = now;
-    if (run->training && run->pause_began_ns) run->paused_ns += now - run->pause_began_ns, run->pause_began_ns = 0;
+    const bool trained = run->training || run->full.flights;
+    if (!trained && !run->pause_began_ns) run->pause_began_ns = now;
+    if (trained && run->pause_began_ns) run->paused_ns += now - run->pause_began_ns, run->pause_began_ns = 0;
     return SKALD_OK;
 }
 
@@ -168,7 +191,10 @@ static skald_flight *find(skald_run *run, uint64_t task) {
 static void land(skald_run *run, skald_flight *flight) {
     run->members[flight->worker].busy--;
     if (flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].busy--;
-    if (trains(flight->kind)) run->training--;
+    if (flight->full)
+        run->full.flights--;
+    else if (trains(flight->kind))
+        run->training--;
     *flight = run->flights[--run->flight_count];
 }
 
@@ -209,6 +235,7 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                        .bias = q,
                        .weight = q / r->rows, /* the rows really in it */
                        .fold = flight->refresh || flight->generation != run->generation ||
+                               (run->work.origin && flight->epoch != run->epoch) ||
                                (staleness > limit && run->options->stale == SKALD_STALE_FOLD)};
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
     if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
@@ -310,6 +337,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);
     }
+    if (flight->full && r->status == SKALD_EREFUSED) run->full.asked[flight->shard] = false; /* ask again */
     land(run, flight);
     run->crew->ops->release(run->crew, r);
     if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = false;
@@ -318,7 +346,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
 
 static bool round_complete(const skald_run *run) {
     for (uint32_t f = 0; f < run->flight_count; f++)
-        if (trains(run->flights[f].kind) && !run->flights[f].result) return false;
+        if (trains(run->flights[f].kind) && !run->flights[f].full && !run->flights[f].result) return false;
     return run->training > 0;
 }
 
@@ -354,6 +382,11 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         if (merge) return SKALD_OK;
         run->crew->ops->release(run->crew, r);
         return SKALD_AGAIN;
+    }
+    if (flight->full) {
+        bool complete = skald_full_add(run, flight, r, m);
+        land(run, flight);
+        return complete ? SKALD_OK : SKALD_AGAIN;
     }
     if (run->options->mode == SKALD_SYNC) {
         flight->result = r;
@@ -417,8 +450,10 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
         run->crew->ops->release(run->crew, run->held);
         run->held = NULL;
     }
-    run->dirty = true;
-    if (m->fold) return SKALD_OK; /* the model did not change: the clock stands */
+    if (m->full) skald_full_commit(run);
+    const bool moved = !(m->fold || (m->full && step == 0));
+    if (moved || run->history) run->dirty = true;
+    if (!moved) return SKALD_OK; /* the model did not change: the clock stands */
     run->commits++;
     run->updates++;
     run->step_used = step;

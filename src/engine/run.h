@@ -17,6 +17,8 @@ typedef struct skald_flight {
     uint64_t commits; /* the clock when its version was published */
     int64_t issued_ns;
     bool refresh;         /* retakes a shard's history: merged without a step */
+    bool full;            /* part of a full gradient: see full.c */
+    uint32_t epoch;       /* full gradients committed before it */
     skald_result *result; /* sync: arrived, waiting for the rest of the round */
     double share;         /* sync: weight in the round */
 } skald_flight;
@@ -44,6 +46,18 @@ typedef struct skald_watch {
     bool has_average;
 } skald_watch;
 
+/* A gradient over all rows at one version, shard by shard, beside other work. */
+typedef struct skald_full {
+    skald_version *model;   /* NULL: no round is open */
+    uint32_t generation;    /* of the round */
+    bool *asked;            /* shards */
+    skald_result **results; /* shards, those not summed yet; owned by the crew until released */
+    double *sum;            /* over the first `summed` shards */
+    uint32_t summed;
+    uint32_t flights; /* tasks in flight, of abandoned rounds too */
+    double norm;      /* of the gradient of F at the last one, for the judge; NaN before */
+} skald_full;
+
 typedef struct skald_audit {
     void *asker;          /* NULL: none is running */
     uint32_t outstanding; /* shards still to be compared */
@@ -69,7 +83,10 @@ typedef struct skald_run {
     bool round_open;
     skald_versions *versions;
     skald_version *current;
-    bool dirty; /* the vectors changed since `current` was published */
+    skald_full full;
+    skald_version *origin; /* the model of the last full gradient committed; NULL before */
+    uint32_t epoch;        /* full gradients committed */
+    bool dirty;            /* the vectors changed since `current` was published */
 
     skald_result *held;  /* async: the result being merged */
     double *round_g;     /* sync: the round's direction or model difference */
@@ -117,6 +134,15 @@ bool skald_judge_due(skald_run *run);
 skald_status skald_judge_begin(skald_run *run);
 void skald_judge_done(skald_run *run);
 
+/* full.c: full gradients. Begin: when the work asks for one and none is open. Task: the next one of the open round for
+ * this worker; false: none. Add takes the result, and is true when it completes the round: *m is its merge. */
+skald_status skald_full_init(skald_run *run);
+void skald_full_fini(skald_run *run);
+skald_status skald_full_begin(skald_run *run);
+bool skald_full_task(skald_run *run, uint32_t worker, skald_task *task);
+bool skald_full_add(skald_run *run, const skald_flight *flight, skald_result *result, skald_merge *m);
+void skald_full_commit(skald_run *run);
+
 /* table.c: the status table. */
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *result);
 void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *row);
@@ -134,5 +160,7 @@ void skald_audit_begin(skald_run *run, void *asker);
 uint32_t skald_run_slots(const skald_member *member);
 uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
+/* Makes `current` a version of the solver's vectors as they are. */
+skald_status skald_run_publish(skald_run *run);
 
 #endif

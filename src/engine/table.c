@@ -15,7 +15,7 @@ static void smooth(double *mean, double value, uint64_t seen) {
 
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *r) {
     skald_member_state *m = &run->members[flight->worker];
-    if (flight->kind > SKALD_TASK_LOCAL) return; /* task times of training only: those compare */
+    if (flight->kind > SKALD_TASK_DIFFERENCE) return; /* task times of training only: those compare */
     double task = (double)(skald_now_ns(run->clock) - flight->issued_ns);
     smooth(&m->task_ns, task, m->tasks);
     smooth(&m->compute_ns, (double)r->compute_ns, m->tasks);
@@ -46,6 +46,8 @@ void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     row->network_ms_mean = m->network_ns * 1e-6;
     row->bytes_sent = member->bytes_sent;
     row->bytes_received = member->bytes_received;
+    row->versions_sent = member->versions_sent;
+    row->bytes_saved = member->bytes_saved;
 }
 
 static int ascending(const void *a, const void *b) {
@@ -126,23 +128,24 @@ char *skald_table_json(const skald_run *run, bool audit) {
         skald_table_row(run, k, &r);
         json_array_append_new(
             workers,
-            json_pack("{s:s,s:s,s:b,s:i,s:i,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:f,s:f,s:f,s:I,s:I}", "name", r.name, "device",
-                      r.device, "alive", (int)r.alive, "shards", (int)r.shards, "slots", (int)r.slots, "rows_held",
-                      (json_int_t)r.rows_held, "tasks", (json_int_t)r.tasks, "rows", (json_int_t)r.rows,
+            json_pack("{s:s,s:s,s:b,s:i,s:i,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:f,s:f,s:f,s:I,s:I,s:I,s:I}", "name", r.name,
+                      "device", r.device, "alive", (int)r.alive, "shards", (int)r.shards, "slots", (int)r.slots,
+                      "rows_held", (json_int_t)r.rows_held, "tasks", (json_int_t)r.tasks, "rows", (json_int_t)r.rows,
                       "staleness_last", (json_int_t)r.staleness_last, "staleness_mean", r.staleness_mean,
                       "staleness_max", (json_int_t)r.staleness_max, "task_ms_mean", r.task_ms_mean, "wait_ms_mean",
                       r.wait_ms_mean, "compute_ms_mean", r.compute_ms_mean, "network_ms_mean", r.network_ms_mean,
-                      "bytes_sent", (json_int_t)r.bytes_sent, "bytes_received", (json_int_t)r.bytes_received));
+                      "bytes_sent", (json_int_t)r.bytes_sent, "bytes_received", (json_int_t)r.bytes_received,
+                      "versions_sent", (json_int_t)r.versions_sent, "bytes_saved", (json_int_t)r.bytes_saved));
     }
     json_t *root = json_pack(
         "{s:s,s:s,s:s,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:o}", "state",
         run->stop ? "stopping" : "training", "mode", run->options->mode == SKALD_SYNC ? "sync" : "async", "algo",
-        run->options->algo == SKALD_SAGA ? "saga" : "sgd", "version", (json_int_t)run->commits, "updates",
-        (json_int_t)run->updates, "passes", p.passes, "seconds", p.seconds, "objective", number(p.last_objective),
-        "gap", number(p.last_gap), "estimated_objective", number(p.estimated_objective), "rows_per_s", p.rows_per_s,
-        "updates_per_s", p.updates_per_s, "staleness_mean", p.staleness_mean, "staleness_max",
-        (json_int_t)p.staleness_max, "folded", (json_int_t)run->folded, "rollbacks", (json_int_t)run->rollbacks,
-        "refused", (json_int_t)run->refused, "evaluations", (json_int_t)run->evaluations, "workers", workers);
+        skald_algo_name(run->options->algo), "version", (json_int_t)run->commits, "updates", (json_int_t)run->updates,
+        "passes", p.passes, "seconds", p.seconds, "objective", number(p.last_objective), "gap", number(p.last_gap),
+        "estimated_objective", number(p.estimated_objective), "rows_per_s", p.rows_per_s, "updates_per_s",
+        p.updates_per_s, "staleness_mean", p.staleness_mean, "staleness_max", (json_int_t)p.staleness_max, "folded",
+        (json_int_t)run->folded, "rollbacks", (json_int_t)run->rollbacks, "refused", (json_int_t)run->refused,
+        "evaluations", (json_int_t)run->evaluations, "workers", workers);
     if (!root) return NULL;
     if (p.slowest != UINT32_MAX)
         json_object_set_new(root, "slowest", json_pack("{s:s,s:f}", "name", p.slowest_name, "ratio", p.slowest_ratio));

@@ -28,6 +28,20 @@ void skald_run_notice(const skald_run *run, const char *format, ...) {
     run->observer->notice(run->observer->user, text);
 }
 
+const char *skald_algo_name(skald_algo algo) {
+    switch (algo) {
+    case SKALD_SGD:
+        return "sgd";
+    case SKALD_SAGA:
+        return "saga";
+    case SKALD_SVRG:
+        return "svrg";
+    case SKALD_SYNTHESIS:
+        return "synthesis";
+    }
+    return "unknown";
+}
+
 const char *skald_stop_name(skald_stop stop) {
     switch (stop) {
     case SKALD_STOP_NONE:
@@ -186,6 +200,7 @@ static skald_status begin(skald_run *run) {
     run->delivered = skald_zalloc(dim, sizeof(double));
     if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history));
+    TRY(skald_full_init(run));
     TRY(skald_versions_create(dim, 2, &run->versions));
     /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated */
     TRY(skald_versions_reserve(run->versions, run->flight_capacity + run->size + 2));
@@ -290,6 +305,7 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->folded = run->folded;
     out->rollbacks = run->rollbacks;
     out->evaluations = run->evaluations;
+    out->full_gradients = run->epoch;
     out->staleness_mean = run->merged ? (double)run->staleness_sum / (double)run->merged : 0;
     out->staleness_max = run->staleness_max;
     out->step = run->work.local ? run->work.eta : run->step_used;
@@ -315,6 +331,7 @@ static void end(skald_run *run) {
     for (uint32_t k = 0; run->evaluator.results && k < run->size; k++)
         if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
     skald_version_unref(run->current);
+    skald_full_fini(run);
     skald_evaluator_fini(&run->evaluator);
     skald_versions_destroy(run->versions);
     skald_ledger_fini(&run->ledger);
@@ -330,6 +347,7 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
                          const skald_observer *observer, const atomic_int *stop_flag, skald_outcome *outcome) {
     skald_train_options o = *options;
     if (o.q_cap == 0) o.q_cap = 8;
+    if (o.algo == SKALD_SVRG || o.algo == SKALD_SYNTHESIS) o.local = 0; /* their steps are the coordinator's */
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
     skald_run run = {.crew = crew,
                      .problem = crew->problem,

@@ -61,6 +61,7 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     memcpy(w->candidate, w->good, bytes);
     run->engine.backoff /= 2;
     run->generation++; /* what is in flight was computed from the bad model: it only counts as history */
+    run->engine.generation = run->generation;
     run->rollbacks++;
     for (uint32_t k = 0; run->history && k < run->ledger.count; k++) run->ledger.entries[k].refresh = true;
     run->commits++;

@@ -38,8 +38,17 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
             (unsigned long long)o->staleness_max);
     fprintf(out, "step           %.4g, %u rows a step, %u rows a message", o->step, o->step_rows, o->task_rows);
     if (o->rollbacks) fprintf(out, "; rolled back %llu times", (unsigned long long)o->rollbacks);
-    if (o->folded) fprintf(out, "; %llu late results folded", (unsigned long long)o->folded);
+    if (o->folded)
+        fprintf(out, "; %llu %s", (unsigned long long)o->folded,
+                o->full_gradients ? "results of an old full gradient dropped" : "late results folded");
+    if (o->full_gradients) fprintf(out, "; %llu full gradients", (unsigned long long)o->full_gradients);
     if (o->audit_drift >= 0) fprintf(out, "; history audited, drift %.1e", o->audit_drift);
+    uint64_t versions = 0, saved = 0;
+    for (uint32_t k = 0; k < o->worker_count; k++)
+        versions += o->workers[k].versions_sent, saved += o->workers[k].bytes_saved;
+    if (versions)
+        fprintf(out, "\nversions       %llu sent; %.1f MB not sent again", (unsigned long long)versions,
+                (double)saved / 1e6);
     fputs("\n\n", out);
     skald_worker_table(out, o->workers, o->worker_count);
     fflush(out);

@@ -20,7 +20,14 @@ skald_status skald_saga(skald_engine *e, const skald_train_options *options) {
 
     while (!skald_finished(e)) {
         double eta = skald_schedule_eta(&s, e), step;
-        skald_work work = {true, s.local, s.task_rows, s.step_rows, eta, s.theta / e->parallel, w, abar};
+        skald_work work = {.history = true,
+                           .local = s.local,
+                           .task_rows = s.task_rows,
+                           .step_rows = s.step_rows,
+                           .eta = eta,
+                           .theta = s.theta / e->parallel,
+                           .w = w,
+                           .abar = abar};
         skald_merge m;
         TRY_GOTO(st, skald_dispatch(e, &work), out);
         st = skald_collect(e, &m);

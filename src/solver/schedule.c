@@ -80,6 +80,29 @@ skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_opti
     return s;
 }
 
+/* A step of P tasks of b rows in flight may be 1/(3 (L_b + (P-1) L)): L_b for the spread of a batch, and the P-1 merges
+ * that a result does not know of add up along the directions they share, which L bounds. A pass of such steps goes as
+ * far as 1 / (L_max + b P L) says, and takes (1 + M/b) times as long as its rows, M the rows a message is worth: the b
+ * in between, but one where the passes are no more than about four times those of the smallest. */
+static double difference_rows(const skald_problem *p, double parallel) {
+    const double ratio = p->L_max / (p->L * parallel), shard = mean_shard_rows(p);
+    return fmin(fmax(fmin(sqrt(message_rows(p) * ratio), 4 * ratio), 1), fmax(shard / 8, 1));
+}
+
+skald_schedule skald_schedule_difference(const skald_engine *e, const skald_train_options *o, double rows) {
+    const skald_problem *p = e->problem;
+    const double P = e->parallel;
+    skald_schedule s = {.theta = 1, .damp = o->stale != SKALD_STALE_APPLY};
+    if (!(rows > 0)) rows = difference_rows(p, P);
+    s.task_rows = s.step_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)rows;
+    const double b = s.task_rows;
+    const double L = o->mode == SKALD_SYNC /* a round is one batch of P tasks */
+                         ? skald_expected_smoothness(p->n, b * P, p->L, p->L_max)
+                         : skald_expected_smoothness(p->n, b, p->L, p->L_max) + (P - 1) * p->L;
+    s.eta = o->step > 0 ? o->step : 1 / (3 * (L + p->objective.l2));
+    return s;
+}
+
 /* Implicit steps (see skald_local) may be as long as Point-SAGA's (Defazio 2016, theorem 1),
  *     gamma = ( sqrt((N-1)^2 + 4 N L/mu) - (N-1) ) / (2 L N),
  * which has the rate of N + sqrt(N L/mu) steps where 1/(3 L) has N + L/mu: many times fewer on ill-conditioned

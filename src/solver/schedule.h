@@ -20,6 +20,9 @@ double skald_expected_smoothness(double n, double b, double L, double L_max);
 
 skald_schedule skald_schedule_make(const skald_engine *engine, const skald_train_options *options, bool history);
 
+/* For gradients by differences (SVRG): plain tasks of `rows` rows, 0: chosen here. */
+skald_schedule skald_schedule_difference(const skald_engine *engine, const skald_train_options *options, double rows);
+
 /* The step for work begun now: schedule times the guard's backoff. */
 double skald_schedule_eta(const skald_schedule *s, const skald_engine *engine);
 /* min(1, (1 + regular) / (1 + tau)): only staleness beyond that of regular running is damped. 0 when folded. */

@@ -140,7 +140,8 @@ typedef struct setup {
     const skald_net_ops *net;
     const char *address;
     int64_t repeat_ns;
-    int pace_ms[8];
+    int pace_ms[16];
+    uint64_t version_budget;
     const char *isa;
 } setup;
 
@@ -192,6 +193,7 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
                                    .data = s->data,
                                    .objective = s->objective,
                                    .clock = skald_clock_system(),
+                                   .version_budget = s->version_budget,
                                    .repeat_ns = s->repeat_ns};
     skald_coordinator *c = NULL;
     int port = 0;
@@ -202,7 +204,7 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
         snprintf(address, sizeof address, "127.0.0.1:%d", port);
     else
         snprintf(address, sizeof address, "%s", s->address);
-    worker_thread workers[8];
+    worker_thread workers[16];
     memset(workers, 0, sizeof workers);
     for (uint32_t k = 0; k < s->workers; k++) {
         worker_thread *w = &workers[k];
