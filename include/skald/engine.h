@@ -77,6 +77,11 @@ struct skald_engine {
     double smoothness;   /* sum k^2 / sum k of the last pass's local steps (see skald_sums); 0 = not known yet */
 };
 
+static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) {
+    const skald_objective *o = &e->problem->objective;
+    return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex};
+}
+
 static inline bool skald_finished(skald_engine *e) {
     return e->ops->finished(e);
 }

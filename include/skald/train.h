@@ -25,7 +25,7 @@ typedef struct skald_train_options {
     uint32_t depth;     /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
     skald_stale stale;  /* what happens to results staler than max_stale */
     uint64_t max_stale; /* 0 = 8 P */
-    double epoch;       /* svrg: passes from one full gradient to the next; 0 = auto (2) */
+    double epoch;       /* svrg, synthesis: passes between full gradients; 0 = auto (2; about 1) */
     double q_cap;       /* sgd, svrg, synthesis: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
     /* stopping; 0 = not used */
     double target_gap, target_gradient, max_passes, max_seconds;

@@ -16,7 +16,8 @@ typedef struct skald_vectors skald_vectors;
 
 typedef struct skald_regulariser {
     double l2, l1;
-    bool intercept; /* leave the last entry of each block alone */
+    bool intercept;   /* leave the last entry of each block alone */
+    double nonconvex; /* of sgd_update and proximal_step, which add nonconvex 2 w / (1 + w^2)^2 to l2 w */
 } skald_regulariser;
 
 typedef struct skald_vectors_ops {

@@ -24,6 +24,8 @@
     {"l2", REAL, AT(l2), "1/n", 0, INFINITY, "1/n=-1", \
      .help = "Weight of |w|^2 / 2. 1/n is liblinear's -c 1"}, \
     {"l1", REAL, AT(l1), "0", 0, INFINITY, .help = "Weight of the sum of |w_j|: makes zeros"}, \
+    {"nonconvex", REAL, AT(nonconvex), "0", 0, INFINITY, \
+     .help = "Weight of the sum of w_j^2 / (1 + w_j^2), which is not convex (synthesis; sgd with --local off)"}, \
     {"intercept", FLAG, AT(intercept), .help = "Fit a constant too, not regularised (off, as liblinear's -B -1)"}, \
     {"huber-delta", REAL, AT(huber_delta), "1", POSITIVE, .help = "Where huber turns from quadratic to linear"}, \
     {"class-weight", TEXT, AT(class_weight), .value = "LABEL=W,...|balanced", \
@@ -39,15 +41,16 @@
     {"contiguous", FLAG, AT(contiguous), .help = "Shards are runs of the file, not blocks dealt at random"}
 
 #define SOLVER_OPTIONS \
-    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga|svrg", .group = "The algorithm:", \
-     .help = "The solver: saga keeps the gradient of every row; svrg takes all of them every --epoch; sgd has no history"}, \
+    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga|svrg|synthesis", .group = "The algorithm:", \
+     .help = "The solver: saga keeps the gradient of every row; svrg takes all of them every --epoch; " \
+             "synthesis follows the gradient along the way, for objectives that are not convex; sgd has no history"}, \
     {"mode", CHOICE, AT(mode), "async", .words = "async|sync", \
      .help = "async: merge each result as it comes. sync: wait for everybody, every round"}, \
     {"step", REAL, AT(step), "auto", POSITIVE, "auto=0", .help = "Step length; auto: from the data's smoothness"}, \
     {"step-decay", REAL, AT(step_decay), "auto", 0, INFINITY, "auto=-1|none=0", \
      .help = "sgd: T in step / sqrt(1 + passes / T)"}, \
     {"epoch", REAL, AT(epoch), "auto", POSITIVE, "auto=0", .value = "PASSES", \
-     .help = "svrg: passes from one full gradient to the next; auto: 2"}, \
+     .help = "Passes from one full gradient to the next; auto: 2 with svrg, about 1 with synthesis"}, \
     {"batch", INT, AT(batch), "auto", 1, 16777216, "auto=0", .help = "Rows a step"}, \
     {"task-rows", INT, AT(task_rows), "auto", 1, 1073741824, "auto=0", .help = "Rows a message"}, \
     {"local", CHOICE, AT(local), "auto", .words = "off|on|auto", \
@@ -155,7 +158,14 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
                                       "max-passes", "max-updates",     "max-time"};
     bool said = false;
     for (size_t i = 0; i < sizeof any / sizeof *any; i++) said |= skald_options_given(given, any[i]);
-    bool certificate = s->l2 != 0;
+    bool certificate = s->l2 != 0 && !(s->nonconvex > 0);
+    if (s->nonconvex > 0 && s->algo != SKALD_SYNTHESIS && !(s->algo == SKALD_SGD && s->local == 0))
+        return skald_fail(SKALD_EINVAL,
+                          "--nonconvex: %s does not step by it; use --algo synthesis, or sgd with --local off",
+                          skald_algo_name((skald_algo)s->algo));
+    if (s->target_gap > 0 && s->nonconvex > 0)
+        return skald_fail(SKALD_EINVAL,
+                          "--target-gap: with --nonconvex no gap can be certified; use --target-gradient");
     if (s->target_gap > 0 && !certificate)
         return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 above 0: without it no gap can be certified; use "
                                         "--target-gradient");
@@ -181,6 +191,7 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                        .huber_delta = s->huber_delta,
                                        .l2 = s->l2,
                                        .l1 = s->l1,
+                                       .nonconvex = s->nonconvex,
                                        .intercept = s->intercept,
                                        .classes = 1};
     out->data = (skald_data_options){.path = data_path,
@@ -197,9 +208,8 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
     if (s->local == 1 && s->algo != SKALD_SGD && s->algo != SKALD_SAGA)
         return skald_fail(SKALD_EINVAL, "--local on: %s has no local steps; leave --local out, or use --algo saga",
                           skald_algo_name((skald_algo)s->algo));
-    if (s->epoch > 0 && s->algo != SKALD_SVRG)
-        return skald_fail(SKALD_EINVAL,
-                          "--epoch says how often svrg takes full gradients; %s takes none: use --algo svrg",
+    if (s->epoch > 0 && s->algo != SKALD_SVRG && s->algo != SKALD_SYNTHESIS)
+        return skald_fail(SKALD_EINVAL, "--epoch: %s takes no full gradients; leave --epoch out, or use --algo svrg",
                           skald_algo_name((skald_algo)s->algo));
     out->compute = (skald_compute_options){.device = s->device, .threads = (int)s->threads, .isa = s->isa};
     out->train = (skald_train_options){.mode = (skald_mode)s->mode,

@@ -14,7 +14,7 @@ typedef struct settings {
     const char *class_weight, *sample_weights;
     /* objective */
     int loss;
-    double huber_delta, l2, l1;
+    double huber_delta, l2, l1, nonconvex;
     bool intercept;
     /* algorithm */
     int algo, mode, local, stale;

@@ -54,6 +54,8 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
     TRY(skald_run_publish(run));
     const skald_work *work = &run->work;
     skald_ledger_entry *e = &run->ledger.entries[shard];
+    skald_piece *piece = NULL;
+    if (work->origin == SKALD_FROM_PATH && !(piece = skald_path_take(run))) return SKALD_AGAIN;
     uint64_t after = 0; /* its result is not in the model yet: the worker adds it itself */
     for (uint32_t f = 0; f < run->flight_count; f++) {
         const skald_flight *q = &run->flights[f];
@@ -65,8 +67,10 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                                : work->origin  ? SKALD_TASK_DIFFERENCE
                                                : SKALD_TASK_GRADIENT,
                        .shard = shard,
-                       .model = run->current,
-                       .origin = work->origin ? run->origin : NULL,
+                       .model = piece ? piece->to : run->current,
+                       .origin = piece          ? piece->from
+                                 : work->origin ? run->origin
+                                                : NULL,
                        .position = e->position,
                        .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
                        .step_rows = work->step_rows,
@@ -75,7 +79,9 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .after = after,
                        .saga = work->history};
     e->position += task.rows;
-    return skald_run_submit(run, worker, &task);
+    TRY(skald_run_submit(run, worker, &task));
+    run->flights[run->flight_count - 1].piece = piece;
+    return SKALD_OK;
 }
 
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
@@ -148,8 +154,10 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         }
         uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
-        TRY(run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
-                                               : submit_training(run, worker, shard));
+        skald_status st = run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
+                                                             : submit_training(run, worker, shard);
+        if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
+        TRY(st);
     }
     /* synchronous: sum_k (n_k/n) D_k/r_k, each shard standing for its worker's equal visits to all its shards */
     uint32_t dealt = 0;
@@ -191,6 +199,7 @@ static skald_flight *find(skald_run *run, uint64_t task) {
 static void land(skald_run *run, skald_flight *flight) {
     run->members[flight->worker].busy--;
     if (flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].busy--;
+    if (flight->piece) skald_path_land(run, flight);
     if (flight->full)
         run->full.flights--;
     else if (trains(flight->kind))
@@ -237,6 +246,7 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                        .fold = flight->refresh || flight->generation != run->generation ||
                                (run->work.origin && flight->epoch != run->epoch) ||
                                (staleness > limit && run->options->stale == SKALD_STALE_FOLD)};
+    if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
     if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
     if (m->fold) run->folded++;
@@ -265,6 +275,7 @@ static void merge_round(skald_run *run, skald_merge *m) {
         skald_result *r = next->result;
         m->rows += r->rows;
         m->fold |= next->refresh || next->generation != run->generation;
+        if (next->piece) skald_path_part(next->piece);
         add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
         if (h) {
@@ -337,6 +348,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);
     }
+    flight->lost = true;
     if (flight->full && r->status == SKALD_EREFUSED) run->full.asked[flight->shard] = false; /* ask again */
     land(run, flight);
     run->crew->ops->release(run->crew, r);

@@ -74,7 +74,7 @@ static double norm_of(const skald_run *run, const double *g) {
         const double *w = run->full.model->vectors[0] + (size_t)c * run->problem->dim;
         const double *gc = g + (size_t)c * run->problem->dim;
         for (uint32_t j = 0; j < run->problem->features; j++) {
-            double sub = skald_gradient_entry(w[j], gc[j] + o->l2 * w[j], o->l1, eta);
+            double sub = skald_gradient_entry(w[j], gc[j] + skald_smooth_slope(o, w[j]), o->l1, eta);
             sum += sub * sub;
         }
     }
@@ -112,4 +112,5 @@ void skald_full_commit(skald_run *run) {
     run->origin = run->full.model;
     run->full.model = NULL;
     run->epoch++;
+    skald_path_restart(run);
 }

@@ -16,11 +16,13 @@ typedef struct skald_flight {
     uint32_t worker, shard, generation;
     uint64_t commits; /* the clock when its version was published */
     int64_t issued_ns;
-    bool refresh;         /* retakes a shard's history: merged without a step */
-    bool full;            /* part of a full gradient: see full.c */
-    uint32_t epoch;       /* full gradients committed before it */
-    skald_result *result; /* sync: arrived, waiting for the rest of the round */
-    double share;         /* sync: weight in the round */
+    bool refresh;              /* retakes a shard's history: merged without a step */
+    bool full;                 /* part of a full gradient: see full.c */
+    uint32_t epoch;            /* full gradients committed before it */
+    struct skald_piece *piece; /* of the model's way that it covers, or NULL: see path.c */
+    bool lost;                 /* its result was not usable */
+    skald_result *result;      /* sync: arrived, waiting for the rest of the round */
+    double share;              /* sync: weight in the round */
 } skald_flight;
 
 /* Per worker; what skald_worker_row shows. */
@@ -58,6 +60,22 @@ typedef struct skald_full {
     double norm;      /* of the gradient of F at the last one, for the judge; NaN before */
 } skald_full;
 
+/* A piece of the model's way, in the hands of one or more tasks. */
+typedef struct skald_piece {
+    skald_version *from, *to; /* NULL: not in use */
+    uint32_t parts;           /* tasks that share it: each counts one part */
+    uint32_t open;            /* in flight */
+    uint32_t lost;            /* to be given out again */
+    bool settled;             /* a part has been merged: there will be no more */
+} skald_piece;
+
+typedef struct skald_path {
+    skald_piece *pieces;
+    uint32_t count;
+    skald_piece *last;      /* the one that goes up to `covered`; NULL: done with, or none yet */
+    skald_version *covered; /* NULL before the first full gradient */
+} skald_path;
+
 typedef struct skald_audit {
     void *asker;          /* NULL: none is running */
     uint32_t outstanding; /* shards still to be compared */
@@ -86,7 +104,8 @@ typedef struct skald_run {
     skald_full full;
     skald_version *origin; /* the model of the last full gradient committed; NULL before */
     uint32_t epoch;        /* full gradients committed */
-    bool dirty;            /* the vectors changed since `current` was published */
+    skald_path path;
+    bool dirty; /* the vectors changed since `current` was published */
 
     skald_result *held;  /* async: the result being merged */
     double *round_g;     /* sync: the round's direction or model difference */
@@ -142,6 +161,15 @@ skald_status skald_full_begin(skald_run *run);
 bool skald_full_task(skald_run *run, uint32_t worker, skald_task *task);
 bool skald_full_add(skald_run *run, const skald_flight *flight, skald_result *result, skald_merge *m);
 void skald_full_commit(skald_run *run);
+
+/* path.c. Take: the piece for the next task, at the current version (published by the caller); NULL: there is none now.
+ * Part: what a merged result of it counts. Land: a task of it is done, merged or not. Restart: from a full gradient. */
+skald_status skald_path_init(skald_run *run);
+void skald_path_fini(skald_run *run);
+void skald_path_restart(skald_run *run);
+skald_piece *skald_path_take(skald_run *run);
+double skald_path_part(skald_piece *piece);
+void skald_path_land(skald_run *run, const skald_flight *flight);
 
 /* table.c: the status table. */
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *result);

@@ -112,11 +112,11 @@ static json_t *number(double x) { /* JSON has no NaN or infinity */
 static json_t *problem_json(const skald_problem *p) {
     json_t *labels = json_array();
     for (uint32_t k = 0; k < p->label_count; k++) json_array_append_new(labels, json_real(p->labels[k].value));
-    return json_pack("{s:s,s:f,s:f,s:f,s:b,s:I,s:f,s:b,s:b,s:o}", "loss", skald_loss_name(p->objective.loss),
-                     "huber_delta", p->objective.huber_delta, "l2", p->objective.l2, "l1", p->objective.l1, "intercept",
-                     (int)p->objective.intercept, "features", (json_int_t)p->features, "rows", p->n, "zero_based",
-                     (int)skald_problem_zero_based_text(p), "scaled", (int)(p->transform.scale != NULL), "labels",
-                     labels);
+    return json_pack("{s:s,s:f,s:f,s:f,s:f,s:b,s:I,s:f,s:b,s:b,s:o}", "loss", skald_loss_name(p->objective.loss),
+                     "huber_delta", p->objective.huber_delta, "l2", p->objective.l2, "l1", p->objective.l1, "nonconvex",
+                     p->objective.nonconvex, "intercept", (int)p->objective.intercept, "features",
+                     (json_int_t)p->features, "rows", p->n, "zero_based", (int)skald_problem_zero_based_text(p),
+                     "scaled", (int)(p->transform.scale != NULL), "labels", labels);
 }
 
 char *skald_table_json(const skald_run *run, bool audit) {

@@ -168,6 +168,15 @@ static skald_status check(const skald_train_options *o, const skald_problem *p) 
     if (o->target_gap > 0 && p->objective.l2 <= 0)
         return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 > 0 (the certificate divides by it): use "
                                         "--target-gradient");
+    if (!(p->objective.nonconvex > 0)) return SKALD_OK;
+    if (o->target_gap > 0)
+        return skald_fail(SKALD_EINVAL,
+                          "--target-gap: with --nonconvex no gap can be certified; use --target-gradient");
+    if (o->algo != SKALD_SYNTHESIS && !(o->algo == SKALD_SGD && o->local == 0))
+        return skald_fail(SKALD_EINVAL,
+                          "--nonconvex: %s does not step by it; use --algo synthesis, or sgd with --local "
+                          "off",
+                          skald_algo_name(o->algo));
     return SKALD_OK;
 }
 
@@ -201,6 +210,7 @@ static skald_status begin(skald_run *run) {
     if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history));
     TRY(skald_full_init(run));
+    TRY(skald_path_init(run));
     TRY(skald_versions_create(dim, 2, &run->versions));
     /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated */
     TRY(skald_versions_reserve(run->versions, run->flight_capacity + run->size + 2));
@@ -243,7 +253,7 @@ static skald_status sharpen(skald_run *run) {
     uint32_t best = skald_evaluator_best(&run->evaluator);
     double *g = run->evaluator.gradient[best];
     for (uint32_t j = 0; j < skald_problem_length(p); j++) g[j] /= p->n;
-    skald_regulariser r = {p->objective.l2, p->objective.l1, p->objective.intercept};
+    const skald_regulariser r = skald_engine_regulariser(&run->engine);
     run->engine.vectors.ops->proximal_step(&run->engine.vectors, run->delivered, g, 1 / (p->L + p->objective.l2), &r);
     const double *points[1] = {run->delivered};
     run->eval_passes = run->engine.passes;
@@ -310,8 +320,9 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->staleness_max = run->staleness_max;
     out->step = run->work.local ? run->work.eta : run->step_used;
     out->theta = run->work.local ? run->step_used : 0;
-    out->step_rows = run->work.local ? run->work.step_rows : run->work.task_rows;
-    out->task_rows = run->work.task_rows;
+    out->task_rows =
+        run->work.task_rows ? run->work.task_rows : run->work.step_rows; /* 0 while a full gradient is made */
+    out->step_rows = run->work.local ? run->work.step_rows : out->task_rows;
     out->audit_drift = run->audit_drift;
     out->workers = skald_zalloc(run->size, sizeof *out->workers);
     if (out->workers) {
@@ -332,6 +343,7 @@ static void end(skald_run *run) {
         if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
     skald_version_unref(run->current);
     skald_full_fini(run);
+    skald_path_fini(run);
     skald_evaluator_fini(&run->evaluator);
     skald_versions_destroy(run->versions);
     skald_ledger_fini(&run->ledger);

@@ -81,6 +81,7 @@ void skald_runlog_start(skald_runlog *log, const skald_options *options, const c
     json_object_set_new(o, "loss", json_string(skald_loss_name(p->objective.loss)));
     json_object_set_new(o, "l2", real(p->objective.l2));
     json_object_set_new(o, "l1", real(p->objective.l1));
+    json_object_set_new(o, "nonconvex", real(p->objective.nonconvex));
     if (p->L > 0) json_object_set_new(o, "L", real(p->L));
     json_object_set_new(o, "L_max", real(p->L_max));
     for (size_t i = 0; i < options->count; i++)

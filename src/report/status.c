@@ -77,6 +77,7 @@ static void parse_problem(const json_t *o, skald_status_view *v) {
     v->objective.huber_delta = number(o, "huber_delta", 1);
     v->objective.l2 = number(o, "l2", 0);
     v->objective.l1 = number(o, "l1", 0);
+    v->objective.nonconvex = number(o, "nonconvex", 0);
     v->objective.intercept = json_is_true(json_object_get(o, "intercept"));
     v->objective.classes = many ? (uint32_t)count : 1;
     v->features = (uint32_t)count_of(o, "features");

@@ -11,7 +11,7 @@
 skald_status skald_saga(skald_engine *e, const skald_train_options *options) {
     skald_vectors *v = &e->vectors;
     const skald_problem *p = e->problem;
-    const skald_regulariser reg = {p->objective.l2, p->objective.l1, p->objective.intercept};
+    const skald_regulariser reg = skald_engine_regulariser(e);
     const skald_schedule s = skald_schedule_make(e, options, true);
     double *w = NULL, *abar = NULL;
     skald_status st;

@@ -89,17 +89,32 @@ static double difference_rows(const skald_problem *p, double parallel) {
     return fmin(fmax(fmin(sqrt(message_rows(p) * ratio), 4 * ratio), 1), fmax(shard / 8, 1));
 }
 
-skald_schedule skald_schedule_difference(const skald_engine *e, const skald_train_options *o, double rows) {
+skald_schedule skald_schedule_difference(const skald_engine *e, const skald_train_options *o) {
     const skald_problem *p = e->problem;
     const double P = e->parallel;
     skald_schedule s = {.theta = 1, .damp = o->stale != SKALD_STALE_APPLY};
-    if (!(rows > 0)) rows = difference_rows(p, P);
-    s.task_rows = s.step_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)rows;
+    s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)difference_rows(p, P);
+    s.step_rows = s.task_rows;
     const double b = s.task_rows;
     const double L = o->mode == SKALD_SYNC /* a round is one batch of P tasks */
                          ? skald_expected_smoothness(p->n, b * P, p->L, p->L_max)
                          : skald_expected_smoothness(p->n, b, p->L, p->L_max) + (P - 1) * p->L;
     s.eta = o->step > 0 ? o->step : 1 / (3 * (L + p->objective.l2));
+    return s;
+}
+
+/* The error of G after q steps is about sqrt((q/b) L L_max) eta times the gradient (b rows a piece); the step keeps
+ * that below a half. The pieces that are out are L (P-1) eta of it, and 1.5 would be too much. */
+skald_schedule skald_schedule_path(const skald_engine *e, const skald_train_options *o) {
+    const skald_problem *p = e->problem;
+    const double P = e->parallel, own = p->objective.l2 + 2 * p->objective.nonconvex, shard = mean_shard_rows(p);
+    const bool sync = o->mode == SKALD_SYNC;
+    skald_schedule s = {.theta = 1};
+    const double rows = ceil(fmin(sqrt(p->n) / (sync ? P : 1), fmax(shard / 8, 1)));
+    s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)rows;
+    s.step_rows = s.task_rows;
+    const double b = sync ? s.task_rows * P : s.task_rows, spread = fmax(p->L, sqrt(sqrt(p->n) / b * p->L * p->L_max));
+    s.eta = o->step > 0 ? o->step : 1 / (2 * spread + (sync ? 0 : (P - 1) * p->L) + own);
     return s;
 }
 

@@ -20,8 +20,11 @@ double skald_expected_smoothness(double n, double b, double L, double L_max);
 
 skald_schedule skald_schedule_make(const skald_engine *engine, const skald_train_options *options, bool history);
 
-/* For gradients by differences (SVRG): plain tasks of `rows` rows, 0: chosen here. */
-skald_schedule skald_schedule_difference(const skald_engine *engine, const skald_train_options *options, double rows);
+/* For gradients by differences (SVRG): plain tasks. */
+skald_schedule skald_schedule_difference(const skald_engine *engine, const skald_train_options *options);
+
+/* For gradients integrated along the path (SYNTHESIS): batches of about the root of n. */
+skald_schedule skald_schedule_path(const skald_engine *engine, const skald_train_options *options);
 
 /* The step for work begun now: schedule times the guard's backoff. */
 double skald_schedule_eta(const skald_schedule *s, const skald_engine *engine);

@@ -9,7 +9,7 @@ skald_solver skald_solver_of(skald_algo algo) {
     case SKALD_SVRG:
         return skald_svrg;
     case SKALD_SYNTHESIS:
-        break;
+        return skald_synthesis;
     }
     return NULL;
 }

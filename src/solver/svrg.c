@@ -14,9 +14,8 @@
 
 skald_status skald_svrg(skald_engine *e, const skald_train_options *options) {
     skald_vectors *v = &e->vectors;
-    const skald_problem *p = e->problem;
-    const skald_regulariser reg = {p->objective.l2, p->objective.l1, p->objective.intercept};
-    const skald_schedule s = skald_schedule_difference(e, options, 0);
+    const skald_regulariser reg = skald_engine_regulariser(e);
+    const skald_schedule s = skald_schedule_difference(e, options);
     const double epoch = options->epoch > 0 ? options->epoch : 2;
     double *w = NULL, *G = NULL, due = 0;
     bool known = false; /* is there a G? */

@@ -49,7 +49,7 @@ static void svrg_arrives(void **state) {
                 s.train.mode = (skald_mode)mode;
                 s.objective.l1 = l1 ? 1e-3 : 0;
                 s.data.intercept = l1;
-                if (workers[k] > 1) s.pace_ms[1] = mode == SKALD_SYNC ? 1 : 3;
+                if (workers[k] > 1) s.pace_ms[1] = mode == SKALD_ASYNC ? 3 : l1 ? 0 : 1;
                 skald_outcome out;
                 must_train(&s, &out);
                 int slow, other;
@@ -157,9 +157,151 @@ static void nothing_is_sent_twice(void **state) {
     free(w);
 }
 
+/* ---- synthesis -------------------------------------------------------------------------------------------- */
+
+/* A gradient of 1e-5 of an objective that is not convex, checked by the reference's arithmetic, with 1, 4 and 16
+ * workers, one of them slow, in both modes. */
+static void synthesis_arrives(void **state) {
+    const uint32_t workers[] = {0, 1, 4, 16};
+    for (int mode = 0; mode < 2; mode++)
+        for (int k = 0; k < 4; k++)
+            for (int intercept = 0; intercept < 2; intercept++) {
+                if (intercept && workers[k] != 4) continue;
+                toy t = {960, 20, 1, SKALD_LOGISTIC, false, 31};
+                setup s = over_net(toy_write(&t, "path"), workers[k]);
+                s.train.algo = SKALD_SYNTHESIS;
+                s.train.mode = (skald_mode)mode;
+                s.objective.l2 = 0;
+                s.objective.nonconvex = 3e-2;
+                s.data.intercept = intercept;
+                s.train.target_gap = 0;
+                s.train.target_gradient = 1e-5;
+                s.train.max_passes = 2000;
+                if (workers[k] > 1) s.pace_ms[1] = mode == SKALD_SYNC ? 1 : 3;
+                skald_outcome out;
+                must_train(&s, &out);
+                int slow, other;
+                speeds(&out, &slow, &other);
+                skald_rows rows = {0};
+                read_all(&s, &rows);
+                skald_objective o = s.objective;
+                o.intercept = intercept;
+                double *g = calloc(rows.dim, sizeof *g), norm2 = 0, largest = 0;
+                double f = reference_objective(&rows, &o, out.w, g);
+                for (uint32_t j = 0; j < rows.dim; j++) norm2 += g[j] * g[j], largest = fmax(largest, fabs(out.w[j]));
+                print_message(
+                    "%2u workers %s%s: passes %.1f gradient %.1e F %.9f largest w %.2f step %.3g b %u updates %d "
+                    "full %d dropped %d tasks %d/%d stale %d %.2f s\n",
+                    workers[k], mode ? "sync" : "async", intercept ? " +b" : "", out.passes, sqrt(norm2), f, largest,
+                    out.step, out.task_rows, (int)out.updates, (int)out.full_gradients, (int)out.folded, slow, other,
+                    (int)out.staleness_max, out.seconds);
+                assert_true(out.stop == SKALD_STOP_GRADIENT && out.reached);
+                assert_true(sqrt(norm2) <= 1.01e-5 && fabs(f - out.last.objective) < 1e-9);
+                assert_true(largest > 1); /* where v^2 / (1 + v^2) bends the other way */
+                free(g);
+                skald_rows_free(&rows);
+                skald_outcome_free(&out);
+                unlink(s.data.path);
+            }
+}
+
+/* A crew that loses every so many differences: their results come as the coordinator reports a message it cannot use.
+ */
+static struct {
+    const skald_crew_ops *inner;
+    int every, seen, lost;
+} lossy;
+
+static skald_status lossy_next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
+    TRY(lossy.inner->next(crew, timeout_ns, event));
+    if (event->kind != SKALD_EVENT_RESULT || event->result->kind != SKALD_TASK_DIFFERENCE || !lossy.every)
+        return SKALD_OK;
+    if (++lossy.seen % lossy.every) return SKALD_OK;
+    lossy.lost++;
+    event->result->status = SKALD_EREFUSED;
+    snprintf(event->result->error, sizeof event->result->error, "lost by the test");
+    return SKALD_OK;
+}
+
+static void lose_some(skald_crew *crew, void *user) {
+    static skald_crew_ops ops;
+    lossy.inner = crew->ops;
+    ops = *crew->ops;
+    ops.next = lossy_next;
+    crew->ops = &ops;
+}
+
+/* Takes a full gradient, walks about, stands still until what is out has come in, and takes another one: what the
+ * pieces add up to. */
+static double walked, apart;
+
+static skald_status walk(skald_engine *e, const skald_train_options *options) {
+    const uint32_t dim = e->vectors.dim;
+    double *w = calloc(dim, sizeof *w), *G = calloc(dim, sizeof *G);
+    int fulls = 0, moves = 0;
+    walked = apart = 0;
+    while (fulls < 2 && !skald_finished(e)) {
+        const bool full = fulls == 0 || moves >= 400;
+        skald_work work = {.task_rows = full ? 0 : 5, .step_rows = 5, .w = w, .origin = SKALD_FROM_PATH, .full = full};
+        skald_merge m;
+        TRY(skald_dispatch(e, &work));
+        skald_status st = skald_collect(e, &m);
+        if (st == SKALD_AGAIN) continue;
+        TRY(st);
+        for (uint32_t j = 0; j < dim && !m.full; j++) G[j] += m.weight * m.g[j];
+        for (uint32_t j = 0; j < dim && m.full; j++) {
+            if (fulls) walked += G[j] * G[j], apart += (m.g[j] - G[j]) * (m.g[j] - G[j]);
+            G[j] = m.g[j];
+        }
+        fulls += m.full;
+        moves++;
+        for (uint32_t j = 0; j < dim && moves < 200; j++) w[j] += 0.1 * skald_normal((uint64_t)moves, j);
+        TRY(skald_commit(e, &m, 1));
+    }
+    walked = sqrt(walked);
+    apart = sqrt(apart);
+    free(w);
+    free(G);
+    return SKALD_OK;
+}
+
+/* Each piece of the way counts once, whoever covers it, shared or not, lost or not: with rows that are all the same,
+ * and so no sampling, G is the gradient to rounding as soon as everything is in. Seen to fail: with a lost piece not
+ * given out again (it waits for ever), with each part counting for the whole. */
+static void pieces_add_up(void **state) {
+    const char *path = "/tmp/skald-test-same.svm";
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    for (int i = 0; i < 320; i++) fprintf(f, "1.5 1:0.5 2:-1 3:0.25\n");
+    fclose(f);
+    for (int losses = 0; losses < 2; losses++)
+        for (int workers = 1; workers <= 4; workers += 3) {
+            setup s = over_net(path, (uint32_t)workers);
+            s.objective.loss = SKALD_SQUARED;
+            s.train.algo = SKALD_SYNTHESIS;
+            s.train.target_gap = 0;
+            s.train.eval_every = -1;
+            s.train.max_stale = 6;
+            s.train.q_cap = -1;
+            if (workers > 1) s.pace_ms[1] = 2;
+            lossy.every = losses ? 7 : 0;
+            lossy.seen = lossy.lost = 0;
+            skald_outcome out;
+            assert_int_equal(train_solver(&s, walk, &out, lose_some), SKALD_OK);
+            print_message("%d workers: |G| %.3f, off by %.1e; %d pieces lost, staleness %d\n", workers, walked, apart, lossy.lost,
+                          (int)out.staleness_max);
+            assert_true(walked > 0.1 && apart < 1e-12);
+            assert_true((lossy.lost > 0) == (losses > 0));
+            assert_true(out.staleness_max <= 6); /* what was bounded at dispatch; without the bound it is 20 or more */
+            skald_outcome_free(&out);
+        }
+    unlink(path);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(svrg_arrives), cmocka_unit_test(one_worker_is_the_local_engine),
-                                       cmocka_unit_test(faults_change_nothing),
-                                       cmocka_unit_test(nothing_is_sent_twice)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(svrg_arrives),          cmocka_unit_test(one_worker_is_the_local_engine),
+        cmocka_unit_test(faults_change_nothing), cmocka_unit_test(nothing_is_sent_twice),
+        cmocka_unit_test(synthesis_arrives),     cmocka_unit_test(pieces_add_up)};
     return cmocka_run_group_tests_name("svrg", tests, NULL, NULL);
 }
