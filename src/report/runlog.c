@@ -129,6 +129,8 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "network_ms_mean", real(w->network_ms_mean));
     json_object_set_new(o, "bytes_sent", whole((double)w->bytes_sent));
     json_object_set_new(o, "bytes_received", whole((double)w->bytes_received));
+    json_object_set_new(o, "versions_sent", whole((double)w->versions_sent));
+    json_object_set_new(o, "bytes_saved", whole((double)w->bytes_saved));
     return o;
 }
 
@@ -148,6 +150,7 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *p, const skald_out
     json_object_set_new(o, "folded", whole((double)out->folded));
     json_object_set_new(o, "rollbacks", whole((double)out->rollbacks));
     json_object_set_new(o, "evaluations", whole((double)out->evaluations));
+    json_object_set_new(o, "full_gradients", whole((double)out->full_gradients));
     json_object_set_new(o, "duplicates", whole((double)out->duplicates));
     json_object_set_new(o, "staleness_mean", real(out->staleness_mean));
     json_object_set_new(o, "staleness_max", whole((double)out->staleness_max));
