@@ -4,9 +4,9 @@
  *   w <- prox( w - eta (q_k D/r + G + l2 w) )           in between
  *
  * D = sum over a batch of shard k of s_i (phi'(x_i.w_v) - phi'(x_i.u)) x_i, read at version v. As in sgd.c, q_k keeps
- * the mean step unbiased when workers are uneven; w* is a fixed point with any, but where one worker is four times
- * faster the way from one u to the next diverges without. Steps go on by the old u and G while new ones are on their
- * way; what is then still in flight belongs to the old u, and is dropped. */
+ * the mean step unbiased when workers are uneven: without it w* is still a fixed point, but the way from one u to the
+ * next is that of another objective, of the fast workers' rows above all. Steps go on by the old u and G while new ones
+ * are under way; what is then still in flight belongs to the old u, and is dropped. */
 #include <math.h>
 
 #include "skald/solver.h"
