@@ -288,8 +288,8 @@ static void pieces_add_up(void **state) {
             lossy.seen = lossy.lost = 0;
             skald_outcome out;
             assert_int_equal(train_solver(&s, walk, &out, lose_some), SKALD_OK);
-            print_message("%d workers: |G| %.3f, off by %.1e; %d pieces lost, staleness %d\n", workers, walked, apart, lossy.lost,
-                          (int)out.staleness_max);
+            print_message("%d workers: |G| %.3f, off by %.1e; %d pieces lost, staleness %d\n", workers, walked, apart,
+                          lossy.lost, (int)out.staleness_max);
             assert_true(walked > 0.1 && apart < 1e-12);
             assert_true((lossy.lost > 0) == (losses > 0));
             assert_true(out.staleness_max <= 6); /* what was bounded at dispatch; without the bound it is 20 or more */
