@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/straggler.h"
 #include "cli/cli.h"
 
 #define AT(member) offsetof(settings, member)
@@ -69,6 +70,15 @@
     {"eval-every", REAL, AT(eval_every), "auto", POSITIVE, "auto=0|end=-1", .value = "PASSES", \
      .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}
 
+#define TRIAL_OPTIONS \
+    {"straggler", TEXT, AT(straggler), "none", .value = "MODEL,...", \
+     .help = "Make workers slow on purpose, by waiting: cds:C (worker 0 waits C mean task times), pcs (a quarter of the " \
+             "workers, at random), trace:FILE, pause:W@T+D, kill:W@T (seconds)", \
+     .group = "To try what happens:"}, \
+    {"pace", INT, AT(pace_ms), "0", 0, 60000, .value = "MS", \
+     .help = "Each task takes at least so many milliseconds, by waiting: many workers on few cores. --straggler's delays " \
+             "are relative to it"}
+
 #define OUTPUT_OPTIONS \
     {"model", TEXT, AT(model), .value = "FILE", .help = "Write the model here (HDF5)", .group = "Output:"}, \
     {"export", TEXT, AT(export_path), .value = "liblinear:FILE", \
@@ -92,8 +102,8 @@ const skald_option train_options[] = {
     {"connect", TEXT, AT(connect), .value = "ADDRESS",
      .help = "Train nothing here: follow the run of the coordinator at ADDRESS, and fetch its model at the end"},
     {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
+    TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
-    {"pace-ms", INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
     {0},
 };
@@ -108,6 +118,7 @@ const skald_option coordinator_options[] = {
      .help = "After the end, go on answering 'skald status' and 'skald train --connect' for that long"},
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
+    TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
     {0},
 };
@@ -168,6 +179,21 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     return SKALD_OK;
 }
 
+/* Before anybody waits for anything. */
+static skald_status check_trial(const settings *s) {
+    skald_stragglers models;
+    TRY(skald_stragglers_parse(s->straggler, &models));
+    skald_status st = SKALD_OK;
+    if (s->workers == 0 && (models.count || s->pace_ms))
+        st = skald_fail(SKALD_EINVAL, "--straggler and --pace are for worker processes: give --workers 1 or more");
+    for (uint32_t k = 0; k < models.count && s->workers > 0; k++)
+        if (models.list[k].worker >= s->workers)
+            st = skald_fail(SKALD_EINVAL, "--straggler: there is no worker %u, they are 0 to %d", models.list[k].worker,
+                            (int)s->workers - 1);
+    skald_stragglers_free(&models);
+    return st;
+}
+
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out) {
     *out = (training){0};
     out->objective = (skald_objective){.loss = (skald_loss)s->loss,
@@ -187,6 +213,7 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                      .contiguous = s->contiguous,
                                      .seed = (uint64_t)s->seed};
     TRY(parse_class_weights(s->class_weight, out));
+    TRY(check_trial(s));
     out->compute = (skald_compute_options){.device = s->device, .threads = (int)s->threads, .isa = s->isa};
     out->train = (skald_train_options){.mode = (skald_mode)s->mode,
                                        .algo = (skald_algo)s->algo,

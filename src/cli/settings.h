@@ -25,7 +25,7 @@ typedef struct settings {
     int64_t max_updates, max_time;
     /* who computes */
     int64_t workers, threads, wait, linger, pace_ms;
-    const char *device, *isa, *listen, *connect;
+    const char *device, *isa, *listen, *connect, *straggler;
     bool insecure;
     /* what is written */
     const char *log, *model, *export_path;
