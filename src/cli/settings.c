@@ -41,8 +41,13 @@
 
 #define SOLVER_OPTIONS \
     {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga", .help = "The solver", .group = "The algorithm:"}, \
-    {"mode", CHOICE, AT(mode), "async", .words = "async|sync", \
-     .help = "async: merge each result as it comes. sync: wait for everybody, every round"}, \
+    {"mode", TEXT, AT(mode), "async", .value = "async|sync|ssp:S|partial:B", \
+     .help = "async: merge each result as it comes. sync: wait for everybody, every round. ssp:S: nobody gets more than S " \
+             "tasks ahead of the slowest. partial:B: hand out work when the share B of the workers is free"}, \
+    {"barrier", TEXT, AT(barrier), .value = "EXPR", \
+     .help = "Hand out work where this holds, e.g. 'avail >= 0.7*workers && max_stale < 16'. Of the run: workers, avail, " \
+             "busy, in_flight, max_stale, updates, passes; of the worker: worker, tasks, lead, staleness, " \
+             "mean_staleness, time, slowdown, waiting"}, \
     {"step", REAL, AT(step), "auto", POSITIVE, "auto=0", .help = "Step length; auto: from the data's smoothness"}, \
     {"step-decay", REAL, AT(step_decay), "auto", 0, INFINITY, "auto=-1|none=0", \
      .help = "sgd: T in step / sqrt(1 + passes / T)"}, \
@@ -194,6 +199,28 @@ static skald_status check_trial(const settings *s) {
     return st;
 }
 
+static skald_status resolve_mode(const settings *s, training *out) {
+    bool sync;
+    TRY(skald_barrier_preset(s->mode, &sync, out->barrier_text, sizeof out->barrier_text));
+    out->train.mode = sync ? SKALD_SYNC : SKALD_ASYNC;
+    out->train.mode_name = s->barrier ? s->barrier : s->mode;
+    const char *text = s->barrier ? s->barrier : out->barrier_text;
+    if (s->barrier && strcmp(s->mode, "async") != 0)
+        return skald_fail(SKALD_EINVAL, "--barrier says itself who may run: leave --mode %s away", s->mode);
+    if (!*text) return s->barrier ? skald_fail(SKALD_EINVAL, "--barrier: an expression is missing") : SKALD_OK;
+    skald_status st = skald_barrier_parse(text, &out->barrier);
+    if (st != SKALD_OK) return skald_context(st, "--barrier");
+    out->train.barrier = skald_barrier_by_rule;
+    out->train.barrier_user = out->barrier;
+    out->train.barrier_text = text;
+    return SKALD_OK;
+}
+
+void settings_release(training *t) {
+    skald_barrier_free(t->barrier);
+    t->barrier = NULL;
+}
+
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out) {
     *out = (training){0};
     out->objective = (skald_objective){.loss = (skald_loss)s->loss,
@@ -215,8 +242,7 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
     TRY(parse_class_weights(s->class_weight, out));
     TRY(check_trial(s));
     out->compute = (skald_compute_options){.device = s->device, .threads = (int)s->threads, .isa = s->isa};
-    out->train = (skald_train_options){.mode = (skald_mode)s->mode,
-                                       .algo = (skald_algo)s->algo,
+    out->train = (skald_train_options){.algo = (skald_algo)s->algo,
                                        .step = s->step,
                                        .step_decay = s->step_decay,
                                        .step_rows = (uint32_t)s->batch,
@@ -225,5 +251,6 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                        .theta = s->theta,
                                        .stale = (skald_stale)s->stale,
                                        .max_stale = (uint64_t)s->max_stale};
+    TRY(resolve_mode(s, out));
     return resolve_stopping(s, given, &out->train);
 }
