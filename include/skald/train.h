@@ -8,23 +8,24 @@
 #include "skald/clock.h"
 #include "skald/crew.h"
 #include "skald/engine.h"
+#include "skald/stale.h"
 
 typedef enum skald_mode { SKALD_ASYNC = 0, SKALD_SYNC } skald_mode;
 typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA } skald_algo;
-typedef enum skald_stale { SKALD_STALE_SCALE = 0, SKALD_STALE_APPLY, SKALD_STALE_FOLD } skald_stale;
 
 typedef struct skald_train_options {
     skald_mode mode;
     skald_algo algo;
-    double step;           /* eta; 0 = auto */
-    double step_decay;     /* sgd: T in eta / sqrt(1 + passes/T); 0 = constant; < 0 = auto */
-    uint32_t step_rows;    /* b; 0 = auto */
-    uint32_t task_rows;    /* rows a message; 0 = auto */
-    int local;             /* 1 local steps, 0 plain tasks, -1 auto (local) */
-    double theta;          /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
-    uint32_t depth;        /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
-    skald_stale stale;     /* what happens to results staler than max_stale */
-    uint64_t max_stale;    /* 0 = 8 P */
+    double step;                          /* eta; 0 = auto */
+    double step_decay;                    /* sgd: T in eta / sqrt(1 + passes/T); 0 = constant; < 0 = auto */
+    uint32_t step_rows;                   /* b; 0 = auto */
+    uint32_t task_rows;                   /* rows a message; 0 = auto */
+    int local;                            /* 1 local steps, 0 plain tasks, -1 auto (local) */
+    double theta;                         /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
+    uint32_t depth;                       /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
+    skald_stale stale;                    /* fold, reject: of results staler than max_stale, and scale below */
+    const skald_stale_rules *stale_rules; /* in place of stale, if not NULL */
+    uint64_t max_stale;                   /* 0 = 8 P */
     skald_barrier barrier; /* async: who may be given work; NULL: everybody. A slot holds one task at a time then */
     void *barrier_user;
     const char *barrier_text, *mode_name; /* for messages and status; may be NULL */
@@ -101,7 +102,8 @@ typedef struct skald_outcome {
     bool reached; /* a target was asked for and reached, or none was asked for */
     skald_evaluation last;
     double seconds, train_seconds, passes, rows_per_s;
-    uint64_t updates, commits, folded, rollbacks, evaluations, duplicates;
+    uint64_t applied, scaled, folded, rejected; /* results, by what became of them */
+    uint64_t updates, commits, rollbacks, evaluations, duplicates;
     double staleness_mean;
     uint64_t staleness_max;
     double step, theta; /* as used at the end */

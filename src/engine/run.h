@@ -7,7 +7,7 @@
 #include "engine/versions.h"
 #include "skald/train.h"
 
-enum { SKALD_REFUSALS = 100 }; /* of one worker's results, before the run gives up */
+enum { SKALD_STEPS_KEPT = 1024, SKALD_REFUSALS = 100 }; /* of one worker's results, before the run gives up */
 
 /* A task that has been handed out. */
 typedef struct skald_flight {
@@ -77,7 +77,10 @@ typedef struct skald_run {
     double *round_g;     /* sync: the round's direction or model difference */
     double *history_sum; /* sync: the round's history; repair: an anchor's difference */
 
-    uint64_t next_task, commits, updates, folded, rollbacks, refused, merged;
+    uint64_t applied, scaled, folded, rejected; /* results merged, by what became of them */
+    float steps[SKALD_STEPS_KEPT];              /* by commit: how much of a full step it was (action adapt) */
+    bool told_folds;
+    uint64_t next_task, commits, updates, rollbacks, refused, merged;
     uint64_t staleness_sum, staleness_max;
     double rows; /* processed by training tasks */
     uint32_t generation;
@@ -129,7 +132,12 @@ bool skald_barrier_admits(skald_run *run, uint32_t worker);
 void skald_barrier_dealt(skald_run *run, uint32_t worker);
 skald_status skald_barrier_check(skald_run *run);
 
+/* stale.c: what the policy makes of a result as stale as this; how much of a full step is made of it by `adapt`. */
+skald_stale skald_stale_action(skald_run *run, const skald_flight *flight, uint64_t staleness, uint64_t regular);
+double skald_stale_part(const skald_run *run, uint64_t staleness, uint64_t regular);
+
 /* table.c: the status table. */
+double skald_table_slowdown(const skald_run *run, uint32_t worker); /* mean task time over the median; 1: not known */
 double skald_table_median(const skald_run *run); /* of the workers' mean task times, ns; 0: none yet */
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *result);
 void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *row);

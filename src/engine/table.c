@@ -64,6 +64,11 @@ double skald_table_median(const skald_run *run) {
     return known % 2 ? times[known / 2] : 0.5 * (times[known / 2 - 1] + times[known / 2]);
 }
 
+double skald_table_slowdown(const skald_run *run, uint32_t worker) {
+    const double median = skald_table_median(run);
+    return median > 0 && run->members[worker].tasks ? run->members[worker].task_ns / median : 1;
+}
+
 uint32_t skald_table_slowest(const skald_run *run, double *ratio) {
     uint32_t slow = UINT32_MAX, known = 0;
     for (uint32_t k = 0; k < run->size; k++) {

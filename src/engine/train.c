@@ -287,7 +287,10 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->rows_per_s = out->train_seconds > 0 ? run->rows / out->train_seconds : 0;
     out->updates = run->updates;
     out->commits = run->commits;
+    out->applied = run->applied;
+    out->scaled = run->scaled;
     out->folded = run->folded;
+    out->rejected = run->rejected;
     out->rollbacks = run->rollbacks;
     out->evaluations = run->evaluations;
     out->staleness_mean = run->merged ? (double)run->staleness_sum / (double)run->merged : 0;
