@@ -36,6 +36,7 @@ typedef struct skald_train_options {
     bool has_target_objective;
     double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
     bool audit;                                /* compare every shard's anchor at the end: skald_outcome.audit_drift */
+    double slow_ratio; /* a worker is slow whose mean task time is so many times the median; 0 = 1.5 */
     double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
 } skald_train_options;
 
@@ -86,6 +87,18 @@ typedef enum skald_stop {
 const char *skald_mode_name(const skald_train_options *options);
 const char *skald_stop_name(skald_stop stop); /* "target gap reached", ... */
 
+/* Where a task's time goes, from hand-out to merge, in this order. */
+typedef enum skald_part {
+    SKALD_PART_RECEIVE = 0, /* on its way to the worker, its model with it */
+    SKALD_PART_HELD,        /* at the worker, behind another task */
+    SKALD_PART_COMPUTE,
+    SKALD_PART_DELAY, /* waited on purpose: --pace, --straggler */
+    SKALD_PART_SEND,  /* the result on its way */
+    SKALD_PART_QUEUE, /* at the coordinator, until it is dealt with */
+    SKALD_PARTS
+} skald_part;
+const char *skald_part_name(skald_part part); /* "receive", ... */
+
 typedef struct skald_worker_row { /* the status table's row, for people and --json */
     char name[64], device[64];
     bool alive;
@@ -93,7 +106,11 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     uint64_t rows_held, tasks, rows;
     double staleness_mean;
     uint64_t staleness_last, staleness_max;
-    double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean;
+    double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean; /* moving averages; wait: between tasks */
+    double part_ms[SKALD_PARTS];                                         /* of task_ms_mean */
+    double task_ms_p50, task_ms_p95;                                     /* of the last 64 tasks */
+    double slowdown;           /* task_ms_mean over the median of all; 1: not known */
+    char state[12], cause[40]; /* "busy", "waiting", "dead"; why it is slow, "": it is not */
     uint64_t bytes_sent, bytes_received;
 } skald_worker_row;
 
@@ -113,6 +130,8 @@ typedef struct skald_outcome {
     double audit_drift;        /* largest |A_k - audit| / |A_k| seen; -1 when none was made */
 } skald_outcome;
 void skald_outcome_free(skald_outcome *outcome);
+/* "worker 5 (node7, cuda:2): 2.8x the median, computing"; returns out. */
+char *skald_slow_text(uint32_t worker, const skald_worker_row *row, char *out, size_t size);
 
 /* Trains over a ready crew and fills the outcome, also (as far as it got) on error. `stop_flag` (may be
  * NULL) is read between events: non-zero stops in order. The crew is not destroyed. Blocks. */

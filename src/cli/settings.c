@@ -93,6 +93,8 @@
     {"log", TEXT, AT(log), .value = "FILE", .help = "Write one JSON object a line: start, evaluations, notices, end"}, \
     {"progress", CHOICE, AT(progress), "auto", .words = "auto|line|live|none", .value = "HOW", \
      .help = "live: one line that rewrites itself; line: a line an evaluation; auto: live on a terminal, else line"}, \
+    {"slow-ratio", REAL, AT(slow_ratio), "1.5", 1, 1000, .value = "X", \
+     .help = "Name a worker as slow whose tasks take X times the median"}, \
     {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"}
 
 const skald_option train_options[] = {
@@ -255,6 +257,7 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                        .theta = s->theta,
 
                                        .max_stale = (uint64_t)s->max_stale};
+    out->train.slow_ratio = s->slow_ratio;
     TRY(resolve_mode(s, out));
     TRY(skald_stale_parse(s->stale, &out->train.stale, &out->stale_rules));
     out->train.stale_rules = out->stale_rules;

@@ -31,6 +31,7 @@ typedef struct settings {
     /* what is written */
     const char *log, *model, *export_path;
     int progress;
+    double slow_ratio;
     bool quiet;
 } settings;
 
