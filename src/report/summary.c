@@ -26,6 +26,27 @@ void skald_worker_table(FILE *out, const skald_worker_row *rows, uint32_t count)
     }
 }
 
+void skald_top_line(const skald_worker_row *w, size_t width, char *out, size_t size) {
+    if (width + 1 < size) size = width + 1;
+    int used = 0;
+    if (!w) {
+        used = snprintf(out, size, "%-12s %-4s %7s %9s %8s %8s %7s %5s", "WORKER", "STAT", "TASKS", "STALE/MAX",
+                        "TASK ms", "P95 ms", "WAIT ms", "xMED");
+        if (width < 120 || used < 0 || (size_t)used >= size) return;
+        snprintf(out + used, size - (size_t)used, " %7s %7s %7s %7s %7s %7s  %s", "RECV", "HELD", "COMP", "DELAY",
+                 "SEND", "QUEUE", "DEVICE");
+        return;
+    }
+    char stale[32];
+    snprintf(stale, sizeof stale, "%.1f/%llu", w->staleness_mean, (unsigned long long)w->staleness_max);
+    used = snprintf(out, size, "%-12.12s %-4.4s %7llu %9s %8.2f %8.2f %7.2f %5.1f", w->name, w->state,
+                    (unsigned long long)w->tasks, stale, w->task_ms_mean, w->task_ms_p95, w->wait_ms_mean, w->slowdown);
+    for (int p = 0; p < SKALD_PARTS && width >= 120 && used > 0 && (size_t)used < size; p++)
+        used += snprintf(out + used, size - (size_t)used, " %7.2f", w->part_ms[p]);
+    if (used > 0 && (size_t)used < size && (w->cause[0] || width >= 120))
+        snprintf(out + used, size - (size_t)used, "  %s", w->cause[0] ? w->cause : w->device);
+}
+
 void skald_slow_list(FILE *out, const skald_worker_row *rows, uint32_t count, uint32_t most) {
     uint32_t slow = 0;
     char text[300];
