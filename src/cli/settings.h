@@ -17,7 +17,8 @@ typedef struct settings {
     double huber_delta, l2, l1, nonconvex;
     bool intercept;
     /* algorithm */
-    int algo, mode, local, stale;
+    int algo, local;
+    const char *mode, *barrier, *stale;
     double step, step_decay, theta, epoch;
     int64_t batch, task_rows, max_stale, seed;
     /* stopping */
@@ -25,11 +26,12 @@ typedef struct settings {
     int64_t max_updates, max_time;
     /* who computes */
     int64_t workers, threads, wait, linger, pace_ms, version_budget;
-    const char *device, *isa, *listen, *connect;
+    const char *device, *isa, *listen, *connect, *straggler;
     bool insecure;
     /* what is written */
     const char *log, *model, *export_path;
     int progress;
+    double slow_ratio;
     bool quiet;
 } settings;
 
@@ -41,6 +43,9 @@ typedef struct training {
     skald_data_options data;
     skald_compute_options compute;
     skald_train_options train;
+    skald_barrier_rule *barrier; /* NULL: none; owned */
+    char barrier_text[80];
+    skald_stale_rules *stale_rules; /* the same */
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 
@@ -48,5 +53,8 @@ extern const skald_option train_options[], coordinator_options[];
 
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);
+
+/* Frees what resolving made. */
+void settings_release(training *t);
 
 #endif

@@ -40,12 +40,16 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
                                                        .kind = task->kind,
                                                        .worker = worker,
                                                        .shard = task->shard,
+                                                       .trains = trains(task->kind),
                                                        .generation = run->generation,
                                                        .epoch = run->epoch,
                                                        .commits = task->model ? task->model->commits : run->commits,
                                                        .issued_ns = skald_now_ns(run->clock)};
     run->members[worker].busy++;
-    if (trains(task->kind)) run->training++;
+    if (trains(task->kind)) {
+        run->training++;
+        skald_barrier_dealt(run, worker);
+    }
     if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
     return run->crew->ops->submit(run->crew, worker, task);
 }
@@ -98,7 +102,9 @@ static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t sha
 
 static skald_status submit_full(skald_run *run, uint32_t worker, skald_task *task) {
     TRY(skald_run_submit(run, worker, task));
-    run->flights[run->flight_count - 1].full = true; /* of no round */
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->full = true; /* of no round, and no barrier's business */
+    flight->trains = false;
     run->training--;
     run->full.flights++;
     return SKALD_OK;
@@ -117,12 +123,13 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     return false;
 }
 
-/* The barrier: may this worker be given training work now? Asynchronous: always. Synchronous: while the
+/* The barrier: may this worker be given training work now? Asynchronous: as the barrier says. Synchronous: while the
  * round is being dealt, and no full gradient is under way. While an evaluation wants the machine to itself, nobody. */
-static bool admitted(const skald_run *run) {
+static bool admitted(skald_run *run, uint32_t worker) {
     if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
     if (run->work.task_rows == 0) return false;
-    return run->options->mode == SKALD_ASYNC || !(run->round_open || run->full.model);
+    if (run->options->mode == SKALD_ASYNC) return skald_barrier_admits(run, worker);
+    return !(run->round_open || run->full.model);
 }
 
 static bool quiet(const skald_run *run) {
@@ -134,7 +141,7 @@ uint32_t skald_run_slots(const skald_member *m) {
 }
 
 uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
-    if (run->options->mode == SKALD_SYNC || run->options->local == 0) return 1;
+    if (run->options->mode == SKALD_SYNC || run->options->local == 0 || run->options->barrier) return 1;
     return run->options->depth ? run->options->depth : m->depth;
 }
 
@@ -152,7 +159,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             TRY(submit_full(run, worker, &task));
             continue;
         }
-        uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
+        uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         skald_status st = run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
                                                              : submit_training(run, worker, shard);
@@ -177,8 +184,10 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     if (!run->watch.good) TRY(skald_watch_init(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
+    skald_barrier_look(run);
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
+    TRY(skald_barrier_check(run));
     if (run->training) run->round_open = true;
     /* the training clock stands still while only evaluations run */
     int64_t now = skald_now_ns(run->clock);
@@ -228,10 +237,14 @@ static const double *history_of(const skald_run *run, const skald_result *r) {
 static void merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     uint64_t staleness = run->commits - flight->commits;
     uint64_t regular = run->flight_capacity - 1;
-    uint64_t limit = run->options->max_stale ? run->options->max_stale : 8 * (regular + 1);
+    const skald_stale action = skald_stale_action(run, flight, staleness, regular);
+    /* a piece of the way is needed however late it is */
+    const bool dropped = !flight->piece && (action == SKALD_STALE_FOLD || action == SKALD_STALE_REJECT);
+    const double part = action == SKALD_STALE_ADAPT ? skald_stale_part(run, staleness, regular) : 1;
     /* the cap is on the step really made: that of a stale result is shortened, which q makes up for */
-    double slack =
-        run->options->stale == SKALD_STALE_APPLY ? 1 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
+    double slack = action == SKALD_STALE_APPLY   ? 1
+                   : action == SKALD_STALE_ADAPT ? 1 / fmax(part, 0.01)
+                                                 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
     double q = run->history || run->options->q_cap < 0
                    ? 1
                    : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap * slack);
@@ -243,13 +256,14 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                        .regular = regular,
                        .bias = q,
                        .weight = q / r->rows, /* the rows really in it */
+                       .action = action,
+                       .adapted = part,
                        .fold = flight->refresh || flight->generation != run->generation ||
-                               (run->work.origin && flight->epoch != run->epoch) ||
-                               (staleness > limit && run->options->stale == SKALD_STALE_FOLD)};
+                               (run->work.origin && flight->epoch != run->epoch) || dropped};
     if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
     if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
-    if (m->fold) run->folded++;
+    if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
 }
@@ -466,8 +480,12 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
     const bool moved = !(m->fold || (m->full && step == 0));
     if (moved || run->history) run->dirty = true;
     if (!moved) return SKALD_OK; /* the model did not change: the clock stands */
+    const bool scaled =
+        m->action == SKALD_STALE_ADAPT ? m->adapted < 1 : m->action == SKALD_STALE_SCALE && m->staleness > m->regular;
+    if (!m->full) ++*(scaled ? &run->scaled : &run->applied);
     run->commits++;
     run->updates++;
+    run->steps[run->commits % SKALD_STEPS_KEPT] = m->action == SKALD_STALE_ADAPT ? (float)m->adapted : 1;
     run->step_used = step;
     return skald_watch_commit(run);
 }

@@ -140,7 +140,8 @@ typedef struct setup {
     const skald_net_ops *net;
     const char *address;
     int64_t repeat_ns;
-    int pace_ms[16];
+    int pace_ms[16], pace_all_ms;
+    const char *straggler;
     uint64_t version_budget;
     const char *isa;
 } setup;
@@ -193,7 +194,9 @@ static skald_status train_any(const setup *s, skald_solver solver, skald_outcome
                                    .objective = s->objective,
                                    .clock = skald_clock_system(),
                                    .version_budget = s->version_budget,
-                                   .repeat_ns = s->repeat_ns};
+                                   .repeat_ns = s->repeat_ns,
+                                   .straggler = s->straggler,
+                                   .pace_ms = s->pace_all_ms};
     skald_coordinator *c = NULL;
     int port = 0;
     memset(out, 0, sizeof *out);
