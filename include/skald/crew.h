@@ -21,6 +21,7 @@ typedef struct skald_member {
     const uint32_t *shards; /* owned by the crew */
     uint64_t rows;
     uint64_t bytes_sent, bytes_received; /* from the coordinator's side; 0 for local */
+    uint64_t versions_sent, bytes_saved; /* of bytes_sent; and of versions that tasks named and the worker had */
 } skald_member;
 
 typedef enum skald_event_kind {

@@ -15,7 +15,7 @@
 
 typedef struct skald_model {
     skald_loss loss;
-    double huber_delta, l2, l1;
+    double huber_delta, l2, l1, nonconvex;
     uint32_t classes;  /* vectors in w: C for softmax, else 1 (or 0) */
     bool intercept;    /* each vector has a constant at its end */
     uint32_t features; /* columns of the data */

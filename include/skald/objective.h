@@ -1,6 +1,6 @@
 /* The objective: losses and regularisers.
  *
- *   F(w) = (1/n) sum_i s_i phi(x_i.w, y_i) + (l2/2) |w'|^2 + l1 |w'|_1
+ *   F(w) = (1/n) sum_i s_i phi(x_i.w, y_i) + (l2/2) |w'|^2 + l1 |w'|_1 + nonconvex sum_j w'_j^2 / (1 + w'_j^2)
  *
  * x_i has `dim` entries; with an intercept the last is the constant 1 and w' is w without its last entry
  * (the intercept is never regularised). s_i are the weights, rescaled so that they sum to n.
@@ -29,6 +29,7 @@ typedef struct skald_objective {
     skald_loss loss;
     double huber_delta; /* > 0, for SKALD_HUBER */
     double l2, l1;      /* >= 0 */
+    double nonconvex;   /* >= 0; its slopes are the coordinator's business, workers need not know it */
     bool intercept;     /* the last entry of each row is the constant 1 and is not regularised */
     uint32_t classes;   /* C: history scalars a row; 1 (or 0) for all but softmax */
 } skald_objective;
@@ -74,6 +75,19 @@ bool skald_loss_correct(skald_loss loss, double z, double y);
 double skald_softmax_value(uint32_t classes, const double *z, uint32_t y);
 void skald_softmax(uint32_t classes, const double *z, double *p); /* p may be z */
 uint32_t skald_softmax_class(uint32_t classes, const double *z);
+
+/* v^2 / (1 + v^2), bounded by 1 and not convex, and its slope; the second derivative is between -1/2 and 2. */
+static inline double skald_bounded_value(double v) {
+    return v * v / (1 + v * v);
+}
+static inline double skald_bounded_slope(double v) {
+    const double q = 1 + v * v;
+    return 2 * v / (q * q);
+}
+/* Slope of the smooth part of the regulariser: l2 and nonconvex. */
+static inline double skald_smooth_slope(const skald_objective *o, double v) {
+    return o->nonconvex > 0 ? o->l2 * v + o->nonconvex * skald_bounded_slope(v) : o->l2 * v;
+}
 
 /* Soft threshold: the proximal operator of t|.|. */
 static inline double skald_soft(double v, double t) {

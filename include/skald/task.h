@@ -48,20 +48,31 @@ typedef struct skald_task {
     skald_task_kind kind;
     uint32_t shard; /* or SKALD_ALL_SHARDS (objective, shift, anchor, curvature) */
     skald_version *model;
-    uint64_t position;  /* rows drawn from the shard so far: epoch and offset of the batch */
-    uint32_t rows;      /* rows to draw; curvature: rows per shard */
-    uint32_t step_rows; /* local: b */
-    double eta;         /* local */
-    double n;           /* rows of the whole problem (local) */
-    uint64_t after;     /* local: the task on this shard queued before this one and not in `model`; 0: none. The steps
-                         * start from w + theta dw and abar + D/n of its result */
-    double theta;       /* local: the weight its results are merged with */
-    bool saga;          /* local: with history */
-    uint32_t points;    /* objective, shift */
+    skald_version *origin; /* difference: gradients at `model` less those at this one */
+    uint64_t position;     /* rows drawn from the shard so far: epoch and offset of the batch */
+    uint32_t rows;         /* rows to draw; curvature: rows per shard */
+    uint32_t step_rows;    /* local: b */
+    double eta;            /* local */
+    double n;              /* rows of the whole problem (local) */
+    uint64_t after;  /* local: the task on this shard queued before this one and not in `model`; 0: none. The steps
+                      * start from w + theta dw and abar + D/n of its result */
+    double theta;    /* local: the weight its results are merged with */
+    bool saga;       /* local: with history */
+    uint32_t points; /* objective, shift */
     bool want_gradient, keep_margins;
     double shift[SKALD_MAX_POINTS];
     uint32_t generation; /* raised by a rollback: results of an older one only fold */
 } skald_task;
+
+/* A task holds a reference on each version it names. */
+static inline void skald_task_ref(const skald_task *task) {
+    skald_version_ref(task->model);
+    skald_version_ref(task->origin);
+}
+static inline void skald_task_unref(const skald_task *task) {
+    skald_version_unref(task->model);
+    skald_version_unref(task->origin);
+}
 
 /* How many vectors a result of this task carries. */
 uint32_t skald_task_vectors(const skald_task *task);
@@ -79,7 +90,9 @@ typedef struct skald_result {
     int64_t wait_ns;    /* worker idle before the task */
     int64_t receive_ns; /* from arrival to start at the worker */
     int64_t compute_ns;
-    int64_t arrived_ns; /* engine's clock */
+    int64_t delay_ns;           /* waited on purpose */
+    int64_t came_ns, posted_ns; /* worker's clock: when the task came and the result left; 0: not known */
+    int64_t arrived_ns;         /* engine's clock */
 } skald_result;
 
 #endif

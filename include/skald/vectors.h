@@ -16,7 +16,8 @@ typedef struct skald_vectors skald_vectors;
 
 typedef struct skald_regulariser {
     double l2, l1;
-    bool intercept; /* leave the last entry of each block alone */
+    bool intercept;   /* leave the last entry of each block alone */
+    double nonconvex; /* of sgd_update and proximal_step, which add nonconvex 2 w / (1 + w^2)^2 to l2 w */
 } skald_regulariser;
 
 typedef struct skald_vectors_ops {
@@ -27,7 +28,7 @@ typedef struct skald_vectors_ops {
     double (*norm2)(skald_vectors *v, const double *x);                   /* |x|^2 */
     /* w <- prox_{eta l1}(w - eta (a g + l2 w)) */
     void (*sgd_update)(skald_vectors *v, double *w, const double *g, double a, double eta, const skald_regulariser *r);
-    /* w <- prox_{eta l1}(w - eta (a g + abar + l2 w)); abar <- abar + h/n   (g == h allowed) */
+    /* w <- prox_{eta l1}(w - eta (a g + abar + l2 w)); abar <- abar + h/n   (g == h allowed; n infinite: abar stays) */
     void (*saga_update)(skald_vectors *v, double *w, double *abar, const double *g, double a, const double *h,
                         double eta, double n, const skald_regulariser *r);
     /* w <- w + theta dw; abar <- abar + h/n  (h NULL: sgd) */

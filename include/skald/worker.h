@@ -8,7 +8,7 @@
 #include "skald/crew.h"
 #include "skald/net.h"
 
-#define SKALD_PROTOCOL 2u
+#define SKALD_PROTOCOL 3u
 
 typedef struct skald_worker_options {
     const char *address;           /* "host:port" or "unix:/path" */
@@ -20,7 +20,8 @@ typedef struct skald_worker_options {
     int64_t repeat_ns;                      /* what is unanswered is sent again after this; 0: 5 s */
     const skald_collective_ops *collective; /* what makes it a rank of synchronous runs; NULL: nothing */
     uint32_t collective_device;             /* the card it computes on */
-    int pace_ms;                            /* each task takes at least that long, by waiting; tests of uneven speeds */
+    int pace_ms;           /* training tasks take at least that long, by waiting; 0: as the coordinator says */
+    const char *straggler; /* models of slow workers to play (src/base/straggler.h); NULL: as the coordinator says */
     void (*notice)(void *user, const char *text); /* one line a stage, for the log; may be NULL */
     void *user;
 } skald_worker_options;

@@ -45,11 +45,10 @@ static char **worker_environment(void) {
 
 static skald_status start_one(children *c, int k, const settings *s, uint32_t cards, char **environment) {
     static const char *const storage[] = {"auto", "f32", "bf16", "u8"}, *const resident[] = {"auto", "device", "host"};
-    char card[16], name[32], threads[16], parent[16], pace[16], errors[160];
+    char card[16], name[32], threads[16], parent[16], errors[160];
     snprintf(name, sizeof name, "worker-%d", k + 1);
     snprintf(threads, sizeof threads, "%d", (int)s->threads);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
-    snprintf(pace, sizeof pace, "%d", (int)s->pace_ms);
     error_path(c, k, errors, sizeof errors);
     snprintf(card, sizeof card, "cuda:%u", cards ? (uint32_t)k % cards : 0);
     /* clang-format off */
@@ -57,8 +56,7 @@ static skald_status start_one(children *c, int k, const settings *s, uint32_t ca
                           "--device", cards > 1 ? card : s->device, "--storage", storage[s->storage],
                           "--resident", resident[s->resident],
                           s->deterministic ? "--deterministic=yes" : "--deterministic=no",
-                          "--wait", "60s", "--quiet", "--parent", parent, "--pace-ms", pace,
-                          s->isa ? "--isa" : NULL, s->isa, NULL};
+                          "--wait", "60s", "--quiet", "--parent", parent, s->isa ? "--isa" : NULL, s->isa, NULL};
     /* clang-format on */
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return skald_fail(SKALD_EIO, "cannot start worker %d: %s", k + 1, strerror(errno));

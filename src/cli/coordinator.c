@@ -21,6 +21,9 @@ static int conduct(run *r) {
                                          .data = r->t.data,
                                          .objective = r->t.objective,
                                          .clock = skald_clock_system(),
+                                         .version_budget = (uint64_t)r->s->version_budget << 20,
+                                         .straggler = r->s->straggler,
+                                         .pace_ms = (int)r->s->pace_ms,
                                          .notice = run_notice,
                                          .user = r};
     if (st == SKALD_OK) st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);

@@ -55,15 +55,16 @@ static skald_status add_chunk(void *user, const skald_rows *rows, const double *
 }
 
 static double penalty(const skald_model *m) {
-    double norm1 = 0, norm2 = 0;
+    double norm1 = 0, norm2 = 0, bounded = 0;
     for (uint32_t c = 0; c < skald_model_outputs(m); c++) {
         const double *w = m->w + c * skald_model_columns(m);
         for (uint32_t j = 0; j < m->features; j++) {
             norm1 += fabs(w[j]);
             norm2 += w[j] * w[j];
+            bounded += skald_bounded_value(w[j]);
         }
     }
-    return 0.5 * m->l2 * norm2 + m->l1 * norm1;
+    return 0.5 * m->l2 * norm2 + m->l1 * norm1 + m->nonconvex * bounded;
 }
 
 static void print(const values *v, const totals *t) {

@@ -27,6 +27,7 @@ static skald_status make(const skald_problem *p, const double *w, bool zero_base
                        .huber_delta = p->objective.huber_delta,
                        .l2 = p->objective.l2,
                        .l1 = p->objective.l1,
+                       .nonconvex = p->objective.nonconvex,
                        .classes = skald_objective_classes(&p->objective),
                        .zero_based = zero_based,
                        .scaled = p->transform.scale != NULL,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/straggler.h"
 #include "cli/cli.h"
 
 #define AT(member) offsetof(settings, member)
@@ -24,6 +25,8 @@
     {"l2", REAL, AT(l2), "1/n", 0, INFINITY, "1/n=-1", \
      .help = "Weight of |w|^2 / 2. 1/n is liblinear's -c 1"}, \
     {"l1", REAL, AT(l1), "0", 0, INFINITY, .help = "Weight of the sum of |w_j|: makes zeros"}, \
+    {"nonconvex", REAL, AT(nonconvex), "0", 0, INFINITY, \
+     .help = "Weight of the sum of w_j^2 / (1 + w_j^2), which is not convex (synthesis; sgd with --local off)"}, \
     {"intercept", FLAG, AT(intercept), .help = "Fit a constant too, not regularised (off, as liblinear's -B -1)"}, \
     {"huber-delta", REAL, AT(huber_delta), "1", POSITIVE, .help = "Where huber turns from quadratic to linear"}, \
     {"class-weight", TEXT, AT(class_weight), .value = "LABEL=W,...|balanced", \
@@ -39,22 +42,33 @@
     {"contiguous", FLAG, AT(contiguous), .help = "Shards are runs of the file, not blocks dealt at random"}
 
 #define SOLVER_OPTIONS \
-    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga", .help = "The solver", .group = "The algorithm:"}, \
-    {"mode", CHOICE, AT(mode), "async", .words = "async|sync", \
-     .help = "async: merge each result as it comes. sync: wait for everybody, every round"}, \
+    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga|svrg|synthesis", .group = "The algorithm:", \
+     .help = "The solver: saga keeps the gradient of every row; svrg takes all of them every --epoch; " \
+             "synthesis follows the gradient along the way, for objectives that are not convex; sgd has no history"}, \
+    {"mode", TEXT, AT(mode), "async", .value = "async|sync|ssp:S|partial:B", \
+     .help = "async: merge each result as it comes. sync: wait for everybody, every round. ssp:S: nobody gets more than S " \
+             "tasks ahead of the slowest. partial:B: hand out work when the share B of the workers is free"}, \
+    {"barrier", TEXT, AT(barrier), .value = "EXPR", \
+     .help = "Hand out work where this holds, e.g. 'avail >= 0.7*workers && max_stale < 16'. Of the run: workers, avail, " \
+             "busy, in_flight, max_stale, updates, passes; of the worker: worker, tasks, lead, staleness, " \
+             "mean_staleness, time, slowdown, waiting"}, \
     {"step", REAL, AT(step), "auto", POSITIVE, "auto=0", .help = "Step length; auto: from the data's smoothness"}, \
     {"step-decay", REAL, AT(step_decay), "auto", 0, INFINITY, "auto=-1|none=0", \
      .help = "sgd: T in step / sqrt(1 + passes / T)"}, \
+    {"epoch", REAL, AT(epoch), "auto", POSITIVE, "auto=0", .value = "PASSES", \
+     .help = "Passes from one full gradient to the next; auto: 2 with svrg, about 1 with synthesis"}, \
     {"batch", INT, AT(batch), "auto", 1, 16777216, "auto=0", .help = "Rows a step"}, \
     {"task-rows", INT, AT(task_rows), "auto", 1, 1073741824, "auto=0", .help = "Rows a message"}, \
     {"local", CHOICE, AT(local), "auto", .words = "off|on|auto", \
-     .help = "Many steps on the worker's own copy of the model a message"}, \
+     .help = "Many steps on the worker's own copy of the model a message (sgd, saga)"}, \
     {"theta", REAL, AT(theta), "auto", SKALD_POSITIVE, 1024, "auto=0", \
      .help = "Weight of a local result when merged, times the tasks in flight"}, \
-    {"stale", CHOICE, AT(stale), "scale", .words = "scale|apply|fold", \
-     .help = "Results older than --max-stale: shorten their step, apply them as they are, or fold them into the " \
-             "history only"}, \
-    {"max-stale", INT, AT(max_stale), "auto", 1, 1e9, "auto=0", .help = "auto: 8 times the tasks in flight"}, \
+    {"stale", TEXT, AT(stale), "scale", .value = "scale|apply|fold|reject|adapt|RULE,...", \
+     .help = "Late results: scale (shorten their step), apply as they are, adapt (what the steps meanwhile leave of a " \
+             "budget), fold (beyond --max-stale into the history only) or reject; or rules such as 'fold if staleness > " \
+             "64, apply' over staleness, regular, workers, worker, updates, passes, slowdown"}, \
+    {"max-stale", INT, AT(max_stale), "auto", 1, 1e9, "auto=0", \
+     .help = "What is too late for --stale fold and reject; auto: 8 times the tasks in flight"}, \
     {"seed", INT, AT(seed), "1", 0, 9e15, .help = "Of everything random"}, \
     {"target-gap", REAL, AT(target_gap), NULL, POSITIVE, \
      .help = "Stop when (F - F*) / F* is certified to be at most this. Needs l2 > 0. Without any target or limit: 1e-6", \
@@ -69,6 +83,15 @@
     {"eval-every", REAL, AT(eval_every), "auto", POSITIVE, "auto=0|end=-1", .value = "PASSES", \
      .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}
 
+#define TRIAL_OPTIONS \
+    {"straggler", TEXT, AT(straggler), "none", .value = "MODEL,...", \
+     .help = "Make workers slow on purpose, by waiting: cds:C (worker 0 waits C mean task times), pcs (a quarter of the " \
+             "workers, at random), trace:FILE, pause:W@T+D, kill:W@T (seconds)", \
+     .group = "To try what happens:"}, \
+    {"pace", INT, AT(pace_ms), "0", 0, 60000, .value = "MS", \
+     .help = "Each task takes at least so many milliseconds, by waiting: many workers on few cores. --straggler's delays " \
+             "are relative to it"}
+
 #define OUTPUT_OPTIONS \
     {"model", TEXT, AT(model), .value = "FILE", .help = "Write the model here (HDF5)", .group = "Output:"}, \
     {"export", TEXT, AT(export_path), .value = "liblinear:FILE", \
@@ -76,6 +99,8 @@
     {"log", TEXT, AT(log), .value = "FILE", .help = "Write one JSON object a line: start, evaluations, notices, end"}, \
     {"progress", CHOICE, AT(progress), "auto", .words = "auto|line|live|none", .value = "HOW", \
      .help = "live: one line that rewrites itself; line: a line an evaluation; auto: live on a terminal, else line"}, \
+    {"slow-ratio", REAL, AT(slow_ratio), "1.5", 1, 1000, .value = "X", \
+     .help = "Name a worker as slow whose tasks take X times the median"}, \
     {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"}
 
 const skald_option train_options[] = {
@@ -93,10 +118,12 @@ const skald_option train_options[] = {
     {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
     {"connect", TEXT, AT(connect), .value = "ADDRESS",
      .help = "Train nothing here: follow the run of the coordinator at ADDRESS, and fetch its model at the end"},
+    {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
+     .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
     {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
     SECURITY_OPTIONS,
+    TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
-    {"pace-ms", INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
     {0},
 };
@@ -107,11 +134,14 @@ const skald_option coordinator_options[] = {
     {"workers", INT, AT(workers), "1", 1, 4096, .help = "How many to wait for before the data are dealt"},
     {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0", .help = "How long to wait for them"},
     {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
+    {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
+     .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
     {"linger", DURATION, AT(linger), "1s", 0, 3600,
      .help = "After the end, go on answering 'skald status' and 'skald train --connect' for that long"},
     SECURITY_OPTIONS,
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
+    TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
     {0},
 };
@@ -152,7 +182,14 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
                                       "max-passes", "max-updates",     "max-time"};
     bool said = false;
     for (size_t i = 0; i < sizeof any / sizeof *any; i++) said |= skald_options_given(given, any[i]);
-    bool certificate = s->l2 != 0;
+    bool certificate = s->l2 != 0 && !(s->nonconvex > 0);
+    if (s->nonconvex > 0 && s->algo != SKALD_SYNTHESIS && !(s->algo == SKALD_SGD && s->local == 0))
+        return skald_fail(SKALD_EINVAL,
+                          "--nonconvex: %s does not step by it; use --algo synthesis, or sgd with --local off",
+                          skald_algo_name((skald_algo)s->algo));
+    if (s->target_gap > 0 && s->nonconvex > 0)
+        return skald_fail(SKALD_EINVAL,
+                          "--target-gap: with --nonconvex no gap can be certified; use --target-gradient");
     if (s->target_gap > 0 && !certificate)
         return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 above 0: without it no gap can be certified; use "
                                         "--target-gradient");
@@ -172,12 +209,52 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     return SKALD_OK;
 }
 
+/* Before anybody waits for anything. */
+static skald_status check_trial(const settings *s) {
+    skald_stragglers models;
+    TRY(skald_stragglers_parse(s->straggler, &models));
+    skald_status st = SKALD_OK;
+    if (s->workers == 0 && (models.count || s->pace_ms))
+        st = skald_fail(SKALD_EINVAL, "--straggler and --pace are for worker processes: give --workers 1 or more");
+    for (uint32_t k = 0; k < models.count && s->workers > 0; k++)
+        if (models.list[k].worker >= s->workers)
+            st = skald_fail(SKALD_EINVAL, "--straggler: there is no worker %u, they are 0 to %d", models.list[k].worker,
+                            (int)s->workers - 1);
+    skald_stragglers_free(&models);
+    return st;
+}
+
+static skald_status resolve_mode(const settings *s, training *out) {
+    bool sync;
+    TRY(skald_barrier_preset(s->mode, &sync, out->barrier_text, sizeof out->barrier_text));
+    out->train.mode = sync ? SKALD_SYNC : SKALD_ASYNC;
+    out->train.mode_name = s->barrier ? s->barrier : s->mode;
+    const char *text = s->barrier ? s->barrier : out->barrier_text;
+    if (s->barrier && strcmp(s->mode, "async") != 0)
+        return skald_fail(SKALD_EINVAL, "--barrier says itself who may run: leave --mode %s away", s->mode);
+    if (!*text) return s->barrier ? skald_fail(SKALD_EINVAL, "--barrier: an expression is missing") : SKALD_OK;
+    skald_status st = skald_barrier_parse(text, &out->barrier);
+    if (st != SKALD_OK) return skald_context(st, "--barrier");
+    out->train.barrier = skald_barrier_by_rule;
+    out->train.barrier_user = out->barrier;
+    out->train.barrier_text = text;
+    return SKALD_OK;
+}
+
+void settings_release(training *t) {
+    skald_barrier_free(t->barrier);
+    skald_stale_free(t->stale_rules);
+    t->barrier = NULL;
+    t->stale_rules = NULL;
+}
+
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out) {
     *out = (training){0};
     out->objective = (skald_objective){.loss = (skald_loss)s->loss,
                                        .huber_delta = s->huber_delta,
                                        .l2 = s->l2,
                                        .l1 = s->l1,
+                                       .nonconvex = s->nonconvex,
                                        .intercept = s->intercept,
                                        .classes = 1};
     out->data = (skald_data_options){.path = data_path,
@@ -191,21 +268,32 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                      .contiguous = s->contiguous,
                                      .seed = (uint64_t)s->seed};
     TRY(parse_class_weights(s->class_weight, out));
+    if (s->local == 1 && s->algo != SKALD_SGD && s->algo != SKALD_SAGA)
+        return skald_fail(SKALD_EINVAL, "--local on: %s has no local steps; leave --local out, or use --algo saga",
+                          skald_algo_name((skald_algo)s->algo));
+    if (s->epoch > 0 && s->algo != SKALD_SVRG && s->algo != SKALD_SYNTHESIS)
+        return skald_fail(SKALD_EINVAL, "--epoch: %s takes no full gradients; leave --epoch out, or use --algo svrg",
+                          skald_algo_name((skald_algo)s->algo));
+    TRY(check_trial(s));
     out->compute = (skald_compute_options){.device = s->device,
                                            .threads = (int)s->threads,
                                            .isa = s->isa,
                                            .storage = (skald_storage_kind)s->storage,
                                            .resident = (skald_resident)s->resident,
                                            .deterministic = s->deterministic};
-    out->train = (skald_train_options){.mode = (skald_mode)s->mode,
-                                       .algo = (skald_algo)s->algo,
+    out->train = (skald_train_options){.algo = (skald_algo)s->algo,
                                        .step = s->step,
                                        .step_decay = s->step_decay,
+                                       .epoch = s->epoch,
                                        .step_rows = (uint32_t)s->batch,
                                        .task_rows = (uint32_t)s->task_rows,
                                        .local = s->local == 2 ? -1 : s->local,
                                        .theta = s->theta,
-                                       .stale = (skald_stale)s->stale,
+
                                        .max_stale = (uint64_t)s->max_stale};
+    out->train.slow_ratio = s->slow_ratio;
+    TRY(resolve_mode(s, out));
+    TRY(skald_stale_parse(s->stale, &out->train.stale, &out->stale_rules));
+    out->train.stale_rules = out->stale_rules;
     return resolve_stopping(s, given, &out->train);
 }

@@ -28,18 +28,19 @@ typedef struct settings {
     const char *class_weight, *sample_weights;
     /* objective */
     int loss;
-    double huber_delta, l2, l1;
+    double huber_delta, l2, l1, nonconvex;
     bool intercept;
     /* algorithm */
-    int algo, mode, local, stale;
-    double step, step_decay, theta;
+    int algo, local;
+    const char *mode, *barrier, *stale;
+    double step, step_decay, theta, epoch;
     int64_t batch, task_rows, max_stale, seed;
     /* stopping */
     double target_gap, target_gradient, target_objective, target_tolerance, max_passes, eval_every;
     int64_t max_updates, max_time;
     /* who computes */
-    int64_t workers, threads, wait, linger, pace_ms;
-    const char *device, *isa, *listen, *connect;
+    int64_t workers, threads, wait, linger, pace_ms, version_budget;
+    const char *device, *isa, *listen, *connect, *straggler;
     int storage, resident;
     bool deterministic;
     bool insecure;
@@ -47,6 +48,7 @@ typedef struct settings {
     /* what is written */
     const char *log, *model, *export_path;
     int progress;
+    double slow_ratio;
     bool quiet;
 } settings;
 
@@ -58,6 +60,9 @@ typedef struct training {
     skald_data_options data;
     skald_compute_options compute;
     skald_train_options train;
+    skald_barrier_rule *barrier; /* NULL: none; owned */
+    char barrier_text[80];
+    skald_stale_rules *stale_rules; /* the same */
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 
@@ -65,5 +70,8 @@ extern const skald_option train_options[], coordinator_options[];
 
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);
+
+/* Frees what resolving made. */
+void settings_release(training *t);
 
 #endif

@@ -24,7 +24,10 @@ static void on_open(void *user, skald_net_session *session) {} /* a session coun
 
 static void on_frame(void *user, skald_net_session *session, skald_frame *frame) {
     skald_coordinator *c = user;
-    skald_input in = {.kind = SKALD_INPUT_FRAME, .session = skald_net_session_ref(session), .frame = frame};
+    skald_input in = {.kind = SKALD_INPUT_FRAME,
+                      .session = skald_net_session_ref(session),
+                      .frame = frame,
+                      .arrived_ns = skald_now_ns(c->options->clock)};
     if (skald_queue_push(c->inputs, &in) != SKALD_OK) skald_input_drop(&in);
 }
 
@@ -89,7 +92,7 @@ void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const 
     if (!s->alive) return;
     s->alive = false;
     snprintf(s->lost, sizeof s->lost, "%s", reason);
-    for (uint32_t k = 0; k < s->task_count; k++) skald_version_unref(s->tasks[k].task.model);
+    for (uint32_t k = 0; k < s->task_count; k++) skald_task_unref(&s->tasks[k].task);
     s->task_count = 0;
     skald_net_close(s->session, SKALD_ELOST, reason);
 }
@@ -115,7 +118,7 @@ static void free_all(skald_coordinator *c) {
     while (c->inputs && skald_queue_pop(c->inputs, &in, 0) == SKALD_OK) skald_input_drop(&in);
     for (uint32_t k = 0; k < c->joined; k++) {
         skald_session_state *s = &c->workers[k];
-        for (uint32_t t = 0; t < s->task_count; t++) skald_version_unref(s->tasks[t].task.model);
+        for (uint32_t t = 0; t < s->task_count; t++) skald_task_unref(&s->tasks[t].task);
         skald_net_session_unref(s->session);
         free(s->tasks);
         free(s->shards);

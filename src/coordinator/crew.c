@@ -22,17 +22,28 @@ static const skald_member *member(const skald_crew *crew, uint32_t worker) {
 
 /* ---- tasks ----------------------------------------------------------------------------------------- */
 
-static bool holds(const skald_session_state *s, uint64_t version) {
-    for (int k = 0; k < SKALD_VERSIONS_KEPT; k++)
-        if (s->versions[k] == version) return true;
-    return false;
+/* Names a version to the worker; its vectors ride along if it lacks them, or asks for the task again. */
+static bool name_version(skald_session_state *s, skald_version *v, bool again, bool narrow, skald_wire_vector *vectors,
+                         size_t *n) {
+    const uint64_t bytes = skald_shelf_bytes(v->count, v->dim);
+    const bool kept = skald_shelf_name(&s->shelf, v->id, NULL);
+    if (!kept) skald_shelf_put(&s->shelf, v->id, bytes, NULL);
+    if (kept && !again) {
+        s->member.bytes_saved += narrow ? bytes / 2 : bytes;
+        return false;
+    }
+    s->member.versions_sent++;
+    for (uint32_t k = 0; k < v->count; k++)
+        vectors[(*n)++] = narrow ? (skald_wire_vector){&v->bytes, v->narrow[k], v->dim * sizeof(float)}
+                                 : (skald_wire_vector){&v->bytes, v->vectors[k], v->dim * sizeof(double)};
+    return true;
 }
 
 static void send_task(skald_coordinator *c, skald_session_state *s, skald_outstanding *o, bool again) {
     const skald_task *t = &o->task;
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Task m = SKALD__V1__TASK__INIT;
-    skald_wire_vector vectors[SKALD_MAX_POINTS];
+    skald_wire_vector vectors[2 * SKALD_MAX_POINTS];
     size_t n = 0;
     m.id = t->id;
     m.kind = t->kind;
@@ -55,16 +66,13 @@ static void send_task(skald_coordinator *c, skald_session_state *s, skald_outsta
     if (t->model) {
         m.version = t->model->id;
         m.model_vectors = t->model->count;
-        m.has_model = again || !holds(s, t->model->id);
-        if (m.has_model && !holds(s, t->model->id)) { /* the worker keeps the last few it received, and so do we */
-            s->versions[s->version_next] = t->model->id;
-            s->version_next = (s->version_next + 1) % SKALD_VERSIONS_KEPT;
-        }
+        m.has_model = name_version(s, t->model, again, t->model->narrow[0], vectors, &n);
         m.narrow = m.has_model && t->model->narrow[0];
-        for (; m.has_model && n < t->model->count; n++)
-            vectors[n] =
-                m.narrow ? (skald_wire_vector){&t->model->bytes, t->model->narrow[n], t->model->dim * sizeof(float)}
-                         : (skald_wire_vector){&t->model->bytes, t->model->vectors[n], t->model->dim * sizeof(double)};
+    }
+    if (t->origin) {
+        m.origin = t->origin->id;
+        m.origin_vectors = t->origin->count;
+        m.has_origin = name_version(s, t->origin, again, false, vectors, &n);
     }
     frame.body_case = SKALD__V1__FRAME__BODY_TASK;
     frame.task = &m;
@@ -80,7 +88,7 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     if (s->task_count == s->task_capacity) return skald_fail(SKALD_EINTERNAL, "too many tasks for worker %u", worker);
     skald_outstanding *o = &s->tasks[s->task_count++];
     o->task = *task;
-    skald_version_ref(o->task.model);
+    skald_task_ref(&o->task);
     send_task(c, s, o, false);
     return SKALD_OK;
 }
@@ -218,7 +226,10 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     r->wait_ns = m->wait_ns;
     r->compute_ns = m->compute_ns;
     r->receive_ns = m->receive_ns;
-    r->arrived_ns = skald_now_ns(c->options->clock);
+    r->delay_ns = m->delay_ns;
+    r->came_ns = m->arrived_ns;
+    r->posted_ns = m->posted_ns;
+    r->arrived_ns = c->frame_ns;
     r->status = (skald_status)m->status;
     snprintf(r->error, sizeof r->error, "%s", m->error);
     if (decode(c, s, t, m, slot) != SKALD_OK) {
@@ -231,7 +242,7 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
         ack(c, s, m->seq, NULL);
     }
     for (size_t v = 0; v < skald_wire_vectors(c->env); v++) s->received += skald_wire_vector_bytes(c->env, v);
-    skald_version_unref(t->model);
+    skald_task_unref(t);
     s->tasks[k] = s->tasks[--s->task_count];
     *out = r;
     return SKALD_OK;
@@ -247,6 +258,7 @@ static void release(skald_crew *crew, skald_result *result) {
 /* ---- events ---------------------------------------------------------------------------------------- */
 
 static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event *event) {
+    c->frame_ns = in->arrived_ns;
     skald_session_state *s = skald_coordinator_find(c, in->session);
     skald_status st = skald_wire_open(c->env, in->frame);
     if (st != SKALD_OK) {

@@ -6,12 +6,11 @@
 #include "base/base.h"
 #include "base/pool.h"
 #include "base/queue.h"
+#include "engine/shelf.h"
 #include "skald/collective.h"
 #include "skald/coordinator.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
-
-enum { SKALD_VERSIONS_KEPT = 4 }; /* by a worker, first in first out: counted along here */
 
 /* A worker's way to being ready: each stage but the last is a request that is repeated until answered. */
 typedef enum skald_stage {
@@ -45,8 +44,7 @@ typedef struct skald_session_state {
     uint32_t parts, scan_first, scan_count, lease_next;
     skald_outstanding *tasks; /* slots x depth + 1 */
     uint32_t task_count, task_capacity;
-    uint64_t versions[SKALD_VERSIONS_KEPT]; /* ids it holds */
-    uint32_t version_next;
+    skald_shelf shelf;           /* what it keeps */
     uint64_t seq_high, seq_mask; /* results seen: all up to high - 64 count as seen, bit k is high - k */
     uint64_t acks[64];
     uint32_t ack_count;
@@ -64,6 +62,7 @@ typedef struct skald_input {
     skald_input_kind kind;
     skald_net_session *session; /* frame, close: holds a reference */
     skald_frame *frame;         /* frame, call: owned */
+    int64_t arrived_ns;         /* frame: when the I/O thread had it */
     skald_method method;
     skald_net_call *call;
     skald_status code;
@@ -92,6 +91,7 @@ struct skald_coordinator {
     skald_problem problem;
     skald_result_slot *idle;
     int64_t repeat_ns, timeout_ns, tick_ns;
+    int64_t frame_ns; /* when the frame being dealt with arrived */
     uint64_t duplicates, refused;
     char refusal[300]; /* the last one told, and when */
     int64_t refusal_ns;

@@ -51,11 +51,12 @@ static bool put_model(hid_t file, const skald_model *m) {
            put_vector(file, "label_targets", m->label_targets, m->label_count) &&
            put_string(file, "loss", skald_loss_name(m->loss)) && put_number(file, "huber_delta", m->huber_delta) &&
            put_number(file, "l2", m->l2) && put_number(file, "l1", m->l1) &&
-           put_number(file, "intercept", m->intercept) && put_number(file, "features", m->features) &&
-           put_number(file, "zero_based", m->zero_based) && put_number(file, "scaled", m->scaled) &&
-           put_string(file, "version", m->version) && put_string(file, "run_id", m->run_id) &&
-           put_string(file, "command", m->command) && put_number(file, "objective", m->objective) &&
-           put_number(file, "gap", m->gap) && put_number(file, "passes", m->passes);
+           put_number(file, "nonconvex", m->nonconvex) && put_number(file, "intercept", m->intercept) &&
+           put_number(file, "features", m->features) && put_number(file, "zero_based", m->zero_based) &&
+           put_number(file, "scaled", m->scaled) && put_string(file, "version", m->version) &&
+           put_string(file, "run_id", m->run_id) && put_string(file, "command", m->command) &&
+           put_number(file, "objective", m->objective) && put_number(file, "gap", m->gap) &&
+           put_number(file, "passes", m->passes);
 }
 
 skald_status model_image_make(const char *path, const skald_model *m, size_t reserve, uint8_t **out, size_t *size) {
@@ -140,6 +141,7 @@ static const char *get_model(hid_t file, skald_model *m) {
     if (!get_number(file, "huber_delta", &m->huber_delta) || !get_number(file, "l2", &m->l2) ||
         !get_number(file, "l1", &m->l1))
         return "regularisation";
+    if (!get_number(file, "nonconvex", &m->nonconvex)) m->nonconvex = 0; /* older than it */
     if (!get_number(file, "intercept", &intercept) || (intercept != 0 && intercept != 1)) return "intercept";
     if (!get_number(file, "features", &features) || !(features >= 0 && features <= INT32_MAX)) return "features";
     if (!get_number(file, "zero_based", &zero_based) || !get_number(file, "scaled", &scaled)) return "flags";

@@ -11,7 +11,8 @@ static skald_run *of(skald_engine *e) {
 }
 
 static bool trains(skald_task_kind kind) {
-    return kind == SKALD_TASK_GRADIENT || kind == SKALD_TASK_SAGA || kind == SKALD_TASK_LOCAL;
+    return kind == SKALD_TASK_GRADIENT || kind == SKALD_TASK_SAGA || kind == SKALD_TASK_LOCAL ||
+           kind == SKALD_TASK_DIFFERENCE;
 }
 
 /* ---- dispatch -------------------------------------------------------------------------------------- */
@@ -39,11 +40,16 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
                                                        .kind = task->kind,
                                                        .worker = worker,
                                                        .shard = task->shard,
+                                                       .trains = trains(task->kind),
                                                        .generation = run->generation,
+                                                       .epoch = run->epoch,
                                                        .commits = task->model ? task->model->commits : run->commits,
                                                        .issued_ns = skald_now_ns(run->clock)};
     run->members[worker].busy++;
-    if (trains(task->kind)) run->training++;
+    if (trains(task->kind)) {
+        run->training++;
+        skald_barrier_dealt(run, worker);
+    }
     if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
     return run->crew->ops->submit(run->crew, worker, task);
 }
@@ -52,6 +58,8 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
     TRY(skald_run_publish(run));
     const skald_work *work = &run->work;
     skald_ledger_entry *e = &run->ledger.entries[shard];
+    skald_piece *piece = NULL;
+    if (work->origin == SKALD_FROM_PATH && !(piece = skald_path_take(run))) return SKALD_AGAIN;
     uint64_t after = 0; /* its result is not in the model yet: the worker adds it itself */
     for (uint32_t f = 0; f < run->flight_count; f++) {
         const skald_flight *q = &run->flights[f];
@@ -60,9 +68,13 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
     uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
     skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
                                : work->history ? SKALD_TASK_SAGA
+                               : work->origin  ? SKALD_TASK_DIFFERENCE
                                                : SKALD_TASK_GRADIENT,
                        .shard = shard,
-                       .model = run->current,
+                       .model = piece ? piece->to : run->current,
+                       .origin = piece          ? piece->from
+                                 : work->origin ? run->origin
+                                                : NULL,
                        .position = e->position,
                        .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
                        .step_rows = work->step_rows,
@@ -71,7 +83,9 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .after = after,
                        .saga = work->history};
     e->position += task.rows;
-    return skald_run_submit(run, worker, &task);
+    TRY(skald_run_submit(run, worker, &task));
+    run->flights[run->flight_count - 1].piece = piece;
+    return SKALD_OK;
 }
 
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
@@ -83,6 +97,16 @@ static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t sha
     e->refresh = false;
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].refresh = true;
+    return SKALD_OK;
+}
+
+static skald_status submit_full(skald_run *run, uint32_t worker, skald_task *task) {
+    TRY(skald_run_submit(run, worker, task));
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->full = true; /* of no round, and no barrier's business */
+    flight->trains = false;
+    run->training--;
+    run->full.flights++;
     return SKALD_OK;
 }
 
@@ -99,11 +123,17 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     return false;
 }
 
-/* The barrier: may this worker be given training work now? Asynchronous: always. Synchronous: while the
- * round is being dealt. While an evaluation wants the machine to itself, nobody. */
-static bool admitted(const skald_run *run) {
+/* The barrier: may this worker be given training work now? Asynchronous: as the barrier says. Synchronous: while the
+ * round is being dealt, and no full gradient is under way. While an evaluation wants the machine to itself, nobody. */
+static bool admitted(skald_run *run, uint32_t worker) {
     if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
-    return run->options->mode == SKALD_ASYNC || !run->round_open;
+    if (run->work.task_rows == 0) return false;
+    if (run->options->mode == SKALD_ASYNC) return skald_barrier_admits(run, worker);
+    return !(run->round_open || run->full.model);
+}
+
+static bool quiet(const skald_run *run) {
+    return run->quiesce && skald_evaluator_active(&run->evaluator);
 }
 
 uint32_t skald_run_slots(const skald_member *m) {
@@ -111,7 +141,7 @@ uint32_t skald_run_slots(const skald_member *m) {
 }
 
 uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
-    if (run->options->mode == SKALD_SYNC || run->options->local == 0) return 1;
+    if (run->options->mode == SKALD_SYNC || run->options->local == 0 || run->options->barrier) return 1;
     return run->options->depth ? run->options->depth : m->depth;
 }
 
@@ -125,14 +155,20 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             TRY(skald_run_submit(run, worker, &task));
             continue;
         }
-        uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
+        if (!quiet(run) && skald_full_task(run, worker, &task)) {
+            TRY(submit_full(run, worker, &task));
+            continue;
+        }
+        uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
-        TRY(run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
-                                               : submit_training(run, worker, shard));
+        skald_status st = run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
+                                                             : submit_training(run, worker, shard);
+        if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
+        TRY(st);
     }
     /* synchronous: sum_k (n_k/n) D_k/r_k, each shard standing for its worker's equal visits to all its shards */
     uint32_t dealt = 0;
-    for (uint32_t f = first; f < run->flight_count; f++) dealt += trains(run->flights[f].kind);
+    for (uint32_t f = first; f < run->flight_count; f++) dealt += trains(run->flights[f].kind) && !run->flights[f].full;
     for (uint32_t f = first; f < run->flight_count; f++) {
         skald_flight *flight = &run->flights[f];
         if (trains(flight->kind))
@@ -148,13 +184,17 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     if (!run->watch.good) TRY(skald_watch_init(run));
     if (run->crew->ranks) TRY(skald_ranks_tend(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
+    if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
+    skald_barrier_look(run);
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
+    TRY(skald_barrier_check(run));
     if (run->training) run->round_open = true;
     /* the training clock stands still while only evaluations run */
     int64_t now = skald_now_ns(run->clock);
-    if (!run->training && !run->pause_began_ns) run->pause_began_ns = now;
-    if (run->training && run->pause_began_ns) run->paused_ns += now - run->pause_began_ns, run->pause_began_ns = 0;
+    const bool trained = run->training || run->full.flights;
+    if (!trained && !run->pause_began_ns) run->pause_began_ns = now;
+    if (trained && run->pause_began_ns) run->paused_ns += now - run->pause_began_ns, run->pause_began_ns = 0;
     return SKALD_OK;
 }
 
@@ -169,7 +209,11 @@ skald_flight *skald_run_find(skald_run *run, uint64_t task) {
 void skald_run_land(skald_run *run, skald_flight *flight) {
     run->members[flight->worker].busy--;
     if (flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].busy--;
-    if (trains(flight->kind)) run->training--;
+    if (flight->piece) skald_path_land(run, flight);
+    if (flight->full)
+        run->full.flights--;
+    else if (trains(flight->kind))
+        run->training--;
     *flight = run->flights[--run->flight_count];
 }
 
@@ -194,10 +238,14 @@ static const double *history_of(const skald_run *run, const skald_result *r) {
 static void merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     uint64_t staleness = run->commits - flight->commits;
     uint64_t regular = run->flight_capacity - 1;
-    uint64_t limit = run->options->max_stale ? run->options->max_stale : 8 * (regular + 1);
+    const skald_stale action = skald_stale_action(run, flight, staleness, regular);
+    /* a piece of the way is needed however late it is */
+    const bool dropped = !flight->piece && (action == SKALD_STALE_FOLD || action == SKALD_STALE_REJECT);
+    const double part = action == SKALD_STALE_ADAPT ? skald_stale_part(run, staleness, regular) : 1;
     /* the cap is on the step really made: that of a stale result is shortened, which q makes up for */
-    double slack =
-        run->options->stale == SKALD_STALE_APPLY ? 1 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
+    double slack = action == SKALD_STALE_APPLY   ? 1
+                   : action == SKALD_STALE_ADAPT ? 1 / fmax(part, 0.01)
+                                                 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
     double q = run->history || run->options->q_cap < 0
                    ? 1
                    : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap * slack);
@@ -209,11 +257,14 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                        .regular = regular,
                        .bias = q,
                        .weight = q / r->rows, /* the rows really in it */
+                       .action = action,
+                       .adapted = part,
                        .fold = flight->refresh || flight->generation != run->generation ||
-                               (staleness > limit && run->options->stale == SKALD_STALE_FOLD)};
+                               (run->work.origin && flight->epoch != run->epoch) || dropped};
+    if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
     if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
-    if (m->fold) run->folded++;
+    if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
 }
@@ -240,6 +291,7 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
         skald_result *r = next->result;
         m->rows += r->rows;
         m->fold |= next->refresh || next->generation != run->generation;
+        if (next->piece) skald_path_part(next->piece);
         if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
         if (h) {
@@ -317,6 +369,8 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);
     }
+    flight->lost = true;
+    if (flight->full && r->status == SKALD_EREFUSED) run->full.asked[flight->shard] = false; /* ask again */
     skald_run_land(run, flight);
     run->crew->ops->release(run->crew, r);
     if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = false;
@@ -325,7 +379,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
 
 static bool round_complete(const skald_run *run) {
     for (uint32_t f = 0; f < run->flight_count; f++)
-        if (trains(run->flights[f].kind) && !run->flights[f].result) return false;
+        if (trains(run->flights[f].kind) && !run->flights[f].full && !run->flights[f].result) return false;
     return run->training > 0;
 }
 
@@ -360,6 +414,11 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         if (merge) return SKALD_OK;
         run->crew->ops->release(run->crew, r);
         return SKALD_AGAIN;
+    }
+    if (flight->full) {
+        bool complete = skald_full_add(run, flight, r, m);
+        skald_run_land(run, flight);
+        return complete ? SKALD_OK : SKALD_AGAIN;
     }
     if (run->options->mode == SKALD_SYNC) {
         flight->result = r;
@@ -422,10 +481,16 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
         run->crew->ops->release(run->crew, run->held);
         run->held = NULL;
     }
-    run->dirty = true;
-    if (m->fold) return SKALD_OK; /* the model did not change: the clock stands */
+    if (m->full) skald_full_commit(run);
+    const bool moved = !(m->fold || (m->full && step == 0));
+    if (moved || run->history) run->dirty = true;
+    if (!moved) return SKALD_OK; /* the model did not change: the clock stands */
+    const bool scaled =
+        m->action == SKALD_STALE_ADAPT ? m->adapted < 1 : m->action == SKALD_STALE_SCALE && m->staleness > m->regular;
+    if (!m->full) ++*(scaled ? &run->scaled : &run->applied);
     run->commits++;
     run->updates++;
+    run->steps[run->commits % SKALD_STEPS_KEPT] = m->action == SKALD_STALE_ADAPT ? (float)m->adapted : 1;
     run->step_used = step;
     return skald_watch_commit(run);
 }

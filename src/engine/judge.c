@@ -25,11 +25,11 @@ static double history_gradient(const skald_run *run) {
     return sqrt(sum);
 }
 
-/* How far the history's gradient is from what the targets ask for: 1 or less looks reached. An estimate: it
- * only decides whether to look, and each look calibrates it. */
+/* How far the history's gradient, or the last full one, is from what the targets ask for: 1 or less looks reached. An
+ * estimate: it only decides whether to look, and each look calibrates it. */
 static double estimated_excess(const skald_run *run) {
     const skald_train_options *o = run->options;
-    double norm = history_gradient(run), excess = 0;
+    double norm = run->history ? history_gradient(run) : run->full.norm, excess = 0;
     if (o->target_gap > 0)
         excess = norm * norm / (2 * run->problem->objective.l2) / (o->target_gap * fabs(run->watch.estimate));
     if (o->target_gradient > 0) excess = fmax(excess, norm / o->target_gradient);
@@ -38,7 +38,7 @@ static double estimated_excess(const skald_run *run) {
 
 static bool looks_reached(skald_run *run) {
     const skald_train_options *o = run->options;
-    if (!run->history || !(o->target_gap > 0 || o->target_gradient > 0)) return false;
+    if (!(run->history || run->full.norm >= 0) || !(o->target_gap > 0 || o->target_gradient > 0)) return false;
     if (run->engine.passes - run->estimate_checked < 0.1 || run->engine.passes < 1) return false;
     run->estimate_checked = run->engine.passes;
     return estimated_excess(run) * run->calibration <= 0.3; /* a margin: a look that fails costs a pass */
@@ -63,7 +63,7 @@ skald_status skald_judge_begin(skald_run *run) {
     run->eval_commits = run->commits;
     run->eval_updates = run->updates;
     run->last_eval_passes = run->engine.passes;
-    run->eval_estimate = run->history ? estimated_excess(run) : 0;
+    run->eval_estimate = run->history || run->full.norm >= 0 ? estimated_excess(run) : 0;
     return skald_evaluator_begin(&run->evaluator, run->commits, points, run->watch.has_average ? 2 : 1, true);
 }
 

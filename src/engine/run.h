@@ -7,7 +7,11 @@
 #include "engine/versions.h"
 #include "skald/train.h"
 
-enum { SKALD_REFUSALS = 100 }; /* of one worker's results, before the run gives up */
+enum {
+    SKALD_STEPS_KEPT = 1024,
+    SKALD_RECENT = 64,
+    SKALD_REFUSALS = 100
+}; /* of one worker's results, before the run gives up */
 
 /* A task that has been handed out. */
 typedef struct skald_flight {
@@ -16,18 +20,29 @@ typedef struct skald_flight {
     uint32_t worker, shard, generation;
     uint64_t commits; /* the clock when its version was published */
     int64_t issued_ns;
-    bool refresh;         /* retakes a shard's history: merged without a step */
-    skald_result *result; /* sync: arrived, waiting for the rest of the round */
-    double share;         /* sync: weight in the round */
+    bool trains;
+    bool refresh;              /* retakes a shard's history: merged without a step */
+    bool full;                 /* part of a full gradient: see full.c */
+    uint32_t epoch;            /* full gradients committed before it */
+    struct skald_piece *piece; /* of the model's way that it covers, or NULL: see path.c */
+    bool lost;                 /* its result was not usable */
+    skald_result *result;      /* sync: arrived, waiting for the rest of the round */
+    double share;              /* sync: weight in the round */
 } skald_flight;
 
 /* Per worker; what skald_worker_row shows. */
 typedef struct skald_member_state {
     bool alive;
-    uint32_t busy; /* slots with a task */
+    uint32_t busy;     /* slots with a task */
+    uint32_t training; /* of them for training: kept for the barrier only, as of the last dispatch */
     uint32_t refused;
     uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
-    double task_ns, wait_ns, compute_ns, network_ns; /* moving averages */
+    double task_ns, wait_ns, part_ns[SKALD_PARTS]; /* moving averages */
+    float recent_ms[SKALD_RECENT];                 /* the last task times, oldest overwritten */
+    int64_t least_there, least_back; /* least difference of the clocks as a task arrived, as its result did */
+    int64_t slow_since, told_ns;     /* slow.c: 0: it is not slow; nobody has been told */
+    int told_cause;
+
 } skald_member_state;
 
 /* Objective estimate from the batches, the guard's snapshot, the average iterate. */
@@ -43,6 +58,34 @@ typedef struct skald_watch {
     double sum_count, average_begin;
     bool has_average;
 } skald_watch;
+
+/* A gradient over all rows at one version, shard by shard, beside other work. */
+typedef struct skald_full {
+    skald_version *model;   /* NULL: no round is open */
+    uint32_t generation;    /* of the round */
+    bool *asked;            /* shards */
+    skald_result **results; /* shards, those not summed yet; owned by the crew until released */
+    double *sum;            /* over the first `summed` shards */
+    uint32_t summed;
+    uint32_t flights; /* tasks in flight, of abandoned rounds too */
+    double norm;      /* of the gradient of F at the last one, for the judge; NaN before */
+} skald_full;
+
+/* A piece of the model's way, in the hands of one or more tasks. */
+typedef struct skald_piece {
+    skald_version *from, *to; /* NULL: not in use */
+    uint32_t parts;           /* tasks that share it: each counts one part */
+    uint32_t open;            /* in flight */
+    uint32_t lost;            /* to be given out again */
+    bool settled;             /* a part has been merged: there will be no more */
+} skald_piece;
+
+typedef struct skald_path {
+    skald_piece *pieces;
+    uint32_t count;
+    skald_piece *last;      /* the one that goes up to `covered`; NULL: done with, or none yet */
+    skald_version *covered; /* NULL before the first full gradient */
+} skald_path;
 
 typedef struct skald_audit {
     void *asker;          /* NULL: none is running */
@@ -69,6 +112,10 @@ typedef struct skald_run {
     bool round_open;
     skald_versions *versions;
     skald_version *current;
+    skald_full full;
+    skald_version *origin; /* the model of the last full gradient committed; NULL before */
+    uint32_t epoch;        /* full gradients committed */
+    skald_path path;
     bool dirty; /* the vectors changed since `current` was published */
 
     skald_result *held;  /* async: the result being merged */
@@ -79,7 +126,10 @@ typedef struct skald_run {
     double *ending;    /* ranks: w and abar once training is over */
     uint32_t *holders; /* ranks: by shard, the member that has it */
 
-    uint64_t next_task, commits, updates, folded, rollbacks, refused, merged;
+    uint64_t applied, scaled, folded, rejected; /* results merged, by what became of them */
+    float steps[SKALD_STEPS_KEPT];              /* by commit: how much of a full step it was (action adapt) */
+    bool told_folds;
+    uint64_t next_task, commits, updates, rollbacks, refused, merged;
     uint64_t staleness_sum, staleness_max;
     double rows; /* processed by training tasks */
     uint32_t generation;
@@ -96,6 +146,10 @@ typedef struct skald_run {
 
     skald_audit audit;
     double audit_drift;
+
+    skald_overview overview;               /* barrier.c */
+    uint64_t slowest_tasks, refused_tasks; /* a slot, of the slowest worker; hand-outs refused in this dispatch */
+    bool told_fewer;
 
     int64_t begin_ns, paused_ns, pause_began_ns, progress_ns;
     uint64_t progress_updates;
@@ -121,12 +175,46 @@ bool skald_judge_due(skald_run *run);
 skald_status skald_judge_begin(skald_run *run);
 void skald_judge_done(skald_run *run);
 
+/* full.c: full gradients. Begin: when the work asks for one and none is open. Task: the next one of the open round for
+ * this worker; false: none. Add takes the result, and is true when it completes the round: *m is its merge. */
+skald_status skald_full_init(skald_run *run);
+void skald_full_fini(skald_run *run);
+skald_status skald_full_begin(skald_run *run);
+bool skald_full_task(skald_run *run, uint32_t worker, skald_task *task);
+bool skald_full_add(skald_run *run, const skald_flight *flight, skald_result *result, skald_merge *m);
+void skald_full_commit(skald_run *run);
+
+/* path.c. Take: the piece for the next task, at the current version (published by the caller); NULL: there is none now.
+ * Part: what a merged result of it counts. Land: a task of it is done, merged or not. Restart: from a full gradient. */
+skald_status skald_path_init(skald_run *run);
+void skald_path_fini(skald_run *run);
+void skald_path_restart(skald_run *run);
+skald_piece *skald_path_take(skald_run *run);
+double skald_path_part(skald_piece *piece);
+void skald_path_land(skald_run *run, const skald_flight *flight);
+/* barrier.c: a look before a round of hand-outs; may this worker be given a task; it has been; would the run hang? */
+void skald_barrier_look(skald_run *run);
+bool skald_barrier_admits(skald_run *run, uint32_t worker);
+void skald_barrier_dealt(skald_run *run, uint32_t worker);
+skald_status skald_barrier_check(skald_run *run);
+
+/* stale.c: what the policy makes of a result as stale as this; how much of a full step is made of it by `adapt`. */
+skald_stale skald_stale_action(skald_run *run, const skald_flight *flight, uint64_t staleness, uint64_t regular);
+double skald_stale_part(const skald_run *run, uint64_t staleness, uint64_t regular);
+
 /* table.c: the status table. */
+double skald_table_slowdown(const skald_run *run, uint32_t worker); /* mean task time over the median; 1: not known */
+double skald_table_median(const skald_run *run); /* of the workers' mean task times, ns; 0: none yet */
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *result);
-void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *row);
-uint32_t skald_table_slowest(const skald_run *run, double *ratio); /* UINT32_MAX: nobody stands out */
-void skald_table_progress(skald_run *run);                         /* tells the observer, at most 10 times a second */
-char *skald_table_json(const skald_run *run, bool audit);          /* free() it; NULL when out of memory */
+void skald_table_rows(const skald_run *run, skald_worker_row *rows); /* run->size of them */
+uint32_t skald_table_slowest(const skald_run *run, double *ratio);   /* UINT32_MAX: nobody stands out */
+void skald_table_progress(skald_run *run);                           /* tells the observer, at most 10 times a second */
+void skald_table_fill(const skald_run *run, skald_progress *progress);
+char *skald_table_json(const skald_run *run, bool audit); /* free() it; NULL when out of memory */
+
+/* slow.c: who is slow, and why. */
+void skald_slow_fill(const skald_run *run, skald_worker_row *rows); /* slowdown and cause */
+void skald_slow_watch(skald_run *run); /* tells when that changes; about 10 times a second */
 
 /* engine.c: the engine port over a crew. */
 extern const skald_engine_ops skald_crew_engine_ops;
@@ -145,6 +233,8 @@ void skald_audit_finish(skald_run *run);
 uint32_t skald_run_slots(const skald_member *member);
 uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
+/* Makes `current` a version of the solver's vectors as they are. */
+skald_status skald_run_publish(skald_run *run);
 
 /* ranks.c: what a crew of ranks needs besides, before anything is dispatched: the audit somebody asked for, and putting
  * things right after a loss. */

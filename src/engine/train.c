@@ -28,6 +28,20 @@ void skald_run_notice(const skald_run *run, const char *format, ...) {
     run->observer->notice(run->observer->user, text);
 }
 
+const char *skald_algo_name(skald_algo algo) {
+    switch (algo) {
+    case SKALD_SGD:
+        return "sgd";
+    case SKALD_SAGA:
+        return "saga";
+    case SKALD_SVRG:
+        return "svrg";
+    case SKALD_SYNTHESIS:
+        return "synthesis";
+    }
+    return "unknown";
+}
+
 const char *skald_stop_name(skald_stop stop) {
     switch (stop) {
     case SKALD_STOP_NONE:
@@ -155,6 +169,15 @@ static skald_status check(const skald_train_options *o, const skald_problem *p) 
     if (o->target_gap > 0 && p->objective.l2 <= 0)
         return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 > 0 (the certificate divides by it): use "
                                         "--target-gradient");
+    if (!(p->objective.nonconvex > 0)) return SKALD_OK;
+    if (o->target_gap > 0)
+        return skald_fail(SKALD_EINVAL,
+                          "--target-gap: with --nonconvex no gap can be certified; use --target-gradient");
+    if (o->algo != SKALD_SYNTHESIS && !(o->algo == SKALD_SGD && o->local == 0))
+        return skald_fail(SKALD_EINVAL,
+                          "--nonconvex: %s does not step by it; use --algo synthesis, or sgd with --local "
+                          "off",
+                          skald_algo_name(o->algo));
     return SKALD_OK;
 }
 
@@ -189,6 +212,8 @@ static skald_status begin(skald_run *run) {
     if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history && !run->crew->ranks));
     if (run->crew->ranks) TRY(skald_ranks_init(run));
+    TRY(skald_full_init(run));
+    TRY(skald_path_init(run));
     TRY(skald_versions_create(dim, 2, &run->versions));
     /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated */
     TRY(skald_versions_reserve(run->versions, run->flight_capacity + run->size + 2));
@@ -231,7 +256,7 @@ static skald_status sharpen(skald_run *run) {
     uint32_t best = skald_evaluator_best(&run->evaluator);
     double *g = run->evaluator.gradient[best];
     for (uint32_t j = 0; j < skald_problem_length(p); j++) g[j] /= p->n;
-    skald_regulariser r = {p->objective.l2, p->objective.l1, p->objective.intercept};
+    const skald_regulariser r = skald_engine_regulariser(&run->engine);
     run->engine.vectors.ops->proximal_step(&run->engine.vectors, run->delivered, g, 1 / (p->L + p->objective.l2), &r);
     const double *points[1] = {run->delivered};
     run->eval_passes = run->engine.passes;
@@ -290,20 +315,25 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->rows_per_s = out->train_seconds > 0 ? run->rows / out->train_seconds : 0;
     out->updates = run->updates;
     out->commits = run->commits;
+    out->applied = run->applied;
+    out->scaled = run->scaled;
     out->folded = run->folded;
+    out->rejected = run->rejected;
     out->rollbacks = run->rollbacks;
     out->evaluations = run->evaluations;
+    out->full_gradients = run->epoch;
     out->staleness_mean = run->merged ? (double)run->staleness_sum / (double)run->merged : 0;
     out->staleness_max = run->staleness_max;
     out->step = run->work.local ? run->work.eta : run->step_used;
     out->theta = run->work.local ? run->step_used : 0;
-    out->step_rows = run->work.local ? run->work.step_rows : run->work.task_rows;
-    out->task_rows = run->work.task_rows;
+    out->task_rows =
+        run->work.task_rows ? run->work.task_rows : run->work.step_rows; /* 0 while a full gradient is made */
+    out->step_rows = run->work.local ? run->work.step_rows : out->task_rows;
     out->audit_drift = run->audit_drift;
     out->workers = skald_zalloc(run->size, sizeof *out->workers);
     if (out->workers) {
         out->worker_count = run->size;
-        for (uint32_t k = 0; k < run->size; k++) skald_table_row(run, k, &out->workers[k]);
+        skald_table_rows(run, out->workers);
     }
     out->w = run->delivered;
     run->delivered = NULL;
@@ -318,6 +348,8 @@ static void end(skald_run *run) {
     for (uint32_t k = 0; run->evaluator.results && k < run->size; k++)
         if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
     skald_version_unref(run->current);
+    skald_full_fini(run);
+    skald_path_fini(run);
     skald_evaluator_fini(&run->evaluator);
     skald_versions_destroy(run->versions);
     skald_ledger_fini(&run->ledger);
@@ -335,7 +367,9 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
                          const skald_observer *observer, const atomic_int *stop_flag, skald_outcome *outcome) {
     skald_train_options o = *options;
     if (o.q_cap == 0) o.q_cap = 8;
+    if (o.algo == SKALD_SVRG || o.algo == SKALD_SYNTHESIS) o.local = 0; /* their steps are the coordinator's */
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
+    if (!(o.slow_ratio > 0)) o.slow_ratio = 1.5;
     skald_run run = {.crew = crew,
                      .problem = crew->problem,
                      .options = &o,
@@ -344,7 +378,9 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
                      .stop_flag = stop_flag};
     memset(outcome, 0, sizeof *outcome);
     char why[400] = "";
-    if (o.mode == SKALD_SYNC && crew->conduct) {
+    /* full gradients and bent regularisers are the coordinator's */
+    const bool ranks_can = (o.algo == SKALD_SGD || o.algo == SKALD_SAGA) && !(crew->problem->objective.nonconvex > 0);
+    if (o.mode == SKALD_SYNC && crew->conduct && ranks_can) {
         skald_status conducted = crew->conduct(crew, &o, observer, stop_flag, outcome);
         if (conducted != SKALD_EUNSUPPORTED) return conducted;
         snprintf(why, sizeof why, "%s", skald_error());

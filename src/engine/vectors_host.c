@@ -63,10 +63,20 @@ WIDE static void sgd_n(size_t n, double *w, const double *g, double a, double et
     for (size_t j = 0; j < n; j++) w[j] = soft(w[j] - eta * (a * g[j] + l2 * w[j]), t);
 }
 
+WIDE static void sgd_nonconvex_n(size_t n, double *w, const double *g, double a, double eta, double l2, double l1,
+                                 double nonconvex) {
+    const double t = eta * l1;
+    for (size_t j = 0; j < n; j++)
+        w[j] = soft(w[j] - eta * (a * g[j] + l2 * w[j] + nonconvex * skald_bounded_slope(w[j])), t);
+}
+
 static void sgd_update(skald_vectors *v, double *w, const double *g, double a, double eta, const skald_regulariser *r) {
     const size_t n = v->columns - r->intercept;
     for (uint32_t c = 0; c < v->classes; c++, w += v->columns, g += v->columns) {
-        sgd_n(n, w, g, a, eta, r->l2, r->l1);
+        if (r->nonconvex > 0)
+            sgd_nonconvex_n(n, w, g, a, eta, r->l2, r->l1, r->nonconvex);
+        else
+            sgd_n(n, w, g, a, eta, r->l2, r->l1);
         sgd_n(r->intercept, w + n, g + n, a, eta, 0, 0);
     }
 }

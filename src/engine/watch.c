@@ -61,6 +61,7 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     memcpy(w->candidate, w->good, bytes);
     run->engine.backoff /= 2;
     run->generation++; /* what is in flight was computed from the bad model: it only counts as history */
+    run->engine.generation = run->generation;
     run->rollbacks++;
     for (uint32_t k = 0; run->history && k < run->ledger.count; k++) run->ledger.entries[k].refresh = true;
     run->commits++;
@@ -102,15 +103,16 @@ skald_status skald_watch_commit(skald_run *run) {
     if (run->engine.passes - w->window_begin < WINDOW || w->window_rows < 1) return SKALD_OK;
 
     double mean = w->window_loss / w->window_rows;
-    double norm2 = 0, norm1 = 0;
+    double norm2 = 0, norm1 = 0, bounded = 0;
     for (uint32_t c = 0; c < skald_objective_classes(&p->objective); c++) {
         const double *wc = run->work.w + (size_t)c * p->dim;
         for (uint32_t j = 0; j < p->features; j++) {
             norm2 += wc[j] * wc[j];
             norm1 += fabs(wc[j]);
+            bounded += p->objective.nonconvex > 0 ? skald_bounded_value(wc[j]) : 0;
         }
     }
-    double estimate = mean + 0.5 * p->objective.l2 * norm2 + p->objective.l1 * norm1;
+    double estimate = mean + 0.5 * p->objective.l2 * norm2 + p->objective.l1 * norm1 + p->objective.nonconvex * bounded;
     w->window_loss = w->window_rows = 0;
     w->window_begin = run->engine.passes;
     if (!isfinite(estimate)) return skald_watch_rollback(run, "the model is not finite");

@@ -81,6 +81,7 @@ void skald_runlog_start(skald_runlog *log, const skald_options *options, const c
     json_object_set_new(o, "loss", json_string(skald_loss_name(p->objective.loss)));
     json_object_set_new(o, "l2", real(p->objective.l2));
     json_object_set_new(o, "l1", real(p->objective.l1));
+    json_object_set_new(o, "nonconvex", real(p->objective.nonconvex));
     if (p->L > 0) json_object_set_new(o, "L", real(p->L));
     json_object_set_new(o, "L_max", real(p->L_max));
     for (size_t i = 0; i < options->count; i++)
@@ -114,6 +115,7 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "name", json_string(w->name));
     json_object_set_new(o, "device", json_string(w->device));
     json_object_set_new(o, "alive", json_boolean(w->alive));
+    json_object_set_new(o, "state", json_string(w->state));
     json_object_set_new(o, "shards", whole(w->shards));
     json_object_set_new(o, "slots", whole(w->slots));
     json_object_set_new(o, "rows_held", whole((double)w->rows_held));
@@ -124,10 +126,20 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "staleness_max", whole((double)w->staleness_max));
     json_object_set_new(o, "task_ms_mean", real(w->task_ms_mean));
     json_object_set_new(o, "wait_ms_mean", real(w->wait_ms_mean));
-    json_object_set_new(o, "compute_ms_mean", real(w->compute_ms_mean));
     json_object_set_new(o, "network_ms_mean", real(w->network_ms_mean));
+    for (int p = 0; p < SKALD_PARTS; p++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s_ms_mean", skald_part_name((skald_part)p));
+        json_object_set_new(o, key, real(w->part_ms[p]));
+    }
+    json_object_set_new(o, "task_ms_p50", real(w->task_ms_p50));
+    json_object_set_new(o, "task_ms_p95", real(w->task_ms_p95));
+    json_object_set_new(o, "slowdown", real(w->slowdown));
+    json_object_set_new(o, "cause", json_string(w->cause));
     json_object_set_new(o, "bytes_sent", whole((double)w->bytes_sent));
     json_object_set_new(o, "bytes_received", whole((double)w->bytes_received));
+    json_object_set_new(o, "versions_sent", whole((double)w->versions_sent));
+    json_object_set_new(o, "bytes_saved", whole((double)w->bytes_saved));
     return o;
 }
 
@@ -144,9 +156,13 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *p, const skald_out
     json_object_set_new(o, "rows_per_s", real(out->rows_per_s));
     json_object_set_new(o, "updates", whole((double)out->updates));
     json_object_set_new(o, "commits", whole((double)out->commits));
+    json_object_set_new(o, "applied", whole((double)out->applied));
+    json_object_set_new(o, "scaled", whole((double)out->scaled));
     json_object_set_new(o, "folded", whole((double)out->folded));
+    json_object_set_new(o, "rejected", whole((double)out->rejected));
     json_object_set_new(o, "rollbacks", whole((double)out->rollbacks));
     json_object_set_new(o, "evaluations", whole((double)out->evaluations));
+    json_object_set_new(o, "full_gradients", whole((double)out->full_gradients));
     json_object_set_new(o, "duplicates", whole((double)out->duplicates));
     json_object_set_new(o, "staleness_mean", real(out->staleness_mean));
     json_object_set_new(o, "staleness_max", whole((double)out->staleness_max));
@@ -167,8 +183,8 @@ char *skald_outcome_status(const skald_train_options *options, const skald_outco
     json_object_set_new(o, "state", json_string("ended"));
     json_object_set_new(o, "stop", json_string(skald_stop_name(out->stop)));
     json_object_set_new(o, "reached", json_boolean(out->reached));
-    json_object_set_new(o, "mode", json_string(options->mode == SKALD_SYNC ? "sync" : "async"));
-    json_object_set_new(o, "algo", json_string(options->algo == SKALD_SAGA ? "saga" : "sgd"));
+    json_object_set_new(o, "mode", json_string(skald_mode_name(options)));
+    json_object_set_new(o, "algo", json_string(skald_algo_name(options->algo)));
     json_object_set_new(o, "version", whole((double)out->commits));
     json_object_set_new(o, "updates", whole((double)out->updates));
     json_object_set_new(o, "passes", real(out->passes));
@@ -178,6 +194,10 @@ char *skald_outcome_status(const skald_train_options *options, const skald_outco
     json_object_set_new(o, "rows_per_s", real(out->rows_per_s));
     json_object_set_new(o, "staleness_mean", real(out->staleness_mean));
     json_object_set_new(o, "staleness_max", whole((double)out->staleness_max));
+    json_object_set_new(o, "applied", whole((double)out->applied));
+    json_object_set_new(o, "scaled", whole((double)out->scaled));
+    json_object_set_new(o, "folded", whole((double)out->folded));
+    json_object_set_new(o, "rejected", whole((double)out->rejected));
     for (uint32_t k = 0; k < out->worker_count; k++) json_array_append_new(workers, worker_json(&out->workers[k]));
     json_object_set_new(o, "workers", workers);
     char *text = json_dumps(o, JSON_COMPACT);

@@ -11,7 +11,7 @@
 skald_status skald_saga(skald_engine *e, const skald_train_options *options) {
     skald_vectors *v = &e->vectors;
     const skald_problem *p = e->problem;
-    const skald_regulariser reg = {p->objective.l2, p->objective.l1, p->objective.intercept};
+    const skald_regulariser reg = skald_engine_regulariser(e);
     const skald_schedule s = skald_schedule_make(e, options, true);
     double *w = NULL, *abar = NULL;
     skald_status st;
@@ -20,7 +20,14 @@ skald_status skald_saga(skald_engine *e, const skald_train_options *options) {
 
     while (!skald_finished(e)) {
         double eta = skald_schedule_eta(&s, e), step;
-        skald_work work = {true, s.local, s.task_rows, s.step_rows, eta, s.theta / e->parallel, w, abar};
+        skald_work work = {.history = true,
+                           .local = s.local,
+                           .task_rows = s.task_rows,
+                           .step_rows = s.step_rows,
+                           .eta = eta,
+                           .theta = s.theta / e->parallel,
+                           .w = w,
+                           .abar = abar};
         skald_merge m;
         TRY_GOTO(st, skald_dispatch(e, &work), out);
         st = skald_collect(e, &m);

@@ -49,8 +49,7 @@ skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_opti
     skald_schedule s = {.local = o->local != 0,
                         .theta = o->theta > 0                 ? o->theta
                                  : history && e->parallel > 1 ? RELAXED
-                                                              : 1,
-                        .damp = o->stale != SKALD_STALE_APPLY};
+                                                              : 1};
     double shard = mean_shard_rows(p);
     if (s.local) {
         s.step_rows = o->step_rows ? o->step_rows : local_batch(p);
@@ -77,6 +76,44 @@ skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_opti
     }
     s.lengthen = history && s.local && !(o->step > 0);
     if (!history) s.decay = o->step_decay < 0 ? (o->step > 0 ? 0 : 0.1) : o->step_decay;
+    return s;
+}
+
+/* A step of P tasks of b rows in flight may be 1/(3 (L_b + (P-1) L)): L_b for the spread of a batch, and the P-1 merges
+ * that a result does not know of add up along the directions they share, which L bounds. A pass of such steps goes as
+ * far as 1 / (L_max + b P L) says, and takes (1 + M/b) times as long as its rows, M the rows a message is worth: the b
+ * in between, but one where the passes are no more than about four times those of the smallest. */
+static double difference_rows(const skald_problem *p, double parallel) {
+    const double ratio = p->L_max / (p->L * parallel), shard = mean_shard_rows(p);
+    return fmin(fmax(fmin(sqrt(message_rows(p) * ratio), 4 * ratio), 1), fmax(shard / 8, 1));
+}
+
+skald_schedule skald_schedule_difference(const skald_engine *e, const skald_train_options *o) {
+    const skald_problem *p = e->problem;
+    const double P = e->parallel;
+    skald_schedule s = {.theta = 1};
+    s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)difference_rows(p, P);
+    s.step_rows = s.task_rows;
+    const double b = s.task_rows;
+    const double L = o->mode == SKALD_SYNC /* a round is one batch of P tasks */
+                         ? skald_expected_smoothness(p->n, b * P, p->L, p->L_max)
+                         : skald_expected_smoothness(p->n, b, p->L, p->L_max) + (P - 1) * p->L;
+    s.eta = o->step > 0 ? o->step : 1 / (3 * (L + p->objective.l2));
+    return s;
+}
+
+/* The error of G after q steps is about sqrt((q/b) L L_max) eta times the gradient (b rows a piece); the step keeps
+ * that below a half. The pieces that are out are L (P-1) eta of it, and 1.5 would be too much. */
+skald_schedule skald_schedule_path(const skald_engine *e, const skald_train_options *o) {
+    const skald_problem *p = e->problem;
+    const double P = e->parallel, own = p->objective.l2 + 2 * p->objective.nonconvex, shard = mean_shard_rows(p);
+    const bool sync = o->mode == SKALD_SYNC;
+    skald_schedule s = {.theta = 1};
+    const double rows = ceil(fmin(sqrt(p->n) / (sync ? P : 1), fmax(shard / 8, 1)));
+    s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)rows;
+    s.step_rows = s.task_rows;
+    const double b = sync ? s.task_rows * P : s.task_rows, spread = fmax(p->L, sqrt(sqrt(p->n) / b * p->L * p->L_max));
+    s.eta = o->step > 0 ? o->step : 1 / (2 * spread + (sync ? 0 : (P - 1) * p->L) + own);
     return s;
 }
 
@@ -107,7 +144,9 @@ double skald_schedule_eta(const skald_schedule *s, const skald_engine *e) {
 
 double skald_schedule_damping(const skald_schedule *s, const skald_merge *m) {
     if (m->fold) return 0;
-    return s->damp ? fmin(1, (1.0 + (double)m->regular) / (1.0 + (double)m->staleness)) : 1;
+    if (m->action == SKALD_STALE_APPLY) return 1;
+    if (m->action == SKALD_STALE_ADAPT) return m->adapted;
+    return fmin(1, (1.0 + (double)m->regular) / (1.0 + (double)m->staleness));
 }
 
 double skald_schedule_theta(const skald_schedule *s, const skald_merge *m) {

@@ -12,7 +12,7 @@
 skald_status skald_sgd(skald_engine *e, const skald_train_options *options) {
     skald_vectors *v = &e->vectors;
     const skald_problem *p = e->problem;
-    const skald_regulariser reg = {p->objective.l2, p->objective.l1, p->objective.intercept};
+    const skald_regulariser reg = skald_engine_regulariser(e);
     const skald_schedule s = skald_schedule_make(e, options, false);
     double *w = NULL;
     skald_status st;
@@ -20,7 +20,12 @@ skald_status skald_sgd(skald_engine *e, const skald_train_options *options) {
 
     while (!skald_finished(e)) {
         double eta = skald_schedule_eta(&s, e), step;
-        skald_work work = {false, s.local, s.task_rows, s.step_rows, eta, s.theta / e->parallel, w, NULL};
+        skald_work work = {.local = s.local,
+                           .task_rows = s.task_rows,
+                           .step_rows = s.step_rows,
+                           .eta = eta,
+                           .theta = s.theta / e->parallel,
+                           .w = w};
         skald_merge m;
         TRY_GOTO(st, skald_dispatch(e, &work), out);
         st = skald_collect(e, &m);
@@ -39,8 +44,4 @@ skald_status skald_sgd(skald_engine *e, const skald_train_options *options) {
 out:
     v->ops->destroy(v, w);
     return st;
-}
-
-skald_solver skald_solver_of(skald_algo algo) {
-    return algo == SKALD_SAGA ? skald_saga : skald_sgd;
 }

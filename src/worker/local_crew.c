@@ -32,7 +32,7 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     local_crew *c = (local_crew *)crew;
     if (c->has_task) return skald_fail(SKALD_EINTERNAL, "the local crew has one slot");
     c->task = *task;
-    skald_version_ref(c->task.model);
+    skald_task_ref(&c->task);
     c->has_task = true;
     return SKALD_OK;
 }
@@ -47,7 +47,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         r->vectors[k] = c->vectors + (size_t)k * skald_problem_length(&c->problem);
     skald_runner_run(&c->runner, &c->lane, &c->task, r);
     r->arrived_ns = skald_now_ns(skald_clock_system());
-    skald_version_unref(c->task.model);
+    skald_task_unref(&c->task);
     c->has_task = false;
     event->kind = SKALD_EVENT_RESULT;
     event->result = r;
@@ -60,7 +60,7 @@ static void answer(skald_crew *crew, void *asker, const char *json, skald_versio
 
 static void destroy(skald_crew *crew, skald_status code, const char *reason) {
     local_crew *c = (local_crew *)crew;
-    if (c->has_task) skald_version_unref(c->task.model);
+    if (c->has_task) skald_task_unref(&c->task);
     skald_lane_fini(&c->lane);
     skald_runner_fini(&c->runner);
     skald_problem_free(&c->problem);

@@ -52,8 +52,6 @@ static uint32_t model_vectors(const skald_runner *r, const skald_task *t) {
     switch (t->kind) {
     case SKALD_TASK_LOCAL:
         return t->saga ? 2 : 1;
-    case SKALD_TASK_DIFFERENCE:
-        return 2;
     case SKALD_TASK_OBJECTIVE:
         return t->points;
     case SKALD_TASK_SHIFT:
@@ -88,6 +86,8 @@ static skald_status check(const skald_runner *r, const skald_task *t) {
     if (needed && (!t->model || t->model->count < needed || t->model->dim != r->dim))
         return skald_fail(SKALD_EPEER, "%s task needs %u model vectors of %u entries", skald_task_kind_name(t->kind),
                           needed, r->dim);
+    if (t->kind == SKALD_TASK_DIFFERENCE && (!t->origin || t->origin->count < 1 || t->origin->dim != r->dim))
+        return skald_fail(SKALD_EPEER, "difference task needs an origin of %u entries", r->dim);
     if (t->kind == SKALD_TASK_SHIFT && !needed && t->model) return skald_fail(SKALD_EPEER, "shift task with a model");
     if (t->shard == SKALD_ALL_SHARDS && over_all_shards(t->kind)) return SKALD_OK;
     if (t->shard >= r->shard_count || !r->shards[t->shard])
@@ -143,7 +143,7 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
     case SKALD_TASK_SAGA:
         return c->ops->saga(c, s, &batch, w[0], vectors[0], sums);
     case SKALD_TASK_DIFFERENCE:
-        return c->ops->difference(c, s, &batch, w[0], w[1], vectors[0], sums);
+        return c->ops->difference(c, s, &batch, w[0], t->origin->vectors[0], vectors[0], sums);
     case SKALD_TASK_LOCAL: {
         skald_local local = {.saga = t->saga, .step_rows = t->step_rows, .eta = t->eta, .n = t->n};
         return c->ops->local(c, s, &batch, &local, w[0], t->saga ? w[1] : NULL, vectors[0], t->saga ? vectors[1] : NULL,

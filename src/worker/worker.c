@@ -105,6 +105,7 @@ static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m) {
     snprintf(w->path, sizeof w->path, "%s", path);
     snprintf(w->weights, sizeof w->weights, "%s", m->weights_path);
     w->incarnation = m->incarnation;
+    w->number = m->worker;
     w->welcomed = true;
     skald_worker_notice(w, "joined run %s as worker %u, data %s", m->run, m->worker, w->path);
     return skald_worker_open_source(w, m->index_base, m->dim);
@@ -156,11 +157,13 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         w->lane_of = skald_zalloc(m->shards, sizeof *w->lane_of);
         if (!w->read || !w->lane_of) return SKALD_ENOMEM;
         TRY(skald_runner_init(&w->runner, &w->options->compute, &w->objective, dim, m->seed, m->shards));
+        w->shelf.budget = m->version_budget;
         TRY(skald_versions_create(w->runner.dim, SKALD_MAX_POINTS, &w->versions));
         TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)w->runner.dim * sizeof(double), &w->vectors));
         TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)w->runner.dim * sizeof(float), &w->narrow));
         w->carries = skald_zalloc(m->shards, sizeof *w->carries);
         if (!w->carries) return SKALD_ENOMEM;
+        TRY(skald_straggle_init(w, m));
         w->set_up = true;
     }
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
@@ -188,28 +191,27 @@ static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
     return st;
 }
 
-/* The model the task names: among those kept, or riding along. NULL (and OK) when neither: the
+/* A version the task names: among those kept, or riding along from vector *at on. NULL (and OK) when neither: the
  * coordinator will send it when it repeats the task. */
-static skald_status find_model(skald_worker *w, const Skald__V1__Task *m, skald_version **out) {
+static skald_status find_version(skald_worker *w, uint64_t id, bool rides, uint32_t count, bool narrow, size_t *at,
+                                 skald_version **out) {
     *out = NULL;
-    for (uint32_t k = 0; k < SKALD_WORKER_VERSIONS; k++)
-        if (w->known[k] && w->known[k]->id == m->version) *out = w->known[k];
-    if (*out || !m->has_model) return SKALD_OK;
-    if (m->model_vectors == 0 || m->model_vectors > SKALD_MAX_POINTS)
-        return skald_fail(SKALD_EPEER, "task with a model of %u vectors", m->model_vectors);
-    skald_version *v = skald_versions_blank(w->versions, m->version, m->model_vectors);
+    const size_t first = *at;
+    if (rides) *at += count;
+    if (skald_shelf_name(&w->shelf, id, out) || !rides) return SKALD_OK;
+    if (count == 0 || count > SKALD_MAX_POINTS)
+        return skald_fail(SKALD_EPEER, "task with a model of %u vectors", count);
+    skald_version *v = skald_versions_blank(w->versions, id, count);
     if (!v) return SKALD_ENOMEM;
-    for (uint32_t k = 0; k < m->model_vectors; k++) {
+    for (uint32_t k = 0; k < count; k++) {
         skald_status st =
-            (m->narrow ? skald_wire_floats : skald_wire_doubles)(w->env, k, skald_version_data(v, k), v->dim);
+            (narrow ? skald_wire_floats : skald_wire_doubles)(w->env, first + k, skald_version_data(v, k), v->dim);
         if (st != SKALD_OK) {
             skald_version_unref(v);
             return st;
         }
     }
-    skald_version_unref(w->known[w->known_next]);
-    w->known[w->known_next] = v;
-    w->known_next = (w->known_next + 1) % SKALD_WORKER_VERSIONS;
+    skald_shelf_put(&w->shelf, id, skald_shelf_bytes(count, v->dim), v);
     *out = v;
     return SKALD_OK;
 }
@@ -222,15 +224,23 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
         if (skald_outbox_has(w, m->id)) skald_outbox_repeat(w, now, 0); /* asked again: say again */
         return SKALD_OK;
     }
-    skald_version *model = NULL;
-    TRY(find_model(w, m, &model));
-    if (m->version && !model) return SKALD_OK;
+    skald_version *model = NULL, *origin = NULL;
+    size_t at = 0;
+    if (m->version) TRY(find_version(w, m->version, m->has_model, m->model_vectors, m->narrow, &at, &model));
+    skald_version_ref(model); /* the origin may push it off the shelf */
+    skald_status st = SKALD_OK;
+    if (m->origin) st = find_version(w, m->origin, m->has_origin, m->origin_vectors, false, &at, &origin);
+    if (st != SKALD_OK || (m->version && !model) || (m->origin && !origin)) {
+        skald_version_unref(model);
+        return st;
+    }
     skald_job job = {.kind = SKALD_JOB_TASK,
                      .arrived_ns = now,
                      .task = {.id = m->id,
                               .kind = (skald_task_kind)m->kind,
                               .shard = m->shard,
-                              .model = skald_version_ref(model),
+                              .model = model,
+                              .origin = skald_version_ref(origin),
                               .position = m->position,
                               .rows = m->rows,
                               .step_rows = m->step_rows,
@@ -243,9 +253,9 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                               .want_gradient = m->want_gradient,
                               .keep_margins = m->keep_margins}};
     for (size_t k = 0; k < m->n_shift && k < SKALD_MAX_POINTS; k++) job.task.shift[k] = m->shift[k];
-    skald_status st = skald_worker_push(w, &job);
+    st = skald_worker_push(w, &job);
     if (st != SKALD_OK) {
-        skald_version_unref(model);
+        skald_task_unref(&job.task);
         return st;
     }
     w->seen[w->seen_next] = m->id;
@@ -352,6 +362,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
         event e;
         skald_status st = skald_queue_pop(w->events, &e, tick);
         int64_t now = skald_now_ns(skald_clock_system());
+        skald_straggle_die(w, now);
         if (w->session && now - repeated >= repeat) {
             repeated = now;
             if (!w->welcomed) hello(w);
@@ -403,7 +414,7 @@ static void fini(skald_worker *w) {
     }
     if (w->session) skald_net_session_unref(w->session);
     skald_outbox_fini(w);
-    for (uint32_t k = 0; k < SKALD_WORKER_VERSIONS; k++) skald_version_unref(w->known[k]);
+    skald_shelf_clear(&w->shelf);
     skald_versions_destroy(w->versions);
     skald_pool_destroy(w->vectors);
     skald_pool_destroy(w->narrow);
@@ -417,6 +428,7 @@ static void fini(skald_worker *w) {
     free(w->scale);
     free(w->labels);
     free(w->lane_of);
+    skald_stragglers_free(&w->straggle.models);
     skald_source_close(w->source);
     skald_wire_env_destroy(w->env);
     skald_queue_destroy(w->events);

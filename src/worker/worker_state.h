@@ -11,14 +11,15 @@
 
 #include "base/pool.h"
 #include "base/queue.h"
+#include "base/straggler.h"
+#include "engine/shelf.h"
 #include "engine/versions.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
 #include "worker/runner.h"
 
 enum {
-    SKALD_WORKER_VERSIONS = 4, /* model versions kept; the coordinator counts along */
-    SKALD_WORKER_SEEN = 256    /* task ids remembered */
+    SKALD_WORKER_SEEN = 256 /* task ids remembered */
 };
 
 typedef enum skald_job_kind {
@@ -70,6 +71,7 @@ typedef struct skald_worker {
     char device[64];
     char collective[64], no_collective[256], card[80]; /* as in Hello */
     uint64_t incarnation;
+    uint32_t number, workers; /* which of them this one is */
     bool welcomed;
     skald_source *source;
     char path[4096], weights[4096];
@@ -84,8 +86,7 @@ typedef struct skald_worker {
     atomic_bool begun;
     skald_runner runner;
     skald_versions *versions;
-    skald_version *known[SKALD_WORKER_VERSIONS];
-    uint32_t known_next;
+    skald_shelf shelf; /* versions kept; the coordinator counts along */
     uint64_t seen[SKALD_WORKER_SEEN];
     uint32_t seen_next;
     skald_pool *vectors; /* result vectors: SKALD_MAX_POINTS x dim doubles */
@@ -97,6 +98,14 @@ typedef struct skald_worker {
     uint32_t lane_count;
     uint32_t *lane_of;      /* by shard: tasks on one shard run in order, on one lane */
     atomic_ullong progress; /* jobs done: rides in the heartbeat */
+
+    struct { /* slowness on purpose: straggle.c */
+        skald_stragglers models;
+        uint64_t seed;
+        int64_t pace_ns;
+        atomic_ullong tasks, warm_tasks; /* of training: begun; measured */
+        atomic_llong warm_ns, begin_ns;  /* begin_ns: when the first one came; 0: not yet */
+    } straggle;
 
     pthread_mutex_t outbox_mutex;
     skald_unacked *outbox;
@@ -115,9 +124,16 @@ void skald_worker_stop_lanes(skald_worker *w);
 /* Reads the rows of a lease; once training has begun also loads them. Answers the coordinator. */
 void skald_worker_lease(skald_worker *w, const skald_job *job);
 /* Training tasks take at least options->pace_ms: waits for the rest of it. */
-void skald_worker_pace(const skald_worker *w, const skald_task *task, int64_t start_ns);
+void skald_worker_pace(skald_worker *w, const skald_task *task, int64_t start_ns);
 void skald_job_drop(skald_job *job); /* frees what it owns */
 skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);
+
+/* straggle.c: slowness on purpose, by waiting. */
+skald_status skald_straggle_init(skald_worker *w, const Skald__V1__Setup *setup);
+/* A training task began at start_ns and is computed: when its result may leave. Any lane. */
+int64_t skald_straggle_until(skald_worker *w, int64_t start_ns, int64_t now_ns);
+/* Ends the process by SIGKILL if this is its hour. */
+void skald_straggle_die(skald_worker *w, int64_t now_ns);
 
 /* narrow.c: results of local tasks as floats. A buffer of w->narrow in exchange for `bytes`, which keeps its values;
  * NULL when out of memory (nothing has happened). The lane of the shard. */

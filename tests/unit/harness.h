@@ -82,8 +82,8 @@ static double reference_objective(const skald_rows *r, const skald_objective *o,
             for (uint64_t e = r->ptr[i]; e < r->ptr[i + 1]; e++) g[r->idx[e]] += c * r->val[e];
     }
     for (uint32_t j = 0; j < d; j++) {
-        reg += 0.5 * o->l2 * w[j] * w[j] + o->l1 * fabs(w[j]);
-        if (g) g[j] += o->l2 * w[j];
+        reg += 0.5 * o->l2 * w[j] * w[j] + o->l1 * fabs(w[j]) + o->nonconvex * skald_bounded_value(w[j]);
+        if (g) g[j] += skald_smooth_slope(o, w[j]);
     }
     return loss / (double)r->n + reg;
 }
@@ -140,7 +140,9 @@ typedef struct setup {
     const skald_net_ops *net;
     const char *address;
     int64_t repeat_ns;
-    int pace_ms[8];
+    int pace_ms[16], pace_all_ms;
+    const char *straggler;
+    uint64_t version_budget;
     const char *isa;
     const skald_collective_ops *collective; /* of the workers */
     const atomic_int *stop_flag;
@@ -175,16 +177,15 @@ static void *worker_main(void *argument) {
 typedef void (*with_crew)(skald_crew *crew, void *user);
 
 /* Trains; fills outcome; problem facts into *problem_n when asked. */
-static skald_status train_with(const setup *s, skald_outcome *out, const skald_observer *observer, with_crew hook,
-                               void *user) {
+static skald_status train_any(const setup *s, skald_solver solver, skald_outcome *out, const skald_observer *observer,
+                              with_crew hook, void *user) {
     if (s->workers == 0) {
         skald_compute_options compute = {.device = "cpu", .threads = s->threads, .isa = s->isa};
         skald_crew *crew = NULL;
         memset(out, 0, sizeof *out);
         TRY(skald_crew_local_open(&s->data, &s->objective, &compute, &crew));
         if (hook) hook(crew, user);
-        skald_status st =
-            skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_clock_system(), observer, NULL, out);
+        skald_status st = skald_train(crew, solver, &s->train, skald_clock_system(), observer, NULL, out);
         crew->ops->destroy(crew, SKALD_OK, "done");
         return st;
     }
@@ -194,7 +195,10 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
                                    .data = s->data,
                                    .objective = s->objective,
                                    .clock = skald_clock_system(),
-                                   .repeat_ns = s->repeat_ns};
+                                   .version_budget = s->version_budget,
+                                   .repeat_ns = s->repeat_ns,
+                                   .straggler = s->straggler,
+                                   .pace_ms = s->pace_all_ms};
     skald_coordinator *c = NULL;
     int port = 0;
     memset(out, 0, sizeof *out);
@@ -204,7 +208,7 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
         snprintf(address, sizeof address, "127.0.0.1:%d", port);
     else
         snprintf(address, sizeof address, "%s", s->address);
-    worker_thread workers[8];
+    worker_thread workers[16];
     memset(workers, 0, sizeof workers);
     for (uint32_t k = 0; k < s->workers; k++) {
         worker_thread *w = &workers[k];
@@ -222,14 +226,23 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
     skald_crew *crew = NULL;
     skald_status st = skald_coordinator_gather(c, NULL, &crew);
     if (st == SKALD_OK && hook) hook(crew, user);
-    if (st == SKALD_OK)
-        st = skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_clock_system(), observer, s->stop_flag,
-                         out);
+    if (st == SKALD_OK) st = skald_train(crew, solver, &s->train, skald_clock_system(), observer, s->stop_flag, out);
     char reason[600];
     snprintf(reason, sizeof reason, "%s", skald_error());
     skald_coordinator_close(c, st, reason);
     for (uint32_t k = 0; k < s->workers; k++) pthread_join(workers[k].thread, NULL);
     return st == SKALD_OK ? st : skald_fail(st, "%s", reason);
+}
+
+static skald_status train_with(const setup *s, skald_outcome *out, const skald_observer *observer, with_crew hook,
+                               void *user) {
+    return train_any(s, skald_solver_of(s->train.algo), out, observer, hook, user);
+}
+
+/* With a solver of the test's own. */
+__attribute__((unused)) static skald_status train_solver(const setup *s, skald_solver solver, skald_outcome *out,
+                                                         with_crew hook) {
+    return train_any(s, solver, out, NULL, hook, NULL);
 }
 
 __attribute__((unused)) static skald_status train(const setup *s, skald_outcome *out) {

@@ -156,7 +156,7 @@ static void test_vectors(void **state) {
     for (size_t z = 0; z < SKALD_ARRAY_LENGTH(dims); z++)
         for (int variant = 0; variant < 4; variant++) {
             const size_t n = dims[z];
-            const skald_regulariser r = {0.3, variant & 1 ? 0.5 : 0, variant & 2};
+            const skald_regulariser r = {0.3, variant & 1 ? 0.5 : 0, variant & 2, 0};
             skald_vectors v;
             skald_vectors_host(&v, dims[z]);
             double *x[6];

@@ -1,0 +1,43 @@
+#!/bin/bash
+# svrg and synthesis through the command line, with real processes: where they arrive, what they say and write, and what
+# they refuse.
+source "$(dirname "$0")/lib.bash"
+cd "$work" || exit 1
+
+# 10 columns, two classes; the same rows, three classes
+awk 'BEGIN {
+    srand(7)
+    for (i = 0; i < 2000; i++) {
+        row = ""; a = b = 0
+        for (j = 1; j <= 10; j++) { x = rand() - 0.5; row = row " " j ":" x; a += x * (j - 4); b += x * (j % 3) }
+        print (a + rand() > 0.5 ? "+1" : "-1") row >"data.svm"
+        print (a > 0.3 ? 1 : b > 0 ? 2 : 3) row >"many.svm"
+    }
+}'
+train=("$skald" train --workers 2 --l2 1e-3 --progress none --max-passes 300)
+
+# field NAME LOG: a number of the log's last line
+field() { tail -n 1 "$2" | grep -oE "\"$1\": ?[0-9.e+-]+" | head -n 1 | grep -oE '[0-9.e+-]+$'; }
+
+for mode in async sync; do
+    expect "svrg, $mode" 0 "target gap reached" "${train[@]}" --algo svrg --mode "$mode" --target-gap 1e-8 \
+        --log "$mode.jsonl" --model "$mode.h5" data.svm
+    check "svrg, $mode: several full gradients in the log" test "$(field full_gradients "$mode.jsonl")" -gt 2
+    check "svrg, $mode: versions counted" test "$(field bytes_saved "$mode.jsonl")" -gt 0
+done
+expect "the same optimum as saga's" 0 "target gap reached" "${train[@]}" --algo saga --target-gap 1e-8 --log saga.jsonl data.svm
+check "objectives agree" awk -v a="$(field objective async.jsonl)" -v b="$(field objective saga.jsonl)" \
+    'BEGIN { exit !(a / b - 1 < 2e-8 && b / a - 1 < 2e-8) }'
+expect "svrg, next to nothing kept" 0 "target gap reached" "${train[@]}" --algo svrg --version-budget 1 --target-gap 1e-6 data.svm
+expect "svrg, softmax" 0 "target gap reached" "${train[@]}" --algo svrg --loss softmax --target-gap 1e-7 many.svm
+
+expect "synthesis" 0 "target gradient reached" "${train[@]}" --algo synthesis --nonconvex 1e-2 \
+    --target-gradient 1e-5 --model bent.h5 --log bent.jsonl data.svm
+expect "synthesis, its objective again from the model" 0 "$(printf '%.6f' "$(field objective bent.jsonl)")" \
+    "$skald" evaluate --model bent.h5 data.svm
+
+expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --nonconvex 0.1 data.svm
+expect "nonconvex with a certificate" 2 "use --target-gradient" "${train[@]}" --algo synthesis --nonconvex 0.1 --target-gap 1e-3 data.svm
+expect "local svrg" 2 "svrg has no local steps" "${train[@]}" --algo svrg --local on data.svm
+expect "an epoch of saga" 2 "use --algo svrg" "${train[@]}" --epoch 3 data.svm
+finish
