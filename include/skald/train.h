@@ -59,11 +59,22 @@ typedef struct skald_progress {
     char slowest_name[64];
 } skald_progress;
 
+/* What the engine did with a result (in synchronous mode: with a round's). */
+typedef struct skald_merged {
+    uint64_t task;     /* the result's; 0: a round's */
+    const char *how;   /* "apply"; "scale": its step was shortened for its age; "fold": history only; "repair": the
+                        * history put right; static */
+    uint64_t staleness, commits;
+    uint32_t generation; /* afterwards: a rise is a rollback */
+    double step, bias;   /* theta (local) or eta (plain) really applied; q_k in it */
+} skald_merged;
+
 /* Who wants to know. Called on the owner thread; must not block for long. Any may be NULL. */
 typedef struct skald_observer {
     void *user;
     void (*evaluation)(void *user, const skald_evaluation *e);
     void (*progress)(void *user, const skald_progress *p); /* about 10 times a second */
+    void (*merged)(void *user, const skald_merged *m);     /* after each commit */
     void (*notice)(void *user, const char *text);          /* rollback, warnings, loss of a worker */
 } skald_observer;
 

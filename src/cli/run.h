@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/settings.h"
+#include "replay/replay.h"
 #include "report/report.h"
 
 typedef struct run {
@@ -17,6 +18,8 @@ typedef struct run {
     skald_crew *crew; /* while training */
     bool log_started;
     int64_t begin_ns;
+    skald_recorder *recorder; /* while training, with --record */
+    skald_replay *replay;     /* set by `replay`: what is trained is a record */
 } run;
 
 /* Resolves the settings, checks that what is to be written can be, opens the log. Usage errors end the process. */

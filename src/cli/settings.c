@@ -74,6 +74,8 @@
     {"export", TEXT, AT(export_path), .value = "liblinear:FILE", \
      .help = "Write the model for liblinear's predict too"}, \
     {"log", TEXT, AT(log), .value = "FILE", .help = "Write one JSON object a line: start, evaluations, notices, end"}, \
+    {"record", TEXT, AT(record), .value = "FILE", \
+     .help = "Keep the order of everything that happens, for 'skald replay'"}, \
     {"progress", CHOICE, AT(progress), "auto", .words = "auto|line|live|none", .value = "HOW", \
      .help = "live: one line that rewrites itself; line: a line an evaluation; auto: live on a terminal, else line"}, \
     {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"}

@@ -28,7 +28,7 @@ typedef struct settings {
     const char *device, *isa, *listen, *connect;
     bool insecure;
     /* what is written */
-    const char *log, *model, *export_path;
+    const char *log, *model, *export_path, *record;
     int progress;
     bool quiet;
 } settings;
