@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "base/base.h"
+#include "replay/replay.h"
 #include "skald/coordinator.h"
 #include "skald/solver.h"
 #include "skald/worker.h"
@@ -142,6 +143,7 @@ typedef struct setup {
     int64_t repeat_ns;
     int pace_ms[8];
     const char *isa;
+    const char *record; /* with workers: keep a record here */
 } setup;
 
 static setup setup_default(const char *path) {
@@ -167,6 +169,24 @@ static void *worker_main(void *argument) {
     w->status = skald_worker_run(w->net, &w->options, NULL);
     snprintf(w->error, sizeof w->error, "%s", skald_error());
     return NULL;
+}
+
+static void harness_merged(void *user, const skald_merged *m) {
+    skald_recorder_merged(user, m);
+}
+
+/* Trains in between a recorder. */
+static skald_status train_on_record(const setup *s, skald_crew *crew, skald_outcome *out) {
+    skald_recorder *r = NULL;
+    const skald_recording what = {.path = s->record, .command = "train", .data = s->data.path, .floats = true};
+    TRY(skald_recorder_open(&what, crew, skald_clock_system(), NULL, &r));
+    const skald_observer observer = {.user = r, .merged = harness_merged};
+    skald_status st = skald_train(skald_recorder_crew(r), skald_solver_of(s->train.algo), &s->train,
+                                  skald_recorder_clock(r), &observer, skald_recorder_stop(r), out);
+    char error[600];
+    snprintf(error, sizeof error, "%s", skald_error());
+    assert_int_equal(skald_recorder_close(r, out, st == SKALD_OK ? NULL : error), SKALD_OK);
+    return st == SKALD_OK ? st : skald_fail(st, "%s", error);
 }
 
 /* Called with the crew just before training; may be NULL. */
@@ -219,7 +239,9 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
     skald_crew *crew = NULL;
     skald_status st = skald_coordinator_gather(c, NULL, &crew);
     if (st == SKALD_OK && hook) hook(crew, user);
-    if (st == SKALD_OK)
+    if (st == SKALD_OK && s->record)
+        st = train_on_record(s, crew, out);
+    else if (st == SKALD_OK)
         st = skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_clock_system(), observer, NULL, out);
     char reason[600];
     snprintf(reason, sizeof reason, "%s", skald_error());
