@@ -21,6 +21,8 @@ typedef struct skald_coordinator_options {
     const char *run;                              /* run id; NULL: made up */
     int64_t heartbeat_timeout_ns;                 /* silence after which a worker counts as dead; 0: 30 s */
     int64_t repeat_ns;                            /* what is unanswered is sent again after this; 0: 5 s */
+    const char *straggler;                        /* models of slow workers, for them to play; NULL: none */
+    int pace_ms;                                  /* training tasks take at least that long, by waiting */
     void (*notice)(void *user, const char *text); /* one line a stage; may be NULL */
     void *user;
 } skald_coordinator_options;

@@ -79,7 +79,9 @@ typedef struct skald_result {
     int64_t wait_ns;    /* worker idle before the task */
     int64_t receive_ns; /* from arrival to start at the worker */
     int64_t compute_ns;
-    int64_t arrived_ns; /* engine's clock */
+    int64_t delay_ns;           /* waited on purpose */
+    int64_t came_ns, posted_ns; /* worker's clock: when the task came and the result left; 0: not known */
+    int64_t arrived_ns;         /* engine's clock */
 } skald_result;
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "skald/barrier.h"
 #include "skald/clock.h"
 #include "skald/crew.h"
 #include "skald/engine.h"
@@ -15,16 +16,19 @@ typedef enum skald_stale { SKALD_STALE_SCALE = 0, SKALD_STALE_APPLY, SKALD_STALE
 typedef struct skald_train_options {
     skald_mode mode;
     skald_algo algo;
-    double step;        /* eta; 0 = auto */
-    double step_decay;  /* sgd: T in eta / sqrt(1 + passes/T); 0 = constant; < 0 = auto */
-    uint32_t step_rows; /* b; 0 = auto */
-    uint32_t task_rows; /* rows a message; 0 = auto */
-    int local;          /* 1 local steps, 0 plain tasks, -1 auto (local) */
-    double theta;       /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
-    uint32_t depth;     /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
-    skald_stale stale;  /* what happens to results staler than max_stale */
-    uint64_t max_stale; /* 0 = 8 P */
-    double q_cap;       /* sgd: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
+    double step;           /* eta; 0 = auto */
+    double step_decay;     /* sgd: T in eta / sqrt(1 + passes/T); 0 = constant; < 0 = auto */
+    uint32_t step_rows;    /* b; 0 = auto */
+    uint32_t task_rows;    /* rows a message; 0 = auto */
+    int local;             /* 1 local steps, 0 plain tasks, -1 auto (local) */
+    double theta;          /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
+    uint32_t depth;        /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
+    skald_stale stale;     /* what happens to results staler than max_stale */
+    uint64_t max_stale;    /* 0 = 8 P */
+    skald_barrier barrier; /* async: who may be given work; NULL: everybody. A slot holds one task at a time then */
+    void *barrier_user;
+    const char *barrier_text, *mode_name; /* for messages and status; may be NULL */
+    double q_cap;                         /* sgd: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
     /* stopping; 0 = not used */
     double target_gap, target_gradient, max_passes, max_seconds;
     uint64_t max_updates;
@@ -88,6 +92,8 @@ typedef enum skald_stop {
     SKALD_STOP_UPDATES,
     SKALD_STOP_INTERRUPTED
 } skald_stop;
+/* "async", "sync", or what the options call it. */
+const char *skald_mode_name(const skald_train_options *options);
 const char *skald_stop_name(skald_stop stop); /* "target gap reached", ... */
 
 typedef struct skald_worker_row { /* the status table's row, for people and --json */

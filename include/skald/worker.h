@@ -16,8 +16,9 @@ typedef struct skald_worker_options {
     skald_compute_options compute; /* threads = slots: one chain of tasks each */
     int64_t wait_ns;               /* how long to wait for the coordinator */
     skald_net_options net;
-    int64_t repeat_ns; /* what is unanswered is sent again after this; 0: 5 s */
-    int pace_ms;       /* each task takes at least that long, by waiting; tests of uneven speeds */
+    int64_t repeat_ns;     /* what is unanswered is sent again after this; 0: 5 s */
+    int pace_ms;           /* training tasks take at least that long, by waiting; 0: as the coordinator says */
+    const char *straggler; /* models of slow workers to play (src/base/straggler.h); NULL: as the coordinator says */
     void (*notice)(void *user, const char *text); /* one line a stage, for the log; may be NULL */
     void *user;
 } skald_worker_options;

@@ -43,16 +43,15 @@ static char **worker_environment(void) {
 }
 
 static skald_status start_one(children *c, int k, const settings *s, char **environment) {
-    char name[32], threads[16], parent[16], pace[16], errors[160];
+    char name[32], threads[16], parent[16], errors[160];
     snprintf(name, sizeof name, "worker-%d", k + 1);
     snprintf(threads, sizeof threads, "%d", (int)s->threads);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
-    snprintf(pace, sizeof pace, "%d", (int)s->pace_ms);
     error_path(c, k, errors, sizeof errors);
-    const char *argv[] = {"skald",     "worker",   "--connect", "fd:3",      "--name", name,
-                          "--threads", threads,    "--device",  s->device,   "--wait", "60s",
-                          "--quiet",   "--parent", parent,      "--pace-ms", pace,     s->isa ? "--isa" : NULL,
-                          s->isa,      NULL};
+    const char *argv[] = {
+        "skald",    "worker",  "--connect", "fd:3", "--name",  name,       "--threads", threads,
+        "--device", s->device, "--wait",    "60s",  "--quiet", "--parent", parent,      s->isa ? "--isa" : NULL,
+        s->isa,     NULL};
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return skald_fail(SKALD_EIO, "cannot start worker %d: %s", k + 1, strerror(errno));
     posix_spawn_file_actions_t actions;

@@ -18,6 +18,8 @@ static int conduct(run *r) {
                                          .data = r->t.data,
                                          .objective = r->t.objective,
                                          .clock = skald_clock_system(),
+                                         .straggler = r->s->straggler,
+                                         .pace_ms = (int)r->s->pace_ms,
                                          .notice = run_notice,
                                          .user = r};
     skald_status st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);

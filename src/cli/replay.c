@@ -63,7 +63,7 @@ static int replay_run(run *r, skald_record *record, const values *v) {
                same        ? "the model is the recorded one, bit for bit"
                : v->anyway ? "the order is the recorded one, the model is not"
                            : "as far as the record goes");
-    if (st == SKALD_OK && same) code = EXIT_DONE; /* whatever stopped the run: the replay did all of it */
+    if (st == SKALD_OK) code = same ? EXIT_DONE : EXIT_STOPPED_SHORT; /* whatever stopped the run on record */
     skald_replay_close(r->replay);
     skald_outcome_free(&outcome);
     return code;
@@ -115,7 +115,9 @@ const command command_replay = {
     .notes = "For example:\n\n"
              "  skald train --workers 8 --record run.record --model a.h5 train.svm\n"
              "  skald replay --model b.h5 run.record\n\n"
-             "Exit codes: 0 the same model, 1 failed, also when something differs, 2 usage error.\n\n",
+             "Exit codes: 0 the same model, 1 failed, also when something differs, 2 usage error, 3 another model, as "
+             "--partial or "
+             "--anyway allowed.\n\n",
     .table = table,
     .least_words = 1,
     .most_words = 2,

@@ -27,6 +27,7 @@ skald_status run_open(run *r, const command *self, const settings *s, const argu
 }
 
 void run_close(run *r) {
+    settings_release(&r->t);
     skald_runlog_close(&r->log);
 }
 

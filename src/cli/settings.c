@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/straggler.h"
 #include "cli/cli.h"
 
 #define AT(member) offsetof(settings, member)
@@ -40,8 +41,13 @@
 
 #define SOLVER_OPTIONS \
     {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga", .help = "The solver", .group = "The algorithm:"}, \
-    {"mode", CHOICE, AT(mode), "async", .words = "async|sync", \
-     .help = "async: merge each result as it comes. sync: wait for everybody, every round"}, \
+    {"mode", TEXT, AT(mode), "async", .value = "async|sync|ssp:S|partial:B", \
+     .help = "async: merge each result as it comes. sync: wait for everybody, every round. ssp:S: nobody gets more than S " \
+             "tasks ahead of the slowest. partial:B: hand out work when the share B of the workers is free"}, \
+    {"barrier", TEXT, AT(barrier), .value = "EXPR", \
+     .help = "Hand out work where this holds, e.g. 'avail >= 0.7*workers && max_stale < 16'. Of the run: workers, avail, " \
+             "busy, in_flight, max_stale, updates, passes; of the worker: worker, tasks, lead, staleness, " \
+             "mean_staleness, time, slowdown, waiting"}, \
     {"step", REAL, AT(step), "auto", POSITIVE, "auto=0", .help = "Step length; auto: from the data's smoothness"}, \
     {"step-decay", REAL, AT(step_decay), "auto", 0, INFINITY, "auto=-1|none=0", \
      .help = "sgd: T in step / sqrt(1 + passes / T)"}, \
@@ -69,6 +75,15 @@
     {"eval-every", REAL, AT(eval_every), "auto", POSITIVE, "auto=0|end=-1", .value = "PASSES", \
      .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}
 
+#define TRIAL_OPTIONS \
+    {"straggler", TEXT, AT(straggler), "none", .value = "MODEL,...", \
+     .help = "Make workers slow on purpose, by waiting: cds:C (worker 0 waits C mean task times), pcs (a quarter of the " \
+             "workers, at random), trace:FILE, pause:W@T+D, kill:W@T (seconds)", \
+     .group = "To try what happens:"}, \
+    {"pace", INT, AT(pace_ms), "0", 0, 60000, .value = "MS", \
+     .help = "Each task takes at least so many milliseconds, by waiting: many workers on few cores. --straggler's delays " \
+             "are relative to it"}
+
 #define OUTPUT_OPTIONS \
     {"model", TEXT, AT(model), .value = "FILE", .help = "Write the model here (HDF5)", .group = "Output:"}, \
     {"export", TEXT, AT(export_path), .value = "liblinear:FILE", \
@@ -94,8 +109,8 @@ const skald_option train_options[] = {
     {"connect", TEXT, AT(connect), .value = "ADDRESS",
      .help = "Train nothing here: follow the run of the coordinator at ADDRESS, and fetch its model at the end"},
     {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
+    TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
-    {"pace-ms", INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
     {0},
 };
@@ -110,6 +125,7 @@ const skald_option coordinator_options[] = {
      .help = "After the end, go on answering 'skald status' and 'skald train --connect' for that long"},
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
+    TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
     {0},
 };
@@ -170,6 +186,43 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     return SKALD_OK;
 }
 
+/* Before anybody waits for anything. */
+static skald_status check_trial(const settings *s) {
+    skald_stragglers models;
+    TRY(skald_stragglers_parse(s->straggler, &models));
+    skald_status st = SKALD_OK;
+    if (s->workers == 0 && (models.count || s->pace_ms))
+        st = skald_fail(SKALD_EINVAL, "--straggler and --pace are for worker processes: give --workers 1 or more");
+    for (uint32_t k = 0; k < models.count && s->workers > 0; k++)
+        if (models.list[k].worker >= s->workers)
+            st = skald_fail(SKALD_EINVAL, "--straggler: there is no worker %u, they are 0 to %d", models.list[k].worker,
+                            (int)s->workers - 1);
+    skald_stragglers_free(&models);
+    return st;
+}
+
+static skald_status resolve_mode(const settings *s, training *out) {
+    bool sync;
+    TRY(skald_barrier_preset(s->mode, &sync, out->barrier_text, sizeof out->barrier_text));
+    out->train.mode = sync ? SKALD_SYNC : SKALD_ASYNC;
+    out->train.mode_name = s->barrier ? s->barrier : s->mode;
+    const char *text = s->barrier ? s->barrier : out->barrier_text;
+    if (s->barrier && strcmp(s->mode, "async") != 0)
+        return skald_fail(SKALD_EINVAL, "--barrier says itself who may run: leave --mode %s away", s->mode);
+    if (!*text) return s->barrier ? skald_fail(SKALD_EINVAL, "--barrier: an expression is missing") : SKALD_OK;
+    skald_status st = skald_barrier_parse(text, &out->barrier);
+    if (st != SKALD_OK) return skald_context(st, "--barrier");
+    out->train.barrier = skald_barrier_by_rule;
+    out->train.barrier_user = out->barrier;
+    out->train.barrier_text = text;
+    return SKALD_OK;
+}
+
+void settings_release(training *t) {
+    skald_barrier_free(t->barrier);
+    t->barrier = NULL;
+}
+
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out) {
     *out = (training){0};
     out->objective = (skald_objective){.loss = (skald_loss)s->loss,
@@ -189,9 +242,9 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                      .contiguous = s->contiguous,
                                      .seed = (uint64_t)s->seed};
     TRY(parse_class_weights(s->class_weight, out));
+    TRY(check_trial(s));
     out->compute = (skald_compute_options){.device = s->device, .threads = (int)s->threads, .isa = s->isa};
-    out->train = (skald_train_options){.mode = (skald_mode)s->mode,
-                                       .algo = (skald_algo)s->algo,
+    out->train = (skald_train_options){.algo = (skald_algo)s->algo,
                                        .step = s->step,
                                        .step_decay = s->step_decay,
                                        .step_rows = (uint32_t)s->batch,
@@ -200,5 +253,6 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                        .theta = s->theta,
                                        .stale = (skald_stale)s->stale,
                                        .max_stale = (uint64_t)s->max_stale};
+    TRY(resolve_mode(s, out));
     return resolve_stopping(s, given, &out->train);
 }

@@ -17,7 +17,8 @@ typedef struct settings {
     double huber_delta, l2, l1;
     bool intercept;
     /* algorithm */
-    int algo, mode, local, stale;
+    int algo, local, stale;
+    const char *mode, *barrier;
     double step, step_decay, theta;
     int64_t batch, task_rows, max_stale, seed;
     /* stopping */
@@ -25,7 +26,7 @@ typedef struct settings {
     int64_t max_updates, max_time;
     /* who computes */
     int64_t workers, threads, wait, linger, pace_ms;
-    const char *device, *isa, *listen, *connect;
+    const char *device, *isa, *listen, *connect, *straggler;
     bool insecure;
     /* what is written */
     const char *log, *model, *export_path, *record;
@@ -41,6 +42,8 @@ typedef struct training {
     skald_data_options data;
     skald_compute_options compute;
     skald_train_options train;
+    skald_barrier_rule *barrier; /* NULL: none; owned */
+    char barrier_text[80];
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 
@@ -48,5 +51,8 @@ extern const skald_option train_options[], coordinator_options[];
 
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);
+
+/* Frees what resolving made. */
+void settings_release(training *t);
 
 #endif

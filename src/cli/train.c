@@ -63,6 +63,8 @@ static int train_here(run *r, int count) {
                                          .data = r->t.data,
                                          .objective = r->t.objective,
                                          .clock = skald_clock_system(),
+                                         .straggler = r->s->straggler,
+                                         .pace_ms = (int)r->s->pace_ms,
                                          .notice = run_notice,
                                          .user = r};
     st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);

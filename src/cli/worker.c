@@ -8,11 +8,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/straggler.h"
 #include "cli/cli.h"
 #include "skald/worker.h"
 
 typedef struct values {
-    const char *connect, *device, *name, *isa;
+    const char *connect, *device, *name, *isa, *straggler;
     int64_t threads, wait, pace_ms, parent;
     bool quiet;
 } values;
@@ -30,7 +31,10 @@ static const skald_option table[] = {
     {"quiet", SKALD_OPTION_FLAG, AT(quiet), .help = "Nothing but errors"},
     {"parent", SKALD_OPTION_INT, AT(parent), "0", 0, 1e9, .help = "End when this process, which started us, ends",
      .hidden = true},
-    {"pace-ms", SKALD_OPTION_INT, AT(pace_ms), "0", 0, 60000, .help = "Each task takes at least that long", .hidden = true},
+    {"straggler", SKALD_OPTION_TEXT, AT(straggler), .value = "MODEL,...",
+     .help = "Be slow on purpose, as 'skald help train' says; without it, as the coordinator was told"},
+    {"pace", SKALD_OPTION_INT, AT(pace_ms), "0", 0, 60000, .value = "MS",
+     .help = "Take at least so many milliseconds a task, by waiting; 0: as the coordinator was told"},
     {"isa", SKALD_OPTION_TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
     {0},
 };
@@ -69,6 +73,10 @@ static int run(const command *self, int argc, char **argv) {
     char address[256];
     arguments_parse(self, argc, argv, &v, &args);
     signals_install();
+    skald_stragglers models;
+    skald_status understood = skald_stragglers_parse(v.straggler, &models);
+    skald_stragglers_free(&models);
+    if (understood != SKALD_OK) arguments_error(self, "%s", skald_error());
     if (v.parent && !bind_to_parent((pid_t)v.parent)) return EXIT_FAILED;
     if (strncmp(v.connect, "fd:", 3) == 0) {
         if (!read_address(v.connect, address, sizeof address)) return EXIT_FAILED;
@@ -80,6 +88,7 @@ static int run(const command *self, int argc, char **argv) {
                                     .compute = {.device = v.device, .threads = (int)v.threads, .isa = v.isa},
                                     .wait_ns = v.wait,
                                     .pace_ms = (int)v.pace_ms,
+                                    .straggler = v.straggler,
                                     .notice = on_notice,
                                     .user = &v};
     if (!v.quiet)

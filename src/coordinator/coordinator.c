@@ -24,7 +24,10 @@ static void on_open(void *user, skald_net_session *session) {} /* a session coun
 
 static void on_frame(void *user, skald_net_session *session, skald_frame *frame) {
     skald_coordinator *c = user;
-    skald_input in = {.kind = SKALD_INPUT_FRAME, .session = skald_net_session_ref(session), .frame = frame};
+    skald_input in = {.kind = SKALD_INPUT_FRAME,
+                      .session = skald_net_session_ref(session),
+                      .frame = frame,
+                      .arrived_ns = skald_now_ns(c->options->clock)};
     if (skald_queue_push(c->inputs, &in) != SKALD_OK) skald_input_drop(&in);
 }
 

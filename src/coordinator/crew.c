@@ -218,7 +218,10 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     r->wait_ns = m->wait_ns;
     r->compute_ns = m->compute_ns;
     r->receive_ns = m->receive_ns;
-    r->arrived_ns = skald_now_ns(c->options->clock);
+    r->delay_ns = m->delay_ns;
+    r->came_ns = m->arrived_ns;
+    r->posted_ns = m->posted_ns;
+    r->arrived_ns = c->frame_ns;
     r->status = (skald_status)m->status;
     snprintf(r->error, sizeof r->error, "%s", m->error);
     if (decode(c, s, t, m, slot) != SKALD_OK) {
@@ -247,6 +250,7 @@ static void release(skald_crew *crew, skald_result *result) {
 /* ---- events ---------------------------------------------------------------------------------------- */
 
 static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event *event) {
+    c->frame_ns = in->arrived_ns;
     skald_session_state *s = skald_coordinator_find(c, in->session);
     skald_status st = skald_wire_open(c->env, in->frame);
     if (st != SKALD_OK) {

@@ -55,6 +55,9 @@ static void ask_setup(skald_coordinator *c, skald_session_state *s) {
     m.rows = p->n;
     m.seed = p->seed;
     m.shards = p->shard_count;
+    m.workers = c->options->workers;
+    m.straggler = (char *)(c->options->straggler ? c->options->straggler : "");
+    m.pace_ms = (uint32_t)c->options->pace_ms;
     m.n_label_values = m.n_label_targets = m.n_label_weights = t->label_count;
     m.label_values = (double *)t->label_values;
     m.label_targets = (double *)t->label_targets;

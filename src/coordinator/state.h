@@ -57,6 +57,7 @@ typedef struct skald_input {
     skald_input_kind kind;
     skald_net_session *session; /* frame, close: holds a reference */
     skald_frame *frame;         /* frame, call: owned */
+    int64_t arrived_ns;         /* frame: when the I/O thread had it */
     skald_method method;
     skald_net_call *call;
     skald_status code;
@@ -85,6 +86,7 @@ struct skald_coordinator {
     skald_problem problem;
     skald_result_slot *idle;
     int64_t repeat_ns, timeout_ns, tick_ns;
+    int64_t frame_ns; /* when the frame being dealt with arrived */
     uint64_t duplicates, refused;
     bool ready;
 };

@@ -39,11 +39,15 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
                                                        .kind = task->kind,
                                                        .worker = worker,
                                                        .shard = task->shard,
+                                                       .trains = trains(task->kind),
                                                        .generation = run->generation,
                                                        .commits = task->model ? task->model->commits : run->commits,
                                                        .issued_ns = skald_now_ns(run->clock)};
     run->members[worker].busy++;
-    if (trains(task->kind)) run->training++;
+    if (trains(task->kind)) {
+        run->training++;
+        skald_barrier_dealt(run, worker);
+    }
     if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
     return run->crew->ops->submit(run->crew, worker, task);
 }
@@ -99,11 +103,11 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     return false;
 }
 
-/* The barrier: may this worker be given training work now? Asynchronous: always. Synchronous: while the
+/* The barrier: may this worker be given training work now? Asynchronous: as the barrier says. Synchronous: while the
  * round is being dealt. While an evaluation wants the machine to itself, nobody. */
-static bool admitted(const skald_run *run) {
+static bool admitted(skald_run *run, uint32_t worker) {
     if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
-    return run->options->mode == SKALD_ASYNC || !run->round_open;
+    return run->options->mode == SKALD_ASYNC ? skald_barrier_admits(run, worker) : !run->round_open;
 }
 
 uint32_t skald_run_slots(const skald_member *m) {
@@ -111,7 +115,7 @@ uint32_t skald_run_slots(const skald_member *m) {
 }
 
 uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
-    if (run->options->mode == SKALD_SYNC || run->options->local == 0) return 1;
+    if (run->options->mode == SKALD_SYNC || run->options->local == 0 || run->options->barrier) return 1;
     return run->options->depth ? run->options->depth : m->depth;
 }
 
@@ -125,7 +129,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             TRY(skald_run_submit(run, worker, &task));
             continue;
         }
-        uint32_t shard = admitted(run) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
+        uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         TRY(run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
                                                : submit_training(run, worker, shard));
@@ -147,8 +151,10 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     run->work = *work;
     if (!run->watch.good) TRY(skald_watch_init(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
+    skald_barrier_look(run);
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
+    TRY(skald_barrier_check(run));
     if (run->training) run->round_open = true;
     /* the training clock stands still while only evaluations run */
     int64_t now = skald_now_ns(run->clock);

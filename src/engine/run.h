@@ -16,6 +16,7 @@ typedef struct skald_flight {
     uint32_t worker, shard, generation;
     uint64_t commits; /* the clock when its version was published */
     int64_t issued_ns;
+    bool trains;
     bool refresh;         /* retakes a shard's history: merged without a step */
     skald_result *result; /* sync: arrived, waiting for the rest of the round */
     double share;         /* sync: weight in the round */
@@ -24,7 +25,8 @@ typedef struct skald_flight {
 /* Per worker; what skald_worker_row shows. */
 typedef struct skald_member_state {
     bool alive;
-    uint32_t busy; /* slots with a task */
+    uint32_t busy;     /* slots with a task */
+    uint32_t training; /* of them for training: kept for the barrier only, as of the last dispatch */
     uint32_t refused;
     uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
     double task_ns, wait_ns, compute_ns, network_ns; /* moving averages */
@@ -93,6 +95,10 @@ typedef struct skald_run {
     skald_audit audit;
     double audit_drift;
 
+    skald_overview overview;               /* barrier.c */
+    uint64_t slowest_tasks, refused_tasks; /* a slot, of the slowest worker; hand-outs refused in this dispatch */
+    bool told_fewer;
+
     int64_t begin_ns, paused_ns, pause_began_ns, progress_ns;
     uint64_t progress_updates;
     double progress_rows, rows_per_s, updates_per_s;
@@ -117,7 +123,14 @@ bool skald_judge_due(skald_run *run);
 skald_status skald_judge_begin(skald_run *run);
 void skald_judge_done(skald_run *run);
 
+/* barrier.c: a look before a round of hand-outs; may this worker be given a task; it has been; would the run hang? */
+void skald_barrier_look(skald_run *run);
+bool skald_barrier_admits(skald_run *run, uint32_t worker);
+void skald_barrier_dealt(skald_run *run, uint32_t worker);
+skald_status skald_barrier_check(skald_run *run);
+
 /* table.c: the status table. */
+double skald_table_median(const skald_run *run); /* of the workers' mean task times, ns; 0: none yet */
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *result);
 void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *row);
 uint32_t skald_table_slowest(const skald_run *run, double *ratio); /* UINT32_MAX: nobody stands out */

@@ -53,19 +53,27 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+double skald_table_median(const skald_run *run) {
+    double times[4096];
+    uint32_t known = 0;
+    for (uint32_t k = 0; k < run->size && known < SKALD_ARRAY_LENGTH(times); k++)
+        if (run->members[k].tasks) times[known++] = run->members[k].task_ns;
+    if (!known) return 0;
+    qsort(times, known, sizeof times[0], ascending);
+    if (known == 2) return times[0]; /* of two, the other one is the yardstick */
+    return known % 2 ? times[known / 2] : 0.5 * (times[known / 2 - 1] + times[known / 2]);
+}
+
 uint32_t skald_table_slowest(const skald_run *run, double *ratio) {
-    double times[256];
     uint32_t slow = UINT32_MAX, known = 0;
     for (uint32_t k = 0; k < run->size; k++) {
         if (!run->members[k].tasks) continue;
-        if (known < 256) times[known++] = run->members[k].task_ns;
+        known++;
         if (slow == UINT32_MAX || run->members[k].task_ns > run->members[slow].task_ns) slow = k;
     }
     *ratio = 1;
     if (known < 2) return UINT32_MAX;
-    qsort(times, known, sizeof times[0], ascending);
-    double median = known % 2 ? times[known / 2] : 0.5 * (times[known / 2 - 1] + times[known / 2]);
-    if (known == 2) median = times[0]; /* of two, the other one is the yardstick */
+    const double median = skald_table_median(run);
     if (median > 0) *ratio = run->members[slow].task_ns / median;
     return *ratio >= 1.5 ? slow : UINT32_MAX;
 }
@@ -136,7 +144,7 @@ char *skald_table_json(const skald_run *run, bool audit) {
     }
     json_t *root = json_pack(
         "{s:s,s:s,s:s,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:o}", "state",
-        run->stop ? "stopping" : "training", "mode", run->options->mode == SKALD_SYNC ? "sync" : "async", "algo",
+        run->stop ? "stopping" : "training", "mode", skald_mode_name(run->options), "algo",
         run->options->algo == SKALD_SAGA ? "saga" : "sgd", "version", (json_int_t)run->commits, "updates",
         (json_int_t)run->updates, "passes", p.passes, "seconds", p.seconds, "objective", number(p.last_objective),
         "gap", number(p.last_gap), "estimated_objective", number(p.estimated_objective), "rows_per_s", p.rows_per_s,

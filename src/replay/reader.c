@@ -118,8 +118,10 @@ static skald_status read_header(skald_record *r) {
     json_error_t e;
     const char *command, *data, *version, *isa;
     int format = 0, length, floats;
-    TRY(read_object(r, &root));
-    if (!root) return skald_fail(SKALD_EDATA, "%s:1: not a record: it has no first line", r->path);
+    if (read_object(r, &root) == SKALD_EIO) return SKALD_EIO;
+    if (!root)
+        return skald_fail(SKALD_EDATA, "%s:1: not a record: records, which --record writes, begin with a line of JSON",
+                          r->path);
     skald_status st = SKALD_OK;
     if (json_unpack(root, "{s:i}", "skald_record", &format) != 0)
         st = skald_fail(SKALD_EDATA,
@@ -174,9 +176,10 @@ static skald_status read_task(json_t *o, skald_record_line *l, json_error_t *e) 
 
 static skald_status read_result(json_t *o, skald_record_line *l, json_error_t *e) {
     const char *error = "";
-    json_int_t id, t, arrived, wait, receive, compute;
-    if (json_unpack_ex(o, e, 0, "{s:I,s:I,s:I,s:I,s:I,s:I,s?i,s?s}", "t", &t, "id", &id, "arrived", &arrived, "wait",
-                       &wait, "receive", &receive, "compute", &compute, "status", &l->status, "error", &error) != 0)
+    json_int_t id, t, arrived, wait, receive, compute, delay, came, posted;
+    if (json_unpack_ex(o, e, 0, "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s?i,s?s}", "t", &t, "id", &id, "arrived",
+                       &arrived, "wait", &wait, "receive", &receive, "compute", &compute, "delay", &delay, "came",
+                       &came, "posted", &posted, "status", &l->status, "error", &error) != 0)
         return SKALD_EDATA;
     l->id = (uint64_t)id;
     l->t = t;
@@ -184,6 +187,9 @@ static skald_status read_result(json_t *o, skald_record_line *l, json_error_t *e
     l->wait = wait;
     l->receive = receive;
     l->compute = compute;
+    l->delay = delay;
+    l->came = came;
+    l->posted = posted;
     snprintf(l->text, sizeof l->text, "%s", error);
     return SKALD_OK;
 }

@@ -134,9 +134,10 @@ static void write_result(skald_recorder *r, const skald_result *x) {
         snprintf(failure, sizeof failure, ",\"status\":%d,\"error\":%s", (int)x->status, quoted(x->error, text));
     write_line(r,
                "{\"do\":\"result\",\"t\":%" PRId64 ",\"id\":%" PRIu64 ",\"arrived\":%" PRId64 ",\"wait\":%" PRId64
-               ",\"receive\":%" PRId64 ",\"compute\":%" PRId64 "%s}",
+               ",\"receive\":%" PRId64 ",\"compute\":%" PRId64 ",\"delay\":%" PRId64 ",\"came\":%" PRId64
+               ",\"posted\":%" PRId64 "%s}",
                since(r, r->now_ns), x->task, since(r, x->arrived_ns), x->wait_ns, x->receive_ns, x->compute_ns,
-               failure);
+               x->delay_ns, x->came_ns, x->posted_ns, failure);
 }
 
 static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {

@@ -40,6 +40,12 @@ static skald_status differs(const skald_replay *r, const char *format, ...) {
                       r->record->path, r->record->line.number, text, r->record->version, SKALD_VERSION);
 }
 
+static skald_status breaks_off(const skald_replay *r) {
+    return skald_fail(SKALD_EDATA,
+                      "%s:%u: the record breaks off before the run ends; --partial replays as far as it goes",
+                      r->record->path, r->record->line.number);
+}
+
 static const char *kind_name(skald_record_kind kind) {
     static const char *const names[] = {"a task",       "a result", "a merge", "a timeout", "an audit",
                                         "an interrupt", "a loss",   "the end", "a failure", "nothing more"};
@@ -65,6 +71,7 @@ static skald_status check_task(const skald_replay *r, uint32_t worker, const ska
     const skald_record_line *l = &r->record->line;
     const int64_t shard = t->shard == SKALD_ALL_SHARDS ? SKALD_RECORD_ALL : (int64_t)t->shard;
     const uint64_t version = t->model ? t->model->id : 0;
+    if (l->kind == SKALD_RECORD_BROKEN) return breaks_off(r);
     if (l->kind != SKALD_RECORD_TASK)
         return differs(r, "here comes %s, but the run hands a %s task to worker %u", kind_name(l->kind),
                        skald_task_kind_name(t->kind), worker);
@@ -123,6 +130,9 @@ static skald_status deliver(skald_replay *r, skald_event *event) {
     x->wait_ns = l->wait;
     x->receive_ns = l->receive;
     x->compute_ns = l->compute;
+    x->delay_ns = l->delay;
+    x->came_ns = l->came;
+    x->posted_ns = l->posted;
     if (l->status == (int)SKALD_EREFUSED) { /* computed, and spoilt on its way */
         x->status = SKALD_EREFUSED;
         x->count = 0;
@@ -168,10 +178,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     case SKALD_RECORD_FAILED:
         return skald_fail(SKALD_EDATA, "%s:%u: the recorded run failed here: %s", r->record->path, l->number, l->text);
     case SKALD_RECORD_BROKEN:
-        if (!r->options.partial)
-            return skald_fail(SKALD_EDATA,
-                              "%s:%u: the record breaks off before the run ends; --partial replays as far as it goes",
-                              r->record->path, l->number);
+        if (!r->options.partial) return breaks_off(r);
         r->beyond = r->stop = true;
         return SKALD_OK;
     default:
@@ -201,10 +208,7 @@ void skald_replay_merged(skald_replay *r, const skald_merged *m) {
     skald_status st = SKALD_OK;
     if (l->kind != SKALD_RECORD_MERGE)
         st = l->kind == SKALD_RECORD_BROKEN
-                 ? skald_fail(SKALD_EDATA,
-                              "%s:%u: the record breaks off before the run ends; "
-                              "--partial replays as far as it goes",
-                              r->record->path, l->number)
+                 ? breaks_off(r)
                  : differs(r, "here comes %s, but the run merges task %" PRIu64, kind_name(l->kind), m->task);
     else if (l->id != m->task || strcmp(l->what, m->how) != 0 || l->stale != m->staleness || l->commits != m->commits ||
              l->generation != m->generation ||
@@ -251,11 +255,12 @@ skald_status skald_replay_open(skald_record *record, const skald_data_options *d
     uint64_t slots = 0;
     for (uint32_t k = 0; k < record->member_count; k++) slots += record->members[k].slots;
     skald_status st = skald_local_data_open(data, objective, &compute, record->member_count, slots, &local);
-    if (st == SKALD_EUNSUPPORTED && options->anyway) {
+    const bool lacks = st == SKALD_EUNSUPPORTED || (st == SKALD_EINVAL && strstr(skald_error(), "instruction set"));
+    if (lacks && options->anyway) {
         compute.isa = NULL;
         st = skald_local_data_open(data, objective, &compute, record->member_count, slots, &local);
-    } else if (st == SKALD_EUNSUPPORTED) {
-        skald_fail(st,
+    } else if (lacks) {
+        skald_fail(SKALD_EUNSUPPORTED,
                    "%s was recorded with %s, which this machine lacks; --anyway replays the same order with other "
                    "bits",
                    record->path, record->isa);
@@ -289,10 +294,7 @@ skald_status skald_replay_finish(skald_replay *r, const skald_outcome *outcome, 
     *is_same = false;
     if (r->failed != SKALD_OK) return skald_fail(r->failed, "%s", r->why);
     if (r->beyond) return SKALD_OK;
-    if (l->kind == SKALD_RECORD_BROKEN)
-        return r->options.partial ? SKALD_OK
-                                  : skald_fail(SKALD_EDATA, "%s:%u: the record breaks off before its last line",
-                                               r->record->path, l->number);
+    if (l->kind == SKALD_RECORD_BROKEN) return r->options.partial ? SKALD_OK : breaks_off(r);
     if (l->kind != SKALD_RECORD_END) return differs(r, "here comes %s, but the run is over", kind_name(l->kind));
     *is_same = l->model == skald_model_hash(outcome->w, r->record->length);
     if (*is_same || r->options.anyway) return SKALD_OK;

@@ -69,7 +69,7 @@ void skald_worker_table(FILE *out, const skald_worker_row *rows, uint32_t count)
 
 /* A StatusReply as parsed; free with skald_status_view_free. */
 typedef struct skald_status_view {
-    char run[64], state[32], mode[16], algo[16];
+    char run[64], state[32], mode[64], algo[16];
     uint64_t term, version;
     skald_progress progress; /* passes, seconds, rates, staleness, last objective and gap */
     skald_worker_row *workers;

@@ -167,7 +167,7 @@ char *skald_outcome_status(const skald_train_options *options, const skald_outco
     json_object_set_new(o, "state", json_string("ended"));
     json_object_set_new(o, "stop", json_string(skald_stop_name(out->stop)));
     json_object_set_new(o, "reached", json_boolean(out->reached));
-    json_object_set_new(o, "mode", json_string(options->mode == SKALD_SYNC ? "sync" : "async"));
+    json_object_set_new(o, "mode", json_string(skald_mode_name(options)));
     json_object_set_new(o, "algo", json_string(options->algo == SKALD_SAGA ? "saga" : "sgd"));
     json_object_set_new(o, "version", whole((double)out->commits));
     json_object_set_new(o, "updates", whole((double)out->updates));

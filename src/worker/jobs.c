@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/base.h"
 #include "worker/worker_state.h"
@@ -116,21 +115,25 @@ typedef struct skald_worker_lane {
     skald_worker *worker;
     pthread_t thread;
     skald_queue *jobs;
+    skald_queue *later; /* jobs that came while a result was held back */
     skald_lane lane;
     skald_chain chain;
 } skald_worker_lane;
 
-static void sleep_until(int64_t when_ns) {
-    struct timespec t = {when_ns / SKALD_NS_PER_S, when_ns % SKALD_NS_PER_S};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
-    }
-}
+/* A task that has been computed and whose result is still to be sent. */
+typedef struct computed {
+    skald_result result;
+    skald_bytes *bytes;
+    bool narrow;
+    uint64_t version;
+    int64_t start_ns;
+} computed;
 
-static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since_ns) {
+static computed compute(skald_worker_lane *lane, skald_job *job, int64_t idle_since_ns) {
     skald_worker *w = lane->worker;
     skald_task *t = &job->task;
     int64_t start_ns = skald_now_ns(system_clock());
-    skald_result r = {0};
+    skald_result r = {.came_ns = job->arrived_ns};
     uint32_t count = skald_task_vectors(t);
     skald_bytes *bytes = count ? skald_pool_get(w->vectors) : NULL;
     for (uint32_t k = 0; bytes && k < count; k++)
@@ -144,7 +147,6 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
     } else {
         skald_chain_run(&lane->chain, &w->runner, &lane->lane, t, bytes, &r);
     }
-    if (w->options->pace_ms > 0 && t->kind <= SKALD_TASK_LOCAL) sleep_until(start_ns + w->options->pace_ms * 1000000ll);
     r.wait_ns = start_ns - (idle_since_ns > job->arrived_ns ? start_ns : idle_since_ns);
     r.receive_ns = start_ns - job->arrived_ns;
     uint64_t version = t->model ? t->model->id : 0;
@@ -157,7 +159,55 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
     }
     if (t->kind == SKALD_TASK_ANCHOR && r.status == SKALD_OK)
         skald_uncarry(&r, w->runner.dim, w->shard_count, w->carries);
-    skald_outbox_post(w, &r, version, bytes, narrow != NULL);
+    return (computed){r, bytes, narrow != NULL, version, start_ns};
+}
+
+static bool evaluates(const skald_job *job) {
+    return job->kind == SKALD_JOB_TASK &&
+           (job->task.kind == SKALD_TASK_OBJECTIVE || job->task.kind == SKALD_TASK_SHIFT);
+}
+
+static void lock(skald_worker *w, const skald_job *job) {
+    if (job->kind != SKALD_JOB_TASK || job->task.shard == SKALD_ALL_SHARDS)
+        pthread_rwlock_wrlock(&w->exclusive);
+    else
+        pthread_rwlock_rdlock(&w->exclusive);
+}
+
+static void post(skald_worker *w, computed *c) {
+    skald_outbox_post(w, &c->result, c->version, c->bytes, c->narrow);
+}
+
+/* Holds the lane until then, as a slower worker would be held. It is no slower at evaluations: those measure the run
+ * and are none of its work. */
+static void hold(skald_worker_lane *lane, int64_t until_ns) {
+    skald_worker *w = lane->worker;
+    for (int64_t left; (left = until_ns - skald_now_ns(system_clock())) > 0;) {
+        skald_job job;
+        if (skald_queue_pop(lane->jobs, &job, left) != SKALD_OK) continue;
+        if (!evaluates(&job)) {
+            skald_queue_push(lane->later, &job);
+            if (job.kind == SKALD_JOB_STOP) return;
+            continue;
+        }
+        lock(w, &job);
+        computed c = compute(lane, &job, job.arrived_ns);
+        pthread_rwlock_unlock(&w->exclusive);
+        post(w, &c);
+    }
+}
+
+/* Unlocks. */
+static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since_ns) {
+    skald_worker *w = lane->worker;
+    computed c = compute(lane, job, idle_since_ns);
+    pthread_rwlock_unlock(&w->exclusive);
+    if (c.result.kind <= SKALD_TASK_DIFFERENCE) {
+        const int64_t now = skald_now_ns(system_clock());
+        hold(lane, skald_straggle_until(w, c.start_ns, now));
+        c.result.delay_ns = skald_now_ns(system_clock()) - now;
+    }
+    post(w, &c);
 }
 
 static skald_status prepare(skald_worker_lane *lane) {
@@ -166,17 +216,17 @@ static skald_status prepare(skald_worker_lane *lane) {
     return skald_lane_init(&lane->lane, &lane->worker->runner);
 }
 
+static bool next_job(skald_worker_lane *lane, skald_job *job) {
+    return skald_queue_pop(lane->later, job, 0) == SKALD_OK || skald_queue_pop(lane->jobs, job, -1) == SKALD_OK;
+}
+
 static void *lane_main(void *argument) {
     skald_worker_lane *lane = argument;
     skald_worker *w = lane->worker;
     int64_t idle_since = skald_now_ns(system_clock());
     skald_job job;
-    while (skald_queue_pop(lane->jobs, &job, -1) == SKALD_OK && job.kind != SKALD_JOB_STOP) {
-        bool alone = job.kind != SKALD_JOB_TASK || job.task.shard == SKALD_ALL_SHARDS;
-        if (alone)
-            pthread_rwlock_wrlock(&w->exclusive);
-        else
-            pthread_rwlock_rdlock(&w->exclusive);
+    while (next_job(lane, &job) && job.kind != SKALD_JOB_STOP) {
+        lock(w, &job);
         switch (job.kind) {
         case SKALD_JOB_SCAN:
             scan(w, &job);
@@ -191,6 +241,8 @@ static void *lane_main(void *argument) {
         case SKALD_JOB_TASK:
             if (prepare(lane) == SKALD_OK) {
                 run_task(lane, &job, idle_since);
+                idle_since = skald_now_ns(system_clock());
+                continue;
             } else {
                 skald_worker_notice(w, "%s", skald_error());
                 skald_version_unref(job.task.model); /* the coordinator asks again */
@@ -219,8 +271,10 @@ skald_status skald_worker_start_lanes(skald_worker *w) {
         skald_worker_lane *lane = &w->lanes[w->lane_count];
         lane->worker = w;
         TRY(skald_queue_create(sizeof(skald_job), 0, &lane->jobs));
-        if (pthread_create(&lane->thread, NULL, lane_main, lane) != 0) {
+        skald_status st = skald_queue_create(sizeof(skald_job), 0, &lane->later);
+        if (st != SKALD_OK || pthread_create(&lane->thread, NULL, lane_main, lane) != 0) {
             skald_queue_destroy(lane->jobs);
+            skald_queue_destroy(lane->later);
             return skald_fail(SKALD_ENOMEM, "cannot start a thread");
         }
     }
@@ -234,11 +288,12 @@ void skald_worker_stop_lanes(skald_worker *w) {
         skald_worker_lane *lane = &w->lanes[k];
         pthread_join(lane->thread, NULL);
         skald_job job;
-        while (skald_queue_pop(lane->jobs, &job, 0) == SKALD_OK) {
+        while (skald_queue_pop(lane->later, &job, 0) == SKALD_OK || skald_queue_pop(lane->jobs, &job, 0) == SKALD_OK) {
             if (job.kind == SKALD_JOB_TASK) skald_version_unref(job.task.model);
             if (job.kind == SKALD_JOB_LEASE) free(job.blocks);
         }
         skald_queue_destroy(lane->jobs);
+        skald_queue_destroy(lane->later);
         skald_lane_fini(&lane->lane);
         skald_chain_fini(&lane->chain);
     }

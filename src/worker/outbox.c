@@ -34,6 +34,9 @@ static void transmit(skald_worker *w, const skald_unacked *u) {
     body.wait_ns = r->wait_ns;
     body.compute_ns = r->compute_ns;
     body.receive_ns = r->receive_ns;
+    body.delay_ns = r->delay_ns;
+    body.arrived_ns = r->came_ns;
+    body.posted_ns = u->sent_ns;
     body.narrow = u->narrow;
     frame.body_case = SKALD__V1__FRAME__BODY_RESULT;
     frame.result = &body;

@@ -101,6 +101,7 @@ static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m) {
     snprintf(w->path, sizeof w->path, "%s", path);
     snprintf(w->weights, sizeof w->weights, "%s", m->weights_path);
     w->incarnation = m->incarnation;
+    w->number = m->worker;
     w->welcomed = true;
     skald_worker_notice(w, "joined run %s as worker %u, data %s", m->run, m->worker, w->path);
     return skald_worker_open_source(w, m->index_base, m->dim);
@@ -157,6 +158,7 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)w->runner.dim * sizeof(float), &w->narrow));
         w->carries = skald_zalloc(m->shards, sizeof *w->carries);
         if (!w->carries) return SKALD_ENOMEM;
+        TRY(skald_straggle_init(w, m));
         w->set_up = true;
     }
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
@@ -299,6 +301,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
         event e;
         skald_status st = skald_queue_pop(w->events, &e, tick);
         int64_t now = skald_now_ns(skald_clock_system());
+        skald_straggle_die(w, now);
         if (w->session && now - repeated >= repeat) {
             repeated = now;
             if (!w->welcomed) hello(w);
@@ -364,6 +367,7 @@ static void fini(skald_worker *w) {
     free(w->scale);
     free(w->labels);
     free(w->lane_of);
+    skald_stragglers_free(&w->straggle.models);
     skald_source_close(w->source);
     skald_wire_env_destroy(w->env);
     skald_queue_destroy(w->events);

@@ -11,6 +11,7 @@
 
 #include "base/pool.h"
 #include "base/queue.h"
+#include "base/straggler.h"
 #include "engine/versions.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
@@ -61,6 +62,7 @@ typedef struct skald_worker {
 
     char device[64];
     uint64_t incarnation;
+    uint32_t number, workers; /* which of them this one is */
     bool welcomed;
     skald_source *source;
     char path[4096], weights[4096];
@@ -87,6 +89,14 @@ typedef struct skald_worker {
     uint32_t *lane_of;      /* by shard: tasks on one shard run in order, on one lane */
     atomic_ullong progress; /* jobs done: rides in the heartbeat */
 
+    struct { /* slowness on purpose: straggle.c */
+        skald_stragglers models;
+        uint64_t seed;
+        int64_t pace_ns;
+        atomic_ullong tasks, warm_tasks; /* of training: begun; measured */
+        atomic_llong warm_ns, begin_ns;  /* begin_ns: when the first one came; 0: not yet */
+    } straggle;
+
     pthread_mutex_t outbox_mutex;
     skald_unacked *outbox;
     uint32_t outbox_count, outbox_capacity;
@@ -102,6 +112,13 @@ skald_status skald_worker_push(skald_worker *w, const skald_job *job);
 skald_status skald_worker_start_lanes(skald_worker *w);
 void skald_worker_stop_lanes(skald_worker *w);
 skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);
+
+/* straggle.c: slowness on purpose, by waiting. */
+skald_status skald_straggle_init(skald_worker *w, const Skald__V1__Setup *setup);
+/* A training task began at start_ns and is computed: when its result may leave. Any lane. */
+int64_t skald_straggle_until(skald_worker *w, int64_t start_ns, int64_t now_ns);
+/* Ends the process by SIGKILL if this is its hour. */
+void skald_straggle_die(skald_worker *w, int64_t now_ns);
 
 /* narrow.c: results of local tasks as floats. A buffer of w->narrow in exchange for `bytes`, which keeps its values;
  * NULL when out of memory (nothing has happened). The lane of the shard. */

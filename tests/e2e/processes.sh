@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 
 "$skald" generate rcv1 --rows 1200 --seed 4 --output train.svm >/dev/null
-long=(--loss logistic --l2 1e-6 --target-gap 1e-14 --max-time 100s --progress line --pace-ms 5)
+long=(--loss logistic --l2 1e-6 --target-gap 1e-14 --max-time 100s --progress line --pace 5)
 
 wait_for() { # SECONDS COMMAND...
     local tries=$(($1 * 20))
@@ -21,9 +21,9 @@ wait_for() { # SECONDS COMMAND...
 "$skald" coordinator --listen "unix:$work/a" --workers 2 --l2 1e-3 --max-time 6s \
     --linger 3s --model a.h5 --log a.jsonl train.svm >a.out 2>a.err &
 coordinator=$!
-"$skald" worker --connect "unix:$work/a" --name left --pace-ms 5 >left.err 2>&1 &
+"$skald" worker --connect "unix:$work/a" --name left --pace 5 >left.err 2>&1 &
 left=$!
-"$skald" worker --connect "unix:$work/a" --name right --pace-ms 5 train.svm >right.err 2>&1 &
+"$skald" worker --connect "unix:$work/a" --name right --pace 5 train.svm >right.err 2>&1 &
 right=$!
 training() { "$skald" status --connect "unix:$work/a" --wait 2s --json | grep -q '"training"'; }
 check "coordinator is training" wait_for 20 training

@@ -141,7 +141,8 @@ typedef struct setup {
     const skald_net_ops *net;
     const char *address;
     int64_t repeat_ns;
-    int pace_ms[8];
+    int pace_ms[8], pace_all_ms;
+    const char *straggler;
     const char *isa;
     const char *record; /* with workers: keep a record here */
 } setup;
@@ -212,7 +213,9 @@ static skald_status train_with(const setup *s, skald_outcome *out, const skald_o
                                    .data = s->data,
                                    .objective = s->objective,
                                    .clock = skald_clock_system(),
-                                   .repeat_ns = s->repeat_ns};
+                                   .repeat_ns = s->repeat_ns,
+                                   .straggler = s->straggler,
+                                   .pace_ms = s->pace_all_ms};
     skald_coordinator *c = NULL;
     int port = 0;
     memset(out, 0, sizeof *out);

@@ -105,8 +105,8 @@ static void sgd_plain_and_sync(void **state) {
 static void rollbacks(void **state) {
     setup s = uneven(&dense, SKALD_SAGA);
     s.objective.loss = SKALD_SQUARED;
-    s.train.step = 4000;
-    s.train.theta = 8;
+    s.train.step = 900;
+    s.train.theta = 40;
     s.train.max_passes = 30;
     skald_outcome out = {0};
     if (train(&s, &out) != SKALD_OK) fail_msg("%s", skald_error());
@@ -203,7 +203,7 @@ static void broken(void **state) {
     spill("{\"event\":\"start\"}\n", 18);
     refused(&s, ".record:1:", "not a record");
     spill("", 0);
-    refused(&s, ".record:1:", "no first line");
+    refused(&s, ".record:1:", "begin with a line");
     free(text);
     skald_outcome_free(&out);
 }
