@@ -53,6 +53,8 @@ static int replay_run(run *r, skald_record *record, const values *v) {
     skald_status st = skald_replay_open(record, &r->t.data, &r->t.objective, &options, &r->replay);
     if (st != SKALD_OK) return run_failed(r, st, NULL, NULL);
     bool same = false;
+    r->clock = skald_replay_clock(r->replay);
+    r->stop = skald_replay_stop(r->replay);
     skald_crew *crew = skald_replay_crew(r->replay);
     int code = run_train(r, crew, &outcome, &st);
     if (st == SKALD_OK) st = skald_replay_finish(r->replay, &outcome, &same);
@@ -81,10 +83,11 @@ static int run_command(const command *self, int argc, char **argv) {
         arguments_free(&args);
         return report_failure(self);
     }
-    const bool coordinator = strcmp(record.command, "coordinator") == 0;
+    const skald_option *of = strcmp(record.command, "coordinator") == 0 ? coordinator_options
+                             : strcmp(record.command, "simulate") == 0  ? simulate_options
+                                                                        : train_options;
     int code = EXIT_FAILED;
-    skald_status st =
-        recorded_settings(&record, coordinator ? coordinator_options : train_options, &recorded.options, &s);
+    skald_status st = recorded_settings(&record, of, &recorded.options, &s);
     if (st == SKALD_OK) {
         s.model = v.model;
         s.export_path = v.export_path;

@@ -117,18 +117,16 @@ static void on_merged(void *user, const skald_merged *m) {
 /* Trains, in between a recorder if one is asked for. */
 static skald_status train_on_record(run *r, skald_crew *crew, const skald_observer *observer, skald_outcome *outcome) {
     const skald_solver solver = skald_solver_of(r->t.train.algo);
-    if (r->replay)
-        return skald_train(crew, solver, &r->t.train, skald_replay_clock(r->replay), observer,
-                           skald_replay_stop(r->replay), outcome);
-    if (!r->s->record)
-        return skald_train(crew, solver, &r->t.train, skald_clock_system(), observer, signals_stop_flag(), outcome);
+    skald_clock *clock = r->clock ? r->clock : skald_clock_system();
+    const atomic_int *stop = r->stop ? r->stop : signals_stop_flag();
+    if (!r->s->record) return skald_train(crew, solver, &r->t.train, clock, observer, stop, outcome);
     char error[1024];
     const skald_recording what = {.path = r->s->record,
                                   .command = r->self->name,
                                   .data = r->data,
                                   .options = &r->args->options,
                                   .floats = r->s->workers != 0};
-    TRY(skald_recorder_open(&what, crew, skald_clock_system(), signals_stop_flag(), &r->recorder));
+    TRY(skald_recorder_open(&what, crew, clock, stop, &r->recorder));
     const skald_status st =
         skald_train(skald_recorder_crew(r->recorder), solver, &r->t.train, skald_recorder_clock(r->recorder), observer,
                     skald_recorder_stop(r->recorder), outcome);

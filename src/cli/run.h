@@ -20,6 +20,8 @@ typedef struct run {
     int64_t begin_ns;
     skald_recorder *recorder; /* while training, with --record */
     skald_replay *replay;     /* set by `replay`: what is trained is a record */
+    skald_clock *clock;       /* NULL: the system's */
+    const atomic_int *stop;   /* NULL: signals */
 } run;
 
 /* Resolves the settings, checks that what is to be written can be, opens the log. Usage errors end the process. */

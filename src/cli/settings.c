@@ -129,6 +129,23 @@ const skald_option coordinator_options[] = {
     OUTPUT_OPTIONS,
     {0},
 };
+
+const skald_option simulate_options[] = {
+    {"workers", INT, AT(workers), "32", 1, 65536, .help = "Simulated workers, a thread each", .group = "Who computes:"},
+    {"row-time", REAL, AT(row_ns), "auto", POSITIVE, "auto=0", .value = "NS",
+     .help = "What a worker needs for a row; auto: as the data's shape suggests"},
+    {"message-time", REAL, AT(message_us), "auto", 0, 1e9, "auto=-1", .value = "US",
+     .help = "A message on its way, in microseconds"},
+    {"coordinator-time", REAL, AT(coordinator_us), "auto", 0, 1e9, "auto=-1", .value = "US",
+     .help = "What the coordinator needs for a result, in microseconds"},
+    {"free-evaluations", FLAG, AT(free_evaluations), .help = "Evaluations take no time"},
+    TRIAL_OPTIONS,
+    PROBLEM_OPTIONS,
+    SOLVER_OPTIONS,
+    OUTPUT_OPTIONS,
+    {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
+    {0},
+};
 /* clang-format on */
 
 /* "1=2.5,-1=1", or "balanced". */

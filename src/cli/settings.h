@@ -28,6 +28,9 @@ typedef struct settings {
     int64_t workers, threads, wait, linger, pace_ms;
     const char *device, *isa, *listen, *connect, *straggler;
     bool insecure;
+    /* simulations */
+    double row_ns, message_us, coordinator_us;
+    bool free_evaluations;
     /* what is written */
     const char *log, *model, *export_path, *record;
     int progress;
@@ -47,7 +50,7 @@ typedef struct training {
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 
-extern const skald_option train_options[], coordinator_options[];
+extern const skald_option train_options[], coordinator_options[], simulate_options[];
 
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);

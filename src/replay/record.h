@@ -6,7 +6,8 @@
  * then come, in the order in which they happened (t: nanoseconds since the record began, by the coordinator's clock):
  *   {"do":"task", "id","worker","kind","shard","at","rows","b","eta","theta","after","version","commits","generation"}
  *       handed out: `at` and `rows` are the draw, H = rows / b steps; shard -1: all that the worker holds
- *   {"do":"result", "t","id","arrived","wait","receive","compute","delay","came","posted"}  (ns); "status","error" if it failed
+ *   {"do":"result", "t","id","arrived","wait","receive","compute","delay","came","posted"}  (ns); "status","error" if
+ * it failed
  *   {"do":"merge", "id","how","stale","step","q","commits","generation"}
  *       the engine's answer: apply, scale (shortened for its age), fold (history only), repair; step: theta or eta as
  *       applied; id 0: a round of all tasks out; a rise of generation is a rollback
