@@ -96,6 +96,8 @@ typedef enum skald_stop {
 const char *skald_mode_name(const skald_train_options *options);
 const char *skald_stop_name(skald_stop stop); /* "target gap reached", ... */
 
+enum { SKALD_ROW_QUANTILES = 21 };
+
 typedef struct skald_worker_row { /* the status table's row, for people and --json */
     char name[64], device[64];
     bool alive;
@@ -104,6 +106,7 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     double staleness_mean;
     uint64_t staleness_last, staleness_max;
     double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean;
+    double occupied_ms[SKALD_ROW_QUANTILES]; /* by a task, computing or held back: quantiles from 0 to 100% */
     uint64_t bytes_sent, bytes_received;
 } skald_worker_row;
 

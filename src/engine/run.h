@@ -2,6 +2,7 @@
 #ifndef SKALD_ENGINE_RUN_H
 #define SKALD_ENGINE_RUN_H
 
+#include "base/histogram.h"
 #include "engine/evaluation.h"
 #include "engine/ledger.h"
 #include "engine/versions.h"
@@ -30,6 +31,7 @@ typedef struct skald_member_state {
     uint32_t refused;
     uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
     double task_ns, wait_ns, compute_ns, network_ns; /* moving averages */
+    skald_histogram occupied;                        /* by a task: computing, and held back */
 } skald_member_state;
 
 /* Objective estimate from the batches, the guard's snapshot, the average iterate. */

@@ -21,6 +21,7 @@ void skald_table_result(skald_run *run, const skald_flight *flight, const skald_
     smooth(&m->compute_ns, (double)r->compute_ns, m->tasks);
     smooth(&m->wait_ns, (double)r->wait_ns, m->tasks);
     smooth(&m->network_ns, fmax(0, task - (double)r->compute_ns - (double)r->receive_ns), m->tasks);
+    skald_histogram_add(&m->occupied, (double)(r->compute_ns + r->delay_ns));
     m->tasks++;
     m->rows += r->rows;
 }
@@ -44,6 +45,8 @@ void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     row->wait_ms_mean = m->wait_ns * 1e-6;
     row->compute_ms_mean = m->compute_ns * 1e-6;
     row->network_ms_mean = m->network_ns * 1e-6;
+    for (int k = 0; k < SKALD_ROW_QUANTILES; k++)
+        row->occupied_ms[k] = 1e-6 * skald_histogram_quantile(&m->occupied, k / (SKALD_ROW_QUANTILES - 1.0));
     row->bytes_sent = member->bytes_sent;
     row->bytes_received = member->bytes_received;
 }

@@ -84,9 +84,9 @@ static bool trains(skald_task_kind kind) {
 }
 
 static double measured(const skald_simulation *s, uint32_t worker, uint64_t draw) {
-    const double *q = s->timing.measured + (size_t)worker * SKALD_TASK_QUANTILES;
+    const double *q = s->timing.measured + (size_t)worker * SKALD_ROW_QUANTILES;
     const uint64_t seed = skald_company_problem(s->company)->seed;
-    const double u = skald_uniform(skald_mix64(seed + 0x736b616c64ull + worker), draw) * (SKALD_TASK_QUANTILES - 1);
+    const double u = skald_uniform(skald_mix64(seed + 0x736b616c64ull + worker), draw) * (SKALD_ROW_QUANTILES - 1);
     const uint32_t k = (uint32_t)u;
     return q[k] + (u - k) * (q[k + 1] - q[k]);
 }

@@ -5,12 +5,9 @@
 #define SKALD_REPLAY_SIMULATION_H
 
 #include "base/straggler.h"
-#include "skald/clock.h"
-#include "skald/crew.h"
+#include "skald/train.h"
 
 typedef struct skald_simulation skald_simulation;
-
-enum { SKALD_TASK_QUANTILES = 21 };
 
 /* How long things take. A task of r rows computes for r x row_ns, or as measured; then it is held back as a worker that
  * plays a straggler holds it (src/worker/straggle.c), and evaluations are not. */
@@ -20,7 +17,7 @@ typedef struct skald_timing {
     double coordinator_ns;              /* what the coordinator does for a result, one after the other; < 0: guessed */
     int64_t pace_ns;                    /* training tasks take at least that long */
     const skald_stragglers *stragglers; /* may be NULL */
-    /* measured task times instead of row_ns, pace and stragglers: workers x SKALD_TASK_QUANTILES, ns at even steps
+    /* measured task times instead of row_ns, pace and stragglers: workers x SKALD_ROW_QUANTILES, ns at even steps
      * from the 0 to the 100% quantile; NULL: none */
     const double *measured;
     bool free_evaluations; /* they cost no time: off the clock */

@@ -126,6 +126,9 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "wait_ms_mean", real(w->wait_ms_mean));
     json_object_set_new(o, "compute_ms_mean", real(w->compute_ms_mean));
     json_object_set_new(o, "network_ms_mean", real(w->network_ms_mean));
+    json_t *occupied = json_array();
+    for (int k = 0; k < SKALD_ROW_QUANTILES; k++) json_array_append_new(occupied, real(w->occupied_ms[k]));
+    json_object_set_new(o, "occupied_ms", occupied);
     json_object_set_new(o, "bytes_sent", whole((double)w->bytes_sent));
     json_object_set_new(o, "bytes_received", whole((double)w->bytes_received));
     return o;
