@@ -35,6 +35,7 @@ typedef struct skald_train_options {
     bool has_target_objective;
     double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
     bool audit;                                /* compare every shard's anchor at the end: skald_outcome.audit_drift */
+    bool eval_beside;  /* async: training goes on beside evaluations for a target objective too */
     double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
 } skald_train_options;
 

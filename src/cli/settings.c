@@ -73,7 +73,9 @@
     {"max-updates", INT, AT(max_updates), NULL, 1, 9e15, .help = "Stop after so many results merged"}, \
     {"max-time", DURATION, AT(max_time), NULL, 0.001, 1e8, .help = "Stop after 30s, 5m, 2h, ..."}, \
     {"eval-every", REAL, AT(eval_every), "auto", POSITIVE, "auto=0|end=-1", .value = "PASSES", \
-     .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}
+     .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}, \
+    {"eval-beside", FLAG, AT(eval_beside), .help = "Evaluations for a target objective do not halt training", \
+     .hidden = true}
 
 #define TRIAL_OPTIONS \
     {"straggler", TEXT, AT(straggler), "none", .value = "MODEL,...", \
@@ -146,6 +148,28 @@ const skald_option simulate_options[] = {
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
     {0},
 };
+
+const skald_option bench_options[] = {
+    {"modes", TEXT, AT(modes), "sync,async", .value = "MODE,...", .help = "Of train's --mode; speed-ups are over the first",
+     .group = "What is compared:"},
+    {"algos", TEXT, AT(algos), "saga", .value = "ALGO,...", .help = "Of train's --algo"},
+    {"stragglers", TEXT, AT(stragglers), "none pcs", .value = "'MODEL MODEL ...'",
+     .help = "Of train's --straggler, blanks between them"},
+    {"gap", REAL, AT(gap), "1e-3", POSITIVE, .help = "The target: (F - F*) / F*, F* found first and off the clock"},
+    {"repeats", INT, AT(repeats), "3", 1, 99, .help = "Runs of each; medians are compared"},
+    {"workers", INT, AT(workers), "8", 1, 4096, .help = "Worker processes of each run"},
+    {"pace", INT, AT(pace_ms), "20", 0, 60000, .value = "MS",
+     .help = "Each task takes at least so long, by waiting: many workers on few cores"},
+    {"timeout", DURATION, AT(timeout), "5m", 1, 1e6, .help = "A run that takes longer is stopped, and counts as that long"},
+    {"baseline", TEXT, AT(baselines), NULL, .value = "sklearn,liblinear",
+     .help = "Solve with these beside it, where installed (logistic loss, LIBSVM text)"},
+    {"output", TEXT, AT(out), "bench-report", .value = "FOLDER", .help = "The report: index.html, results.json, logs"},
+    {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"},
+    PROBLEM_OPTIONS,
+    SOLVER_OPTIONS,
+    {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
+    {0},
+};
 /* clang-format on */
 
 /* "1=2.5,-1=1", or "balanced". */
@@ -196,6 +220,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     t->target_objective = s->target_objective;
     t->target_tolerance = s->target_tolerance;
     t->eval_every = s->eval_every;
+    t->eval_beside = s->eval_beside;
     if (!said) {
         if (certificate) t->target_gap = 1e-6;
         t->max_passes = 100;
