@@ -142,7 +142,7 @@ static double processor_seconds(void) {
            1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
-static skald_status run_one(const bench *b, const skald_options *options, int number, bench_run *run) {
+static skald_status run_one(bench *b, const skald_options *options, int number, bench_run *run) {
     char log[512], errors[512], record[512];
     command_line c = {0};
     snprintf(log, sizeof log, "%.400s/run-%03d.jsonl", b->folder, number);

@@ -62,7 +62,7 @@ typedef struct bench {
 } bench;
 
 /* Reads a run's log, and its record if there is one (bench_read.c). */
-skald_status bench_read(const bench *b, bench_run *run, const char *log, const char *record);
+skald_status bench_read(bench *b, bench_run *run, const char *log, const char *record);
 /* Solves with others (bench_baseline.c). */
 skald_status bench_baselines(bench *b);
 /* Writes results.json and index.html (bench_report.c). */

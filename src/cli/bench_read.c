@@ -96,7 +96,7 @@ static skald_status read_record(bench_run *run, const char *path) {
     return st;
 }
 
-skald_status bench_read(const bench *b, bench_run *run, const char *log, const char *record) {
+skald_status bench_read(bench *b, bench_run *run, const char *log, const char *record) {
     FILE *file = fopen(log, "re");
     if (!file) return skald_fail(SKALD_EIO, "%s: %s", log, strerror(errno));
     char *line = NULL;
@@ -111,6 +111,7 @@ skald_status bench_read(const bench *b, bench_run *run, const char *log, const c
             const double gap = b->optimum != 0 ? (objective - b->optimum) / fabs(b->optimum) : objective;
             st = add_point(run, (bench_point){number(o, "train_seconds"), number(o, "passes"), gap});
         }
+        if (event && strcmp(event, "start") == 0) b->n = number(o, "n");
         if (event && strcmp(event, "end") == 0) read_end(run, o), ended = true;
         json_decref(o);
     }
