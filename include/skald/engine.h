@@ -7,6 +7,7 @@
 #define SKALD_ENGINE_H
 
 #include "skald/problem.h"
+#include "skald/stale.h"
 #include "skald/task.h"
 #include "skald/vectors.h"
 
@@ -35,6 +36,8 @@ typedef struct skald_merge {
     uint64_t staleness; /* commits between the version read and now */
     uint32_t chains;    /* P: slots computing at the same time (async), 1 (sync) */
     uint64_t regular;   /* staleness of regular running: tasks that can be in flight, less one */
+    skald_stale action; /* what the policy says: how long a step is made (fold and reject: none, and fold is set) */
+    double adapted;     /* action adapt: the part of the step to be made */
     bool fold;          /* only the history counts: too stale, or of a generation rolled back */
 } skald_merge;
 

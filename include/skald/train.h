@@ -8,23 +8,24 @@
 #include "skald/clock.h"
 #include "skald/crew.h"
 #include "skald/engine.h"
+#include "skald/stale.h"
 
 typedef enum skald_mode { SKALD_ASYNC = 0, SKALD_SYNC } skald_mode;
 typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA } skald_algo;
-typedef enum skald_stale { SKALD_STALE_SCALE = 0, SKALD_STALE_APPLY, SKALD_STALE_FOLD } skald_stale;
 
 typedef struct skald_train_options {
     skald_mode mode;
     skald_algo algo;
-    double step;           /* eta; 0 = auto */
-    double step_decay;     /* sgd: T in eta / sqrt(1 + passes/T); 0 = constant; < 0 = auto */
-    uint32_t step_rows;    /* b; 0 = auto */
-    uint32_t task_rows;    /* rows a message; 0 = auto */
-    int local;             /* 1 local steps, 0 plain tasks, -1 auto (local) */
-    double theta;          /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
-    uint32_t depth;        /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
-    skald_stale stale;     /* what happens to results staler than max_stale */
-    uint64_t max_stale;    /* 0 = 8 P */
+    double step;                          /* eta; 0 = auto */
+    double step_decay;                    /* sgd: T in eta / sqrt(1 + passes/T); 0 = constant; < 0 = auto */
+    uint32_t step_rows;                   /* b; 0 = auto */
+    uint32_t task_rows;                   /* rows a message; 0 = auto */
+    int local;                            /* 1 local steps, 0 plain tasks, -1 auto (local) */
+    double theta;                         /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
+    uint32_t depth;                       /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
+    skald_stale stale;                    /* fold, reject: of results staler than max_stale, and scale below */
+    const skald_stale_rules *stale_rules; /* in place of stale, if not NULL */
+    uint64_t max_stale;                   /* 0 = 8 P */
     skald_barrier barrier; /* async: who may be given work; NULL: everybody. A slot holds one task at a time then */
     void *barrier_user;
     const char *barrier_text, *mode_name; /* for messages and status; may be NULL */
@@ -36,6 +37,7 @@ typedef struct skald_train_options {
     double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
     bool audit;                                /* compare every shard's anchor at the end: skald_outcome.audit_drift */
     bool eval_beside;  /* async: training goes on beside evaluations for a target objective too */
+    double slow_ratio; /* a worker is slow whose mean task time is so many times the median; 0 = 1.5 */
     double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
 } skald_train_options;
 
@@ -99,6 +101,18 @@ const char *skald_stop_name(skald_stop stop); /* "target gap reached", ... */
 
 enum { SKALD_ROW_QUANTILES = 21 };
 
+/* Where a task's time goes, from hand-out to merge, in this order. */
+typedef enum skald_part {
+    SKALD_PART_RECEIVE = 0, /* on its way to the worker, its model with it */
+    SKALD_PART_HELD,        /* at the worker, behind another task */
+    SKALD_PART_COMPUTE,
+    SKALD_PART_DELAY, /* waited on purpose: --pace, --straggler */
+    SKALD_PART_SEND,  /* the result on its way */
+    SKALD_PART_QUEUE, /* at the coordinator, until it is dealt with */
+    SKALD_PARTS
+} skald_part;
+const char *skald_part_name(skald_part part); /* "receive", ... */
+
 typedef struct skald_worker_row { /* the status table's row, for people and --json */
     char name[64], device[64];
     bool alive;
@@ -106,8 +120,12 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     uint64_t rows_held, tasks, rows;
     double staleness_mean;
     uint64_t staleness_last, staleness_max;
-    double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean;
     double occupied_ms[SKALD_ROW_QUANTILES]; /* by a task, computing or held back: quantiles from 0 to 100% */
+    double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean; /* moving averages; wait: between tasks */
+    double part_ms[SKALD_PARTS];                                         /* of task_ms_mean */
+    double task_ms_p50, task_ms_p95;                                     /* of the last 64 tasks */
+    double slowdown;           /* task_ms_mean over the median of all; 1: not known */
+    char state[12], cause[40]; /* "busy", "waiting", "dead"; why it is slow, "": it is not */
     uint64_t bytes_sent, bytes_received;
 } skald_worker_row;
 
@@ -116,7 +134,8 @@ typedef struct skald_outcome {
     bool reached; /* a target was asked for and reached, or none was asked for */
     skald_evaluation last;
     double seconds, train_seconds, passes, rows_per_s;
-    uint64_t updates, commits, folded, rollbacks, evaluations, duplicates;
+    uint64_t applied, scaled, folded, rejected; /* results, by what became of them */
+    uint64_t updates, commits, rollbacks, evaluations, duplicates;
     double staleness_mean;
     uint64_t staleness_max;
     double step, theta; /* as used at the end */
@@ -126,6 +145,8 @@ typedef struct skald_outcome {
     double audit_drift;        /* largest |A_k - audit| / |A_k| seen; -1 when none was made */
 } skald_outcome;
 void skald_outcome_free(skald_outcome *outcome);
+/* "worker 5 (node7, cuda:2): 2.8x the median, computing"; returns out. */
+char *skald_slow_text(uint32_t worker, const skald_worker_row *row, char *out, size_t size);
 
 /* Trains over a ready crew and fills the outcome, also (as far as it got) on error. `stop_flag` (may be
  * NULL) is read between events: non-zero stops in order. The crew is not destroyed. Blocks. */

@@ -57,10 +57,12 @@
      .help = "Many steps on the worker's own copy of the model a message"}, \
     {"theta", REAL, AT(theta), "auto", SKALD_POSITIVE, 1024, "auto=0", \
      .help = "Weight of a local result when merged, times the tasks in flight"}, \
-    {"stale", CHOICE, AT(stale), "scale", .words = "scale|apply|fold", \
-     .help = "Results older than --max-stale: shorten their step, apply them as they are, or fold them into the " \
-             "history only"}, \
-    {"max-stale", INT, AT(max_stale), "auto", 1, 1e9, "auto=0", .help = "auto: 8 times the tasks in flight"}, \
+    {"stale", TEXT, AT(stale), "scale", .value = "scale|apply|fold|reject|adapt|RULE,...", \
+     .help = "Late results: scale (shorten their step), apply as they are, adapt (what the steps meanwhile leave of a " \
+             "budget), fold (beyond --max-stale into the history only) or reject; or rules such as 'fold if staleness > " \
+             "64, apply' over staleness, regular, workers, worker, updates, passes, slowdown"}, \
+    {"max-stale", INT, AT(max_stale), "auto", 1, 1e9, "auto=0", \
+     .help = "What is too late for --stale fold and reject; auto: 8 times the tasks in flight"}, \
     {"seed", INT, AT(seed), "1", 0, 9e15, .help = "Of everything random"}, \
     {"target-gap", REAL, AT(target_gap), NULL, POSITIVE, \
      .help = "Stop when (F - F*) / F* is certified to be at most this. Needs l2 > 0. Without any target or limit: 1e-6", \
@@ -95,6 +97,8 @@
      .help = "Keep the order of everything that happens, for 'skald replay'"}, \
     {"progress", CHOICE, AT(progress), "auto", .words = "auto|line|live|none", .value = "HOW", \
      .help = "live: one line that rewrites itself; line: a line an evaluation; auto: live on a terminal, else line"}, \
+    {"slow-ratio", REAL, AT(slow_ratio), "1.5", 1, 1000, .value = "X", \
+     .help = "Name a worker as slow whose tasks take X times the median"}, \
     {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"}
 
 const skald_option train_options[] = {
@@ -262,7 +266,9 @@ static skald_status resolve_mode(const settings *s, training *out) {
 
 void settings_release(training *t) {
     skald_barrier_free(t->barrier);
+    skald_stale_free(t->stale_rules);
     t->barrier = NULL;
+    t->stale_rules = NULL;
 }
 
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out) {
@@ -293,8 +299,11 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                        .task_rows = (uint32_t)s->task_rows,
                                        .local = s->local == 2 ? -1 : s->local,
                                        .theta = s->theta,
-                                       .stale = (skald_stale)s->stale,
+
                                        .max_stale = (uint64_t)s->max_stale};
+    out->train.slow_ratio = s->slow_ratio;
     TRY(resolve_mode(s, out));
+    TRY(skald_stale_parse(s->stale, &out->train.stale, &out->stale_rules));
+    out->train.stale_rules = out->stale_rules;
     return resolve_stopping(s, given, &out->train);
 }

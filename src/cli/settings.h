@@ -17,8 +17,8 @@ typedef struct settings {
     double huber_delta, l2, l1;
     bool intercept;
     /* algorithm */
-    int algo, local, stale;
-    const char *mode, *barrier;
+    int algo, local;
+    const char *mode, *barrier, *stale;
     double step, step_decay, theta;
     int64_t batch, task_rows, max_stale, seed;
     /* stopping */
@@ -39,6 +39,7 @@ typedef struct settings {
     /* what is written */
     const char *log, *model, *export_path, *record;
     int progress;
+    double slow_ratio;
     bool quiet;
 } settings;
 
@@ -52,6 +53,7 @@ typedef struct training {
     skald_train_options train;
     skald_barrier_rule *barrier; /* NULL: none; owned */
     char barrier_text[80];
+    skald_stale_rules *stale_rules; /* the same */
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 

@@ -199,10 +199,12 @@ static const double *history_of(const skald_run *run, const skald_result *r) {
 static void merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     uint64_t staleness = run->commits - flight->commits;
     uint64_t regular = run->flight_capacity - 1;
-    uint64_t limit = run->options->max_stale ? run->options->max_stale : 8 * (regular + 1);
+    const skald_stale action = skald_stale_action(run, flight, staleness, regular);
+    const double part = action == SKALD_STALE_ADAPT ? skald_stale_part(run, staleness, regular) : 1;
     /* the cap is on the step really made: that of a stale result is shortened, which q makes up for */
-    double slack =
-        run->options->stale == SKALD_STALE_APPLY ? 1 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
+    double slack = action == SKALD_STALE_APPLY   ? 1
+                   : action == SKALD_STALE_ADAPT ? 1 / fmax(part, 0.01)
+                                                 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
     double q = run->history || run->options->q_cap < 0
                    ? 1
                    : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap * slack);
@@ -214,11 +216,13 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                        .regular = regular,
                        .bias = q,
                        .weight = q / r->rows, /* the rows really in it */
-                       .fold = flight->refresh || flight->generation != run->generation ||
-                               (staleness > limit && run->options->stale == SKALD_STALE_FOLD)};
+                       .action = action,
+                       .adapted = part,
+                       .fold = flight->refresh || flight->generation != run->generation || action == SKALD_STALE_FOLD ||
+                               action == SKALD_STALE_REJECT};
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
     if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
-    if (m->fold) run->folded++;
+    if (m->fold) ++*(action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
 }
@@ -425,8 +429,12 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
     }
     run->dirty = true;
     if (m->fold) return SKALD_OK; /* the model did not change: the clock stands */
+    const bool scaled =
+        m->action == SKALD_STALE_ADAPT ? m->adapted < 1 : m->action == SKALD_STALE_SCALE && m->staleness > m->regular;
+    ++*(scaled ? &run->scaled : &run->applied);
     run->commits++;
     run->updates++;
+    run->steps[run->commits % SKALD_STEPS_KEPT] = m->action == SKALD_STALE_ADAPT ? (float)m->adapted : 1;
     run->step_used = step;
     return skald_watch_commit(run);
 }

@@ -8,7 +8,11 @@
 #include "engine/versions.h"
 #include "skald/train.h"
 
-enum { SKALD_REFUSALS = 100 }; /* of one worker's results, before the run gives up */
+enum {
+    SKALD_STEPS_KEPT = 1024,
+    SKALD_RECENT = 64,
+    SKALD_REFUSALS = 100
+}; /* of one worker's results, before the run gives up */
 
 /* A task that has been handed out. */
 typedef struct skald_flight {
@@ -30,8 +34,13 @@ typedef struct skald_member_state {
     uint32_t training; /* of them for training: kept for the barrier only, as of the last dispatch */
     uint32_t refused;
     uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
-    double task_ns, wait_ns, compute_ns, network_ns; /* moving averages */
-    skald_histogram occupied;                        /* by a task: computing, and held back */
+    skald_histogram occupied;                      /* by a task: computing, and held back */
+    double task_ns, wait_ns, part_ns[SKALD_PARTS]; /* moving averages */
+    float recent_ms[SKALD_RECENT];                 /* the last task times, oldest overwritten */
+    int64_t least_there, least_back; /* least difference of the clocks as a task arrived, as its result did */
+    int64_t slow_since, told_ns;     /* slow.c: 0: it is not slow; nobody has been told */
+    int told_cause;
+
 } skald_member_state;
 
 /* Objective estimate from the batches, the guard's snapshot, the average iterate. */
@@ -79,7 +88,10 @@ typedef struct skald_run {
     double *round_g;     /* sync: the round's direction or model difference */
     double *history_sum; /* sync: the round's history; repair: an anchor's difference */
 
-    uint64_t next_task, commits, updates, folded, rollbacks, refused, merged;
+    uint64_t applied, scaled, folded, rejected; /* results merged, by what became of them */
+    float steps[SKALD_STEPS_KEPT];              /* by commit: how much of a full step it was (action adapt) */
+    bool told_folds;
+    uint64_t next_task, commits, updates, rollbacks, refused, merged;
     uint64_t staleness_sum, staleness_max;
     double rows; /* processed by training tasks */
     uint32_t generation;
@@ -131,13 +143,23 @@ bool skald_barrier_admits(skald_run *run, uint32_t worker);
 void skald_barrier_dealt(skald_run *run, uint32_t worker);
 skald_status skald_barrier_check(skald_run *run);
 
+/* stale.c: what the policy makes of a result as stale as this; how much of a full step is made of it by `adapt`. */
+skald_stale skald_stale_action(skald_run *run, const skald_flight *flight, uint64_t staleness, uint64_t regular);
+double skald_stale_part(const skald_run *run, uint64_t staleness, uint64_t regular);
+
 /* table.c: the status table. */
+double skald_table_slowdown(const skald_run *run, uint32_t worker); /* mean task time over the median; 1: not known */
 double skald_table_median(const skald_run *run); /* of the workers' mean task times, ns; 0: none yet */
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *result);
-void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *row);
-uint32_t skald_table_slowest(const skald_run *run, double *ratio); /* UINT32_MAX: nobody stands out */
-void skald_table_progress(skald_run *run);                         /* tells the observer, at most 10 times a second */
-char *skald_table_json(const skald_run *run, bool audit);          /* free() it; NULL when out of memory */
+void skald_table_rows(const skald_run *run, skald_worker_row *rows); /* run->size of them */
+uint32_t skald_table_slowest(const skald_run *run, double *ratio);   /* UINT32_MAX: nobody stands out */
+void skald_table_progress(skald_run *run);                           /* tells the observer, at most 10 times a second */
+void skald_table_fill(const skald_run *run, skald_progress *progress);
+char *skald_table_json(const skald_run *run, bool audit); /* free() it; NULL when out of memory */
+
+/* slow.c: who is slow, and why. */
+void skald_slow_fill(const skald_run *run, skald_worker_row *rows); /* slowdown and cause */
+void skald_slow_watch(skald_run *run); /* tells when that changes; about 10 times a second */
 
 /* engine.c: the engine port over a crew. */
 extern const skald_engine_ops skald_crew_engine_ops;

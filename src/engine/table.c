@@ -1,5 +1,4 @@
 /* The status table: who does what, how fast, how stale. */
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,26 +12,64 @@ static void smooth(double *mean, double value, uint64_t seen) {
     *mean += a * (value - *mean);
 }
 
+static double clamp(double x, double most) {
+    return fmax(0, fmin(x, most));
+}
+
+/* The worker's clock is another one. Of all differences the least were of the quickest ways, there and back, and those
+ * are taken to be equally long. */
+static void split_network(skald_member_state *m, const skald_flight *flight, const skald_result *r, double *there,
+                          double *back) {
+    const double network = *there + *back;
+    if (!r->came_ns || !r->posted_ns) return;
+    const int64_t to = r->came_ns - flight->issued_ns, from = r->arrived_ns - r->posted_ns;
+    if (!m->tasks || to < m->least_there) m->least_there = to;
+    if (!m->tasks || from < m->least_back) m->least_back = from;
+    const int64_t ahead = (m->least_there - m->least_back) / 2;
+    *there = clamp((double)(to - ahead), network);
+    *back = clamp((double)(from + ahead), network);
+}
+
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *r) {
     skald_member_state *m = &run->members[flight->worker];
     if (flight->kind > SKALD_TASK_LOCAL) return; /* task times of training only: those compare */
-    double task = (double)(skald_now_ns(run->clock) - flight->issued_ns);
+    const int64_t now = skald_now_ns(run->clock);
+    const double task = (double)(now - flight->issued_ns);
+    double part[SKALD_PARTS] = {[SKALD_PART_HELD] = (double)r->receive_ns,
+                                [SKALD_PART_COMPUTE] = (double)r->compute_ns,
+                                [SKALD_PART_DELAY] = (double)r->delay_ns,
+                                [SKALD_PART_QUEUE] = clamp((double)(now - r->arrived_ns), task)};
+    double network = task;
+    for (int p = 0; p < SKALD_PARTS; p++) network -= part[p];
+    part[SKALD_PART_RECEIVE] = part[SKALD_PART_SEND] = fmax(0, network) / 2;
+    split_network(m, flight, r, &part[SKALD_PART_RECEIVE], &part[SKALD_PART_SEND]);
     smooth(&m->task_ns, task, m->tasks);
-    smooth(&m->compute_ns, (double)r->compute_ns, m->tasks);
     smooth(&m->wait_ns, (double)r->wait_ns, m->tasks);
-    smooth(&m->network_ns, fmax(0, task - (double)r->compute_ns - (double)r->receive_ns), m->tasks);
     skald_histogram_add(&m->occupied, (double)(r->compute_ns + r->delay_ns));
+    for (int p = 0; p < SKALD_PARTS; p++) smooth(&m->part_ns[p], part[p], m->tasks);
+    m->recent_ms[m->tasks % SKALD_RECENT] = (float)(task * 1e-6);
     m->tasks++;
     m->rows += r->rows;
 }
 
-void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *row) {
+const char *skald_part_name(skald_part part) {
+    static const char *const names[] = {"receive", "held", "compute", "delay", "send", "queue"};
+    return names[part];
+}
+
+static int ascending_floats(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static void fill_row(const skald_run *run, uint32_t worker, skald_worker_row *row) {
     const skald_member *member = run->crew->ops->member(run->crew, worker);
     const skald_member_state *m = &run->members[worker];
     memset(row, 0, sizeof *row);
     snprintf(row->name, sizeof row->name, "%s", member->name);
     snprintf(row->device, sizeof row->device, "%s", member->device);
     row->alive = m->alive;
+    snprintf(row->state, sizeof row->state, "%s", !m->alive ? "dead" : m->busy ? "busy" : "waiting");
     row->shards = member->shard_count;
     row->slots = member->slots;
     row->rows_held = member->rows;
@@ -43,12 +80,24 @@ void skald_table_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     row->staleness_max = m->staleness_max;
     row->task_ms_mean = m->task_ns * 1e-6;
     row->wait_ms_mean = m->wait_ns * 1e-6;
-    row->compute_ms_mean = m->compute_ns * 1e-6;
-    row->network_ms_mean = m->network_ns * 1e-6;
     for (int k = 0; k < SKALD_ROW_QUANTILES; k++)
         row->occupied_ms[k] = 1e-6 * skald_histogram_quantile(&m->occupied, k / (SKALD_ROW_QUANTILES - 1.0));
+    for (int p = 0; p < SKALD_PARTS; p++) row->part_ms[p] = m->part_ns[p] * 1e-6;
+    row->compute_ms_mean = row->part_ms[SKALD_PART_COMPUTE];
+    row->network_ms_mean = row->part_ms[SKALD_PART_RECEIVE] + row->part_ms[SKALD_PART_SEND];
+    float recent[SKALD_RECENT];
+    const size_t kept = skald_min_size(m->tasks, SKALD_RECENT);
+    memcpy(recent, m->recent_ms, kept * sizeof *recent);
+    qsort(recent, kept, sizeof *recent, ascending_floats);
+    if (kept) row->task_ms_p50 = (double)recent[kept / 2];
+    if (kept) row->task_ms_p95 = (double)recent[kept * 95 / 100];
     row->bytes_sent = member->bytes_sent;
     row->bytes_received = member->bytes_received;
+}
+
+void skald_table_rows(const skald_run *run, skald_worker_row *rows) {
+    for (uint32_t k = 0; k < run->size; k++) fill_row(run, k, &rows[k]);
+    skald_slow_fill(run, rows);
 }
 
 static int ascending(const void *a, const void *b) {
@@ -67,6 +116,11 @@ double skald_table_median(const skald_run *run) {
     return known % 2 ? times[known / 2] : 0.5 * (times[known / 2 - 1] + times[known / 2]);
 }
 
+double skald_table_slowdown(const skald_run *run, uint32_t worker) {
+    const double median = skald_table_median(run);
+    return median > 0 && run->members[worker].tasks ? run->members[worker].task_ns / median : 1;
+}
+
 uint32_t skald_table_slowest(const skald_run *run, double *ratio) {
     uint32_t slow = UINT32_MAX, known = 0;
     for (uint32_t k = 0; k < run->size; k++) {
@@ -78,10 +132,10 @@ uint32_t skald_table_slowest(const skald_run *run, double *ratio) {
     if (known < 2) return UINT32_MAX;
     const double median = skald_table_median(run);
     if (median > 0) *ratio = run->members[slow].task_ns / median;
-    return *ratio >= 1.5 ? slow : UINT32_MAX;
+    return *ratio >= run->options->slow_ratio ? slow : UINT32_MAX;
 }
 
-static void fill_progress(const skald_run *run, skald_progress *p) {
+void skald_table_fill(const skald_run *run, skald_progress *p) {
     memset(p, 0, sizeof *p);
     p->seconds = (double)skald_run_now(run) * 1e-9;
     p->passes = run->engine.passes;
@@ -107,61 +161,9 @@ void skald_table_progress(skald_run *run) {
     run->progress_ns = now;
     run->progress_rows = run->rows;
     run->progress_updates = run->updates;
+    skald_slow_watch(run);
     if (!run->observer || !run->observer->progress) return;
     skald_progress p;
-    fill_progress(run, &p);
+    skald_table_fill(run, &p);
     run->observer->progress(run->observer->user, &p);
-}
-
-static json_t *number(double x) { /* JSON has no NaN or infinity */
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
-/* What is being trained: a client that fetches the model learns from here what it is for. */
-static json_t *problem_json(const skald_problem *p) {
-    json_t *labels = json_array();
-    for (uint32_t k = 0; k < p->label_count; k++) json_array_append_new(labels, json_real(p->labels[k].value));
-    return json_pack("{s:s,s:f,s:f,s:f,s:b,s:I,s:f,s:b,s:b,s:o}", "loss", skald_loss_name(p->objective.loss),
-                     "huber_delta", p->objective.huber_delta, "l2", p->objective.l2, "l1", p->objective.l1, "intercept",
-                     (int)p->objective.intercept, "features", (json_int_t)p->features, "rows", p->n, "zero_based",
-                     (int)skald_problem_zero_based_text(p), "scaled", (int)(p->transform.scale != NULL), "labels",
-                     labels);
-}
-
-char *skald_table_json(const skald_run *run, bool audit) {
-    skald_progress p;
-    fill_progress(run, &p);
-    json_t *workers = json_array();
-    for (uint32_t k = 0; k < run->size; k++) {
-        skald_worker_row r;
-        skald_table_row(run, k, &r);
-        json_array_append_new(
-            workers,
-            json_pack("{s:s,s:s,s:b,s:i,s:i,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:f,s:f,s:f,s:I,s:I}", "name", r.name, "device",
-                      r.device, "alive", (int)r.alive, "shards", (int)r.shards, "slots", (int)r.slots, "rows_held",
-                      (json_int_t)r.rows_held, "tasks", (json_int_t)r.tasks, "rows", (json_int_t)r.rows,
-                      "staleness_last", (json_int_t)r.staleness_last, "staleness_mean", r.staleness_mean,
-                      "staleness_max", (json_int_t)r.staleness_max, "task_ms_mean", r.task_ms_mean, "wait_ms_mean",
-                      r.wait_ms_mean, "compute_ms_mean", r.compute_ms_mean, "network_ms_mean", r.network_ms_mean,
-                      "bytes_sent", (json_int_t)r.bytes_sent, "bytes_received", (json_int_t)r.bytes_received));
-    }
-    json_t *root = json_pack(
-        "{s:s,s:s,s:s,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:o}", "state",
-        run->stop ? "stopping" : "training", "mode", skald_mode_name(run->options), "algo",
-        run->options->algo == SKALD_SAGA ? "saga" : "sgd", "version", (json_int_t)run->commits, "updates",
-        (json_int_t)run->updates, "passes", p.passes, "seconds", p.seconds, "objective", number(p.last_objective),
-        "gap", number(p.last_gap), "estimated_objective", number(p.estimated_objective), "rows_per_s", p.rows_per_s,
-        "updates_per_s", p.updates_per_s, "staleness_mean", p.staleness_mean, "staleness_max",
-        (json_int_t)p.staleness_max, "folded", (json_int_t)run->folded, "rollbacks", (json_int_t)run->rollbacks,
-        "refused", (json_int_t)run->refused, "evaluations", (json_int_t)run->evaluations, "workers", workers);
-    if (!root) return NULL;
-    if (p.slowest != UINT32_MAX)
-        json_object_set_new(root, "slowest", json_pack("{s:s,s:f}", "name", p.slowest_name, "ratio", p.slowest_ratio));
-    json_object_set_new(root, "problem", problem_json(run->problem));
-    if (audit)
-        json_object_set_new(root, "audit",
-                            json_pack("{s:i,s:f}", "shards", (int)run->ledger.count, "drift", run->audit.drift));
-    char *text = json_dumps(root, JSON_COMPACT);
-    json_decref(root);
-    return text;
 }

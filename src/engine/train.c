@@ -288,7 +288,10 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->rows_per_s = out->train_seconds > 0 ? run->rows / out->train_seconds : 0;
     out->updates = run->updates;
     out->commits = run->commits;
+    out->applied = run->applied;
+    out->scaled = run->scaled;
     out->folded = run->folded;
+    out->rejected = run->rejected;
     out->rollbacks = run->rollbacks;
     out->evaluations = run->evaluations;
     out->staleness_mean = run->merged ? (double)run->staleness_sum / (double)run->merged : 0;
@@ -301,7 +304,7 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->workers = skald_zalloc(run->size, sizeof *out->workers);
     if (out->workers) {
         out->worker_count = run->size;
-        for (uint32_t k = 0; k < run->size; k++) skald_table_row(run, k, &out->workers[k]);
+        skald_table_rows(run, out->workers);
     }
     out->w = run->delivered;
     run->delivered = NULL;
@@ -332,6 +335,7 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
     skald_train_options o = *options;
     if (o.q_cap == 0) o.q_cap = 8;
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
+    if (!(o.slow_ratio > 0)) o.slow_ratio = 1.5;
     skald_run run = {.crew = crew,
                      .problem = crew->problem,
                      .options = &o,

@@ -66,11 +66,17 @@ char *skald_outcome_status(const skald_train_options *options, const skald_outco
 
 void skald_summary_print(FILE *out, const skald_outcome *outcome);
 void skald_worker_table(FILE *out, const skald_worker_row *rows, uint32_t count);
+/* A line of `skald top` about a worker (NULL: the heading), at most `width` columns; 80 hold all but the parts of its
+ * time, 120 hold those too. */
+void skald_top_line(const skald_worker_row *row, size_t width, char *out, size_t size);
+/* Lines of skald_slow_text, at most `most` and then how many more. */
+void skald_slow_list(FILE *out, const skald_worker_row *rows, uint32_t count, uint32_t most);
 
 /* A StatusReply as parsed; free with skald_status_view_free. */
 typedef struct skald_status_view {
     char run[64], state[32], mode[64], algo[16];
-    uint64_t term, version;
+    uint64_t term, version, updates, available, in_flight, applied, shortened, folded, rejected;
+    double coverage;         /* share of the rows drawn at least once; NaN: not told */
     skald_progress progress; /* passes, seconds, rates, staleness, last objective and gap */
     skald_worker_row *workers;
     uint32_t worker_count;

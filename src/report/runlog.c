@@ -114,6 +114,7 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "name", json_string(w->name));
     json_object_set_new(o, "device", json_string(w->device));
     json_object_set_new(o, "alive", json_boolean(w->alive));
+    json_object_set_new(o, "state", json_string(w->state));
     json_object_set_new(o, "shards", whole(w->shards));
     json_object_set_new(o, "slots", whole(w->slots));
     json_object_set_new(o, "rows_held", whole((double)w->rows_held));
@@ -124,11 +125,19 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "staleness_max", whole((double)w->staleness_max));
     json_object_set_new(o, "task_ms_mean", real(w->task_ms_mean));
     json_object_set_new(o, "wait_ms_mean", real(w->wait_ms_mean));
-    json_object_set_new(o, "compute_ms_mean", real(w->compute_ms_mean));
     json_object_set_new(o, "network_ms_mean", real(w->network_ms_mean));
     json_t *occupied = json_array();
     for (int k = 0; k < SKALD_ROW_QUANTILES; k++) json_array_append_new(occupied, real(w->occupied_ms[k]));
     json_object_set_new(o, "occupied_ms", occupied);
+    for (int p = 0; p < SKALD_PARTS; p++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s_ms_mean", skald_part_name((skald_part)p));
+        json_object_set_new(o, key, real(w->part_ms[p]));
+    }
+    json_object_set_new(o, "task_ms_p50", real(w->task_ms_p50));
+    json_object_set_new(o, "task_ms_p95", real(w->task_ms_p95));
+    json_object_set_new(o, "slowdown", real(w->slowdown));
+    json_object_set_new(o, "cause", json_string(w->cause));
     json_object_set_new(o, "bytes_sent", whole((double)w->bytes_sent));
     json_object_set_new(o, "bytes_received", whole((double)w->bytes_received));
     return o;
@@ -147,7 +156,10 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *p, const skald_out
     json_object_set_new(o, "rows_per_s", real(out->rows_per_s));
     json_object_set_new(o, "updates", whole((double)out->updates));
     json_object_set_new(o, "commits", whole((double)out->commits));
+    json_object_set_new(o, "applied", whole((double)out->applied));
+    json_object_set_new(o, "scaled", whole((double)out->scaled));
     json_object_set_new(o, "folded", whole((double)out->folded));
+    json_object_set_new(o, "rejected", whole((double)out->rejected));
     json_object_set_new(o, "rollbacks", whole((double)out->rollbacks));
     json_object_set_new(o, "evaluations", whole((double)out->evaluations));
     json_object_set_new(o, "duplicates", whole((double)out->duplicates));
@@ -181,6 +193,10 @@ char *skald_outcome_status(const skald_train_options *options, const skald_outco
     json_object_set_new(o, "rows_per_s", real(out->rows_per_s));
     json_object_set_new(o, "staleness_mean", real(out->staleness_mean));
     json_object_set_new(o, "staleness_max", whole((double)out->staleness_max));
+    json_object_set_new(o, "applied", whole((double)out->applied));
+    json_object_set_new(o, "scaled", whole((double)out->scaled));
+    json_object_set_new(o, "folded", whole((double)out->folded));
+    json_object_set_new(o, "rejected", whole((double)out->rejected));
     for (uint32_t k = 0; k < out->worker_count; k++) json_array_append_new(workers, worker_json(&out->workers[k]));
     json_object_set_new(o, "workers", workers);
     char *text = json_dumps(o, JSON_COMPACT);

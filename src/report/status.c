@@ -38,7 +38,18 @@ static void parse_worker(const json_t *o, skald_worker_row *w) {
     w->staleness_max = count_of(o, "staleness_max");
     w->task_ms_mean = number(o, "task_ms_mean", 0);
     w->wait_ms_mean = number(o, "wait_ms_mean", 0);
-    w->compute_ms_mean = number(o, "compute_ms_mean", 0);
+    text(o, "state", w->state, sizeof w->state);
+    text(o, "cause", w->cause, sizeof w->cause);
+    if (strcmp(w->cause, "?") == 0) w->cause[0] = '\0';
+    for (int p = 0; p < SKALD_PARTS; p++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s_ms_mean", skald_part_name((skald_part)p));
+        w->part_ms[p] = number(o, key, 0);
+    }
+    w->task_ms_p50 = number(o, "task_ms_p50", 0);
+    w->task_ms_p95 = number(o, "task_ms_p95", 0);
+    w->slowdown = number(o, "slowdown", 1);
+    w->compute_ms_mean = w->part_ms[SKALD_PART_COMPUTE];
     w->network_ms_mean = number(o, "network_ms_mean", 0);
     w->bytes_sent = count_of(o, "bytes_sent");
     w->bytes_received = count_of(o, "bytes_received");
@@ -103,6 +114,14 @@ skald_status skald_status_parse(const char *json, skald_status_view *out) {
     out->reached = json_is_true(json_object_get(o, "reached"));
     out->term = count_of(o, "term");
     out->version = count_of(o, "version");
+    out->updates = count_of(o, "updates");
+    out->available = count_of(o, "available");
+    out->in_flight = count_of(o, "in_flight");
+    out->applied = count_of(o, "applied");
+    out->shortened = count_of(o, "scaled");
+    out->folded = count_of(o, "folded");
+    out->rejected = count_of(o, "rejected");
+    out->coverage = number(o, "coverage", NAN);
 
     const json_t *workers = json_object_get(o, "workers"), *audit = json_object_get(o, "audit");
     size_t count = json_array_size(workers);

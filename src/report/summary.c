@@ -9,18 +9,51 @@ void skald_worker_table(FILE *out, const skald_worker_row *rows, uint32_t count)
         if (strlen(rows[k].name) > name) name = strlen(rows[k].name);
         if (strlen(rows[k].device) > device) device = strlen(rows[k].device);
     }
-    fprintf(out,
-            "%-*s  %-*s  state  shards      rows     tasks  stale last/mean/max  task ms (wait+compute+net)   MB out   "
-            " MB in\n",
-            (int)name, "worker", (int)device, "device");
+    fprintf(
+        out,
+        "%-*s  %-*s  state    shards      rows     tasks  stale last/mean/max   task ms     p50     p95  of it recv   "
+        "held   comp  delay   send  queue    wait  x med   MB out    MB in\n",
+        (int)name, "worker", (int)device, "device");
     for (uint32_t k = 0; k < count; k++) {
         const skald_worker_row *w = &rows[k];
-        fprintf(out, "%-*s  %-*s  %-5s  %6u  %8llu  %8llu  %6llu %6.1f %5llu  %7.2f %6.2f %7.2f %5.2f  %7.1f  %7.1f\n",
-                (int)name, w->name, (int)device, w->device, w->alive ? "alive" : "dead", w->shards,
-                (unsigned long long)w->rows_held, (unsigned long long)w->tasks, (unsigned long long)w->staleness_last,
-                w->staleness_mean, (unsigned long long)w->staleness_max, w->task_ms_mean, w->wait_ms_mean,
-                w->compute_ms_mean, w->network_ms_mean, (double)w->bytes_sent / 1e6, (double)w->bytes_received / 1e6);
+        fprintf(out, "%-*s  %-*s  %-7s  %6u  %8llu  %8llu  %6llu %6.1f %5llu  %8.2f %7.2f %7.2f      ", (int)name,
+                w->name, (int)device, w->device, w->state, w->shards, (unsigned long long)w->rows_held,
+                (unsigned long long)w->tasks, (unsigned long long)w->staleness_last, w->staleness_mean,
+                (unsigned long long)w->staleness_max, w->task_ms_mean, w->task_ms_p50, w->task_ms_p95);
+        for (int p = 0; p < SKALD_PARTS; p++) fprintf(out, " %6.2f", w->part_ms[p]);
+        fprintf(out, " %7.2f  %5.1f  %7.1f  %7.1f\n", w->wait_ms_mean, w->slowdown, (double)w->bytes_sent / 1e6,
+                (double)w->bytes_received / 1e6);
     }
+}
+
+void skald_top_line(const skald_worker_row *w, size_t width, char *out, size_t size) {
+    if (width + 1 < size) size = width + 1;
+    int used = 0;
+    if (!w) {
+        used = snprintf(out, size, "%-12s %-4s %7s %9s %8s %8s %7s %5s", "WORKER", "STAT", "TASKS", "STALE/MAX",
+                        "TASK ms", "P95 ms", "WAIT ms", "xMED");
+        if (width < 120 || used < 0 || (size_t)used >= size) return;
+        snprintf(out + used, size - (size_t)used, " %7s %7s %7s %7s %7s %7s  %s", "RECV", "HELD", "COMP", "DELAY",
+                 "SEND", "QUEUE", "DEVICE");
+        return;
+    }
+    char stale[32];
+    snprintf(stale, sizeof stale, "%.1f/%llu", w->staleness_mean, (unsigned long long)w->staleness_max);
+    used = snprintf(out, size, "%-12.12s %-4.4s %7llu %9s %8.2f %8.2f %7.2f %5.1f", w->name, w->state,
+                    (unsigned long long)w->tasks, stale, w->task_ms_mean, w->task_ms_p95, w->wait_ms_mean, w->slowdown);
+    for (int p = 0; p < SKALD_PARTS && width >= 120 && used > 0 && (size_t)used < size; p++)
+        used += snprintf(out + used, size - (size_t)used, " %7.2f", w->part_ms[p]);
+    if (used > 0 && (size_t)used < size && (w->cause[0] || width >= 120))
+        snprintf(out + used, size - (size_t)used, "  %s", w->cause[0] ? w->cause : w->device);
+}
+
+void skald_slow_list(FILE *out, const skald_worker_row *rows, uint32_t count, uint32_t most) {
+    uint32_t slow = 0;
+    char text[300];
+    for (uint32_t k = 0; k < count; k++)
+        if (rows[k].cause[0] && slow++ < most)
+            fprintf(out, "slow           %s\n", skald_slow_text(k, &rows[k], text, sizeof text));
+    if (slow > most) fprintf(out, "slow           and %u more\n", slow - most);
 }
 
 void skald_summary_print(FILE *out, const skald_outcome *o) {
@@ -38,9 +71,14 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
             (unsigned long long)o->staleness_max);
     fprintf(out, "step           %.4g, %u rows a step, %u rows a message", o->step, o->step_rows, o->task_rows);
     if (o->rollbacks) fprintf(out, "; rolled back %llu times", (unsigned long long)o->rollbacks);
-    if (o->folded) fprintf(out, "; %llu late results folded", (unsigned long long)o->folded);
     if (o->audit_drift >= 0) fprintf(out, "; history audited, drift %.1e", o->audit_drift);
-    fputs("\n\n", out);
+    fputc('\n', out);
+    if (o->scaled + o->folded + o->rejected)
+        fprintf(out, "results        %llu applied, %llu scaled, %llu folded, %llu rejected\n",
+                (unsigned long long)o->applied, (unsigned long long)o->scaled, (unsigned long long)o->folded,
+                (unsigned long long)o->rejected);
+    skald_slow_list(out, o->workers, o->worker_count, 4);
+    fputc('\n', out);
     skald_worker_table(out, o->workers, o->worker_count);
     fflush(out);
 }
@@ -57,6 +95,15 @@ void skald_status_print(FILE *out, const skald_status_view *v) {
     if (isfinite(p->last_objective)) fputc('\n', out);
     if (v->audited)
         fprintf(out, "audit of the history: %u shards, largest drift %.2e\n", v->audit_shards, v->audit_drift);
+    fprintf(out,
+            "%u workers, %llu available, %llu tasks in flight; staleness mean %.1f, max %llu\n"
+            "results: %llu applied, %llu scaled, %llu folded, %llu rejected",
+            v->worker_count, (unsigned long long)v->available, (unsigned long long)v->in_flight, p->staleness_mean,
+            (unsigned long long)p->staleness_max, (unsigned long long)v->applied, (unsigned long long)v->shortened,
+            (unsigned long long)v->folded, (unsigned long long)v->rejected);
+    if (isfinite(v->coverage)) fprintf(out, "; %.0f%% of the rows visited", 100 * v->coverage);
+    fputc('\n', out);
+    skald_slow_list(out, v->workers, v->worker_count, 8);
     fputc('\n', out);
     skald_worker_table(out, v->workers, v->worker_count);
     fflush(out);

@@ -49,8 +49,7 @@ skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_opti
     skald_schedule s = {.local = o->local != 0,
                         .theta = o->theta > 0                 ? o->theta
                                  : history && e->parallel > 1 ? RELAXED
-                                                              : 1,
-                        .damp = o->stale != SKALD_STALE_APPLY};
+                                                              : 1};
     double shard = mean_shard_rows(p);
     if (s.local) {
         s.step_rows = o->step_rows ? o->step_rows : local_batch(p);
@@ -107,7 +106,9 @@ double skald_schedule_eta(const skald_schedule *s, const skald_engine *e) {
 
 double skald_schedule_damping(const skald_schedule *s, const skald_merge *m) {
     if (m->fold) return 0;
-    return s->damp ? fmin(1, (1.0 + (double)m->regular) / (1.0 + (double)m->staleness)) : 1;
+    if (m->action == SKALD_STALE_APPLY) return 1;
+    if (m->action == SKALD_STALE_ADAPT) return m->adapted;
+    return fmin(1, (1.0 + (double)m->regular) / (1.0 + (double)m->staleness));
 }
 
 double skald_schedule_theta(const skald_schedule *s, const skald_merge *m) {

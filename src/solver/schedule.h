@@ -11,7 +11,7 @@ typedef struct skald_schedule {
     double decay;  /* T in eta / sqrt(1 + passes/T); 0: constant */
     double theta;  /* local: what one merge counts, times P */
     bool lengthen; /* lengthen eta as the curvature met allows */
-    bool damp;     /* damp steps staler than regular running makes them */
+
 } skald_schedule;
 
 /* L_b: expected smoothness of a batch of b out of n rows (Gazagnadou, Gower, Salmon 2019):
@@ -22,7 +22,8 @@ skald_schedule skald_schedule_make(const skald_engine *engine, const skald_train
 
 /* The step for work begun now: schedule times the guard's backoff. */
 double skald_schedule_eta(const skald_schedule *s, const skald_engine *engine);
-/* min(1, (1 + regular) / (1 + tau)): only staleness beyond that of regular running is damped. 0 when folded. */
+/* As the merge's action says; scale: min(1, (1 + regular) / (1 + tau)), so that only staleness beyond that of regular
+ * running is damped. 0 when folded. */
 double skald_schedule_damping(const skald_schedule *s, const skald_merge *m);
 /* theta = damping x q / P: weight of a local model difference. P counts chains of steps, not tasks: a task queued
  * behind another goes on where that one ended. */

@@ -86,7 +86,7 @@ fi
 
 expect "quiet" 0 "" "$skald" train "${common[@]}" --workers 1 --quiet named.svm
 check "quiet is silent" test -z "$("$skald" train "${common[@]}" --workers 1 --quiet named.svm 2>&1)"
-for command in train coordinator worker predict evaluate convert generate status version; do
+for command in train coordinator worker predict evaluate convert generate status top version; do
     expect "help $command" 0 "Usage: skald $command" "$skald" help $command
 done
 expect "help" 0 "skald train" "$skald" --help
