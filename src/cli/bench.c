@@ -101,9 +101,10 @@ static skald_status run_skald(command_line *c, const char *errors) {
     char words[400] = "", line[400];
     FILE *file = fopen(errors, "re");
     while (file && fgets(line, sizeof line, file))
-        if (line[0] != '\n') snprintf(words, sizeof words, "%.*s", (int)strcspn(line, "\n"), line);
+        if (strncmp(line, "skald train: ", 13) == 0)
+            snprintf(words, sizeof words, "%.*s", (int)strcspn(line, "\n") - 13, line + 13);
     if (file) fclose(file);
-    return skald_fail(SKALD_EINTERNAL, "a run failed (%s): %s", c->words[1], words);
+    return skald_fail(SKALD_EINTERNAL, "a run failed (see %s): %s", errors, words);
 }
 
 /* F*, certified to a tenth of a thousandth of what is asked, by this machine's cores without any delay. */
