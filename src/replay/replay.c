@@ -184,7 +184,9 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     default:
         return differs(r, "here comes %s, but the run waits for a result", kind_name(l->kind));
     }
-    return skald_record_next(r->record);
+    const skald_status st = skald_record_next(r->record);
+    if (st != SKALD_OK && event->result) skald_company_release(r->company, event->result); /* it will not be seen */
+    return st;
 }
 
 static void release(skald_crew *crew, skald_result *result) {
