@@ -68,9 +68,9 @@ typedef struct skald_progress {
 
 /* What the engine did with a result (in synchronous mode: with a round's). */
 typedef struct skald_merged {
-    uint64_t task;     /* the result's; 0: a round's */
-    const char *how;   /* "apply"; "scale": its step was shortened for its age; "fold": history only; "repair": the
-                        * history put right; static */
+    uint64_t task;   /* the result's; 0: a round's */
+    const char *how; /* "apply"; "scale": its step was shortened for its age; "fold": history only; "repair": the
+                      * history put right; static */
     uint64_t staleness, commits;
     uint32_t generation; /* afterwards: a rise is a rollback */
     double step, bias;   /* theta (local) or eta (plain) really applied; q_k in it */

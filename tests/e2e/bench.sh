@@ -1,5 +1,6 @@
 #!/bin/bash
 # simulate, what-if and bench through the command line, on a small problem with delays.
+# only: release
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 "$skald" generate epsilon --rows 2000 --output train.h5 >/dev/null

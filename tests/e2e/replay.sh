@@ -1,5 +1,6 @@
 #!/bin/bash
 # Record and replay through the command line: eight processes with PCS delays, ASGD and ASAGA, interrupted and killed.
+# only: release
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 "$skald" generate rcv1 --rows 3000 --seed 4 --output train.svm >/dev/null
