@@ -11,7 +11,7 @@
 #include "skald/status.h"
 
 typedef struct skald_overview {
-    uint32_t workers;   /* that are there */
+    uint32_t workers;   /* that are there and hold rows */
     uint32_t avail;     /* of them with a free slot, and */
     uint32_t busy;      /* with a training task in flight: both as this round of hand-outs began */
     uint32_t in_flight; /* training tasks now, without the one being considered */

@@ -120,10 +120,11 @@ void skald_barrier_look(skald_run *run) {
         if (!m->alive) continue;
         const skald_member *member = run->crew->ops->member(run->crew, k);
         const uint64_t slots = skald_run_slots(member);
+        if (!slots) continue; /* no rows, no part in it */
         all->workers++;
         all->avail += m->busy < slots * skald_run_depth(run, member);
         all->busy += m->training > 0;
-        if (slots && m->tasks / slots < slowest) slowest = m->tasks / slots;
+        if (m->tasks / slots < slowest) slowest = m->tasks / slots;
     }
     run->slowest_tasks = slowest;
     look_again(run);

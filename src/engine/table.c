@@ -27,7 +27,7 @@ static void split_network(skald_member_state *m, const skald_flight *flight, con
     if (!m->tasks || from < m->least_back) m->least_back = from;
     const int64_t ahead = (m->least_there - m->least_back) / 2;
     *there = clamp((double)(to - ahead), network);
-    *back = clamp((double)(from + ahead), network);
+    *back = network - *there; /* packing it is in it */
 }
 
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *r) {

@@ -204,8 +204,9 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
     pthread_rwlock_unlock(&w->exclusive);
     if (c.result.kind <= SKALD_TASK_DIFFERENCE) {
         const int64_t now = skald_now_ns(system_clock());
-        hold(lane, skald_straggle_until(w, c.start_ns, now));
-        c.result.delay_ns = skald_now_ns(system_clock()) - now;
+        const int64_t until = skald_straggle_until(w, c.start_ns, now);
+        hold(lane, until);
+        if (until > now) c.result.delay_ns = skald_now_ns(system_clock()) - now;
     }
     post(w, &c);
 }

@@ -19,13 +19,13 @@ def size(fd, columns, lines):
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
-def read_for(fd, seconds):
+def read_for(fd, seconds, until=None):
     text, end = b"", time.time() + seconds
-    while time.time() < end:
+    while time.time() < end and not (until and until in text):
         if select.select([fd], [], [], 0.05)[0]:
             try:
                 text += os.read(fd, 65536)
-            except OSError:
+            except OSError:  # the other end has closed
                 break
     return text.decode("utf-8", "replace")
 
@@ -42,14 +42,18 @@ if pid == 0:
     time.sleep(0.1)
     os.execvp(sys.argv[5], sys.argv[5:])
 size(fd, columns, lines)
-first = screen(read_for(fd, 1.5))
+first = screen(read_for(fd, 15, b"\033[J") + read_for(fd, 1))
 size(fd, columns2, lines2)
 os.kill(pid, signal.SIGWINCH)
 second = screen(read_for(fd, 1))
 os.write(fd, b"q")
-rest = read_for(fd, 1)
-done, status = os.waitpid(pid, os.WNOHANG)
-if not done:
+rest, done = "", 0
+for _ in range(100):
+    rest += read_for(fd, 0.1)
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        break
+else:
     os.kill(pid, signal.SIGKILL)
     sys.exit(9)
 print("\n".join(first))

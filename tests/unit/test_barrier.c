@@ -123,6 +123,29 @@ static void what_barriers_see(void **state) {
     unlink(s.data.path);
 }
 
+/* Without a pace the delay is in units of the worker's own mean task time over its first hundred tasks, which are not
+ * delayed; nobody else is. */
+static void delays_without_a_pace(void **state) {
+    setup s = slow_crew("warm", 2);
+    s.pace_all_ms = 0;
+    s.straggler = "cds:20";
+    s.train.task_rows = 40;
+    s.train.target_gap = 0;
+    s.train.max_passes = 0;
+    for (int phase = 0; phase < 2; phase++) { /* fewer tasks than that; more */
+        s.train.max_updates = phase ? 1000 : 90;
+        skald_outcome out;
+        assert_int_equal(train(&s, &out), SKALD_OK);
+        const double delay = out.workers[0].part_ms[SKALD_PART_DELAY];
+        print_message("%d tasks of worker 0: delay %.3f ms\n", (int)out.workers[0].tasks, delay);
+        assert_true((out.workers[0].tasks > 100) == (phase == 1));
+        assert_true((delay > 0.02) == (phase == 1));
+        assert_true(out.workers[1].part_ms[SKALD_PART_DELAY] == 0);
+        skald_outcome_free(&out);
+    }
+    unlink(s.data.path);
+}
+
 static void presets_and_mistakes(void **state) {
     char text[80];
     bool sync;
@@ -149,8 +172,9 @@ static void presets_and_mistakes(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(presets_and_mistakes), cmocka_unit_test(optimum_in_every_mode),
-                                       cmocka_unit_test(staleness_below_its_bound),
-                                       cmocka_unit_test(a_hang_is_an_error), cmocka_unit_test(what_barriers_see)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(presets_and_mistakes),      cmocka_unit_test(optimum_in_every_mode),
+        cmocka_unit_test(staleness_below_its_bound), cmocka_unit_test(a_hang_is_an_error),
+        cmocka_unit_test(what_barriers_see),         cmocka_unit_test(delays_without_a_pace)};
     return cmocka_run_group_tests_name("barrier", tests, NULL, NULL);
 }

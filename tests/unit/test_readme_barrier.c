@@ -1,7 +1,7 @@
 /* The README's example of a barrier, as it stands there: compiled, and run with a straggler. */
 #include "harness.h"
 
-#include "barrier.c"
+#include "readme/barrier.inc"
 
 static void the_barrier_of_the_readme(void **state) {
     static const toy t = {600, 20, 1, SKALD_LOGISTIC, false, 41};
