@@ -1,8 +1,8 @@
 /* A recorded run of eight workers of uneven pace, over the real net, is replayed in one process to the same bits; a
  * record that is broken or edited is refused by file and line.
  *
- * Seen to fail: without the carries of skald_narrow in the company, with the chain's start left out (after = 0), with
- * results delivered in the order of their tasks, and with the model not rounded to floats on its way. */
+ * Seen to fail: without the carries of skald_narrow in the company, with the chain's start left out (after = 0), and
+ * with the model not rounded to floats on its way. */
 #include "harness.h"
 
 static char path[128];
