@@ -38,6 +38,7 @@ typedef struct skald_train_options {
     bool has_target_objective;
     double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
     bool audit;                                /* compare every shard's anchor at the end: skald_outcome.audit_drift */
+    bool eval_beside;  /* async: training goes on beside evaluations for a target objective too */
     double slow_ratio; /* a worker is slow whose mean task time is so many times the median; 0 = 1.5 */
     double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
 } skald_train_options;
@@ -67,11 +68,22 @@ typedef struct skald_progress {
     char slowest_name[64];
 } skald_progress;
 
+/* What the engine did with a result (in synchronous mode: with a round's). */
+typedef struct skald_merged {
+    uint64_t task;   /* the result's; 0: a round's */
+    const char *how; /* "apply"; "scale": its step was shortened for its age; "fold": history only; "repair": the
+                      * history put right; static */
+    uint64_t staleness, commits;
+    uint32_t generation; /* afterwards: a rise is a rollback */
+    double step, bias;   /* theta (local) or eta (plain) really applied; q_k in it */
+} skald_merged;
+
 /* Who wants to know. Called on the owner thread; must not block for long. Any may be NULL. */
 typedef struct skald_observer {
     void *user;
     void (*evaluation)(void *user, const skald_evaluation *e);
     void (*progress)(void *user, const skald_progress *p); /* about 10 times a second */
+    void (*merged)(void *user, const skald_merged *m);     /* after each commit */
     void (*notice)(void *user, const char *text);          /* rollback, warnings, loss of a worker */
 } skald_observer;
 
@@ -88,6 +100,8 @@ typedef enum skald_stop {
 /* "async", "sync", or what the options call it. */
 const char *skald_mode_name(const skald_train_options *options);
 const char *skald_stop_name(skald_stop stop); /* "target gap reached", ... */
+
+enum { SKALD_ROW_QUANTILES = 21 };
 
 /* Where a task's time goes, from hand-out to merge, in this order. */
 typedef enum skald_part {
@@ -108,6 +122,7 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     uint64_t rows_held, tasks, rows;
     double staleness_mean;
     uint64_t staleness_last, staleness_max;
+    double occupied_ms[SKALD_ROW_QUANTILES]; /* by a task, computing or held back: quantiles from 0 to 100% */
     double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean; /* moving averages; wait: between tasks */
     double part_ms[SKALD_PARTS];                                         /* of task_ms_mean */
     double task_ms_p50, task_ms_p95;                                     /* of the last 64 tasks */

@@ -21,6 +21,7 @@ skald_status run_open(run *r, const command *self, const settings *s, const argu
     /* now, not after hours of training */
     if (s->model) TRY(check_output_path(s->model));
     if (export_path) TRY(check_output_path(export_path));
+    if (s->record) TRY(check_output_path(s->record));
     if (s->log) TRY(skald_runlog_open(&r->log, s->log, complain, r));
     return SKALD_OK;
 }
@@ -111,12 +112,44 @@ int run_failed(run *r, skald_status st, const skald_problem *problem, const skal
     return st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
 
+static void on_merged(void *user, const skald_merged *m) {
+    run *r = user;
+    if (r->recorder) skald_recorder_merged(r->recorder, m);
+    if (r->replay) skald_replay_merged(r->replay, m);
+}
+
+/* Trains, in between a recorder if one is asked for. */
+static skald_status train_on_record(run *r, skald_crew *crew, const skald_observer *observer, skald_outcome *outcome) {
+    const skald_solver solver = skald_solver_of(r->t.train.algo);
+    skald_clock *clock = r->clock ? r->clock : skald_clock_system();
+    const atomic_int *stop = r->stop ? r->stop : signals_stop_flag();
+    if (!r->s->record) return skald_train(crew, solver, &r->t.train, clock, observer, stop, outcome);
+    char error[1024];
+    const skald_recording what = {.path = r->s->record,
+                                  .command = r->self->name,
+                                  .data = r->data,
+                                  .options = &r->args->options,
+                                  .floats = r->s->workers != 0};
+    TRY(skald_recorder_open(&what, crew, clock, stop, &r->recorder));
+    const skald_status st =
+        skald_train(skald_recorder_crew(r->recorder), solver, &r->t.train, skald_recorder_clock(r->recorder), observer,
+                    skald_recorder_stop(r->recorder), outcome);
+    snprintf(error, sizeof error, "%s", skald_error());
+    const skald_status kept = skald_recorder_close(r->recorder, outcome, st != SKALD_OK ? error : NULL);
+    r->recorder = NULL;
+    return st != SKALD_OK ? skald_fail(st, "%s", error) : kept;
+}
+
 int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st) {
     r->crew = crew;
     describe(r, crew);
-    skald_observer observer = {.user = r, .evaluation = on_evaluation, .progress = on_progress, .notice = run_notice};
-    *st = skald_train(crew, skald_solver_of(r->t.train.algo), &r->t.train, skald_clock_system(), &observer,
-                      signals_stop_flag(), outcome);
+    const bool merged = r->s->record || r->replay;
+    const skald_observer observer = {.user = r,
+                                     .evaluation = on_evaluation,
+                                     .progress = on_progress,
+                                     .merged = merged ? on_merged : NULL,
+                                     .notice = run_notice};
+    *st = train_on_record(r, crew, &observer, outcome);
     start_log(r);
     skald_progress_finish(&r->view);
     if (*st != SKALD_OK) return EXIT_FAILED;

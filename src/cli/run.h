@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/settings.h"
+#include "replay/replay.h"
 #include "report/report.h"
 
 typedef struct run {
@@ -17,7 +18,11 @@ typedef struct run {
     skald_crew *crew; /* while training */
     bool log_started;
     int64_t begin_ns;
-    char why_no_card[256]; /* when auto meant the CPU although the CUDA plugin is there; else "" */
+    char why_no_card[256];    /* when auto meant the CPU although the CUDA plugin is there; else "" */
+    skald_recorder *recorder; /* while training, with --record */
+    skald_replay *replay;     /* set by `replay`: what is trained is a record */
+    skald_clock *clock;       /* NULL: the system's */
+    const atomic_int *stop;   /* NULL: signals */
 } run;
 
 /* Resolves the settings, checks that what is to be written can be, opens the log. Usage errors end the process. */

@@ -81,7 +81,9 @@
     {"max-updates", INT, AT(max_updates), NULL, 1, 9e15, .help = "Stop after so many results merged"}, \
     {"max-time", DURATION, AT(max_time), NULL, 0.001, 1e8, .help = "Stop after 30s, 5m, 2h, ..."}, \
     {"eval-every", REAL, AT(eval_every), "auto", POSITIVE, "auto=0|end=-1", .value = "PASSES", \
-     .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}
+     .help = "Passes between evaluations; auto: at most a tenth of the rows; end: only at the end"}, \
+    {"eval-beside", FLAG, AT(eval_beside), .help = "Evaluations for a target objective do not halt training", \
+     .hidden = true}
 
 #define TRIAL_OPTIONS \
     {"straggler", TEXT, AT(straggler), "none", .value = "MODEL,...", \
@@ -97,6 +99,8 @@
     {"export", TEXT, AT(export_path), .value = "liblinear:FILE", \
      .help = "Write the model for liblinear's predict too"}, \
     {"log", TEXT, AT(log), .value = "FILE", .help = "Write one JSON object a line: start, evaluations, notices, end"}, \
+    {"record", TEXT, AT(record), .value = "FILE", \
+     .help = "Keep the order of everything that happens, for 'skald replay'"}, \
     {"progress", CHOICE, AT(progress), "auto", .words = "auto|line|live|none", .value = "HOW", \
      .help = "live: one line that rewrites itself; line: a line an evaluation; auto: live on a terminal, else line"}, \
     {"slow-ratio", REAL, AT(slow_ratio), "1.5", 1, 1000, .value = "X", \
@@ -143,6 +147,45 @@ const skald_option coordinator_options[] = {
     SOLVER_OPTIONS,
     TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
+    {0},
+};
+
+const skald_option simulate_options[] = {
+    {"workers", INT, AT(workers), "32", 1, 65536, .help = "Simulated workers, a thread each", .group = "Who computes:"},
+    {"row-time", REAL, AT(row_ns), "auto", POSITIVE, "auto=0", .value = "NS",
+     .help = "What a worker needs for a row; auto: as the data's shape suggests"},
+    {"message-time", REAL, AT(message_us), "auto", 0, 1e9, "auto=-1", .value = "US",
+     .help = "A message on its way, in microseconds"},
+    {"coordinator-time", REAL, AT(coordinator_us), "auto", 0, 1e9, "auto=-1", .value = "US",
+     .help = "What the coordinator needs for a result, in microseconds"},
+    {"free-evaluations", FLAG, AT(free_evaluations), .help = "Evaluations take no time"},
+    TRIAL_OPTIONS,
+    PROBLEM_OPTIONS,
+    SOLVER_OPTIONS,
+    OUTPUT_OPTIONS,
+    {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
+    {0},
+};
+
+const skald_option bench_options[] = {
+    {"modes", TEXT, AT(modes), "sync,async", .value = "MODE,...", .help = "Of train's --mode; speed-ups are over the first",
+     .group = "What is compared:"},
+    {"algos", TEXT, AT(algos), "saga", .value = "ALGO,...", .help = "Of train's --algo"},
+    {"stragglers", TEXT, AT(stragglers), "none pcs", .value = "'MODEL MODEL ...'",
+     .help = "Of train's --straggler, blanks between them"},
+    {"gap", REAL, AT(gap), "1e-3", POSITIVE, .help = "The target: (F - F*) / F*, F* found first and off the clock"},
+    {"repeats", INT, AT(repeats), "3", 1, 99, .help = "Runs of each; medians are compared"},
+    {"workers", INT, AT(workers), "8", 1, 4096, .help = "Worker processes of each run"},
+    {"pace", INT, AT(pace_ms), "20", 0, 60000, .value = "MS",
+     .help = "Each task takes at least so long, by waiting: many workers on few cores"},
+    {"timeout", DURATION, AT(timeout), "5m", 1, 1e6, .help = "A run that takes longer is stopped, and counts as that long"},
+    {"baseline", TEXT, AT(baselines), NULL, .value = "sklearn,liblinear",
+     .help = "Solve with these beside it, where installed (logistic loss, LIBSVM text)"},
+    {"output", TEXT, AT(out), "bench-report", .value = "FOLDER", .help = "The report: index.html, results.json, logs"},
+    {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"},
+    PROBLEM_OPTIONS,
+    SOLVER_OPTIONS,
+    {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
     {0},
 };
 /* clang-format on */
@@ -202,6 +245,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     t->target_objective = s->target_objective;
     t->target_tolerance = s->target_tolerance;
     t->eval_every = s->eval_every;
+    t->eval_beside = s->eval_beside;
     if (!said) {
         if (certificate) t->target_gap = 1e-6;
         t->max_passes = 100;
@@ -273,6 +317,9 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                           skald_algo_name((skald_algo)s->algo));
     if (s->epoch > 0 && s->algo != SKALD_SVRG && s->algo != SKALD_SYNTHESIS)
         return skald_fail(SKALD_EINVAL, "--epoch: %s takes no full gradients; leave --epoch out, or use --algo svrg",
+                          skald_algo_name((skald_algo)s->algo));
+    if (s->record && s->algo != SKALD_SGD && s->algo != SKALD_SAGA)
+        return skald_fail(SKALD_EINVAL, "--record: only sgd and saga can be done again; %s cannot",
                           skald_algo_name((skald_algo)s->algo));
     TRY(check_trial(s));
     out->compute = (skald_compute_options){.device = s->device,

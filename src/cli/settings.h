@@ -36,6 +36,7 @@ typedef struct settings {
     double step, step_decay, theta, epoch;
     int64_t batch, task_rows, max_stale, seed;
     /* stopping */
+    bool eval_beside;
     double target_gap, target_gradient, target_objective, target_tolerance, max_passes, eval_every;
     int64_t max_updates, max_time;
     /* who computes */
@@ -45,8 +46,15 @@ typedef struct settings {
     bool deterministic;
     bool insecure;
     security security;
+    /* simulations */
+    double row_ns, message_us, coordinator_us;
+    bool free_evaluations;
+    /* comparisons */
+    const char *modes, *algos, *stragglers, *baselines, *out;
+    double gap;
+    int64_t repeats, timeout;
     /* what is written */
-    const char *log, *model, *export_path;
+    const char *log, *model, *export_path, *record;
     int progress;
     double slow_ratio;
     bool quiet;
@@ -66,7 +74,7 @@ typedef struct training {
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 
-extern const skald_option train_options[], coordinator_options[];
+extern const skald_option train_options[], coordinator_options[], simulate_options[], bench_options[];
 
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);

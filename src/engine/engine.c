@@ -519,4 +519,23 @@ static bool finished(skald_engine *engine) {
     return true;
 }
 
-const skald_engine_ops skald_crew_engine_ops = {finished, dispatch, collect, commit};
+static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, double step) {
+    skald_run *run = of(engine);
+    const skald_result *r = run->held;
+    const bool aged = m->staleness > m->regular && run->options->stale != SKALD_STALE_APPLY;
+    skald_merged merged = {.task = r ? r->task : 0,
+                           .how = r && r->kind == SKALD_TASK_ANCHOR ? "repair"
+                                  : m->fold                         ? "fold"
+                                  : aged                            ? "scale"
+                                                                    : "apply",
+                           .staleness = m->staleness,
+                           .step = m->fold ? 0 : step,
+                           .bias = m->bias};
+    const skald_status st = commit(engine, m, step);
+    merged.commits = run->commits;
+    merged.generation = run->generation;
+    if (run->observer && run->observer->merged) run->observer->merged(run->observer->user, &merged);
+    return st;
+}
+
+const skald_engine_ops skald_crew_engine_ops = {finished, dispatch, collect, commit_and_tell};

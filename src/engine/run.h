@@ -2,6 +2,7 @@
 #ifndef SKALD_ENGINE_RUN_H
 #define SKALD_ENGINE_RUN_H
 
+#include "base/histogram.h"
 #include "engine/evaluation.h"
 #include "engine/ledger.h"
 #include "engine/versions.h"
@@ -37,6 +38,7 @@ typedef struct skald_member_state {
     uint32_t training; /* of them for training: kept for the barrier only, as of the last dispatch */
     uint32_t refused;
     uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
+    skald_histogram occupied;                      /* by a task: computing, and held back */
     double task_ns, wait_ns, part_ns[SKALD_PARTS]; /* moving averages */
     float recent_ms[SKALD_RECENT];                 /* the last task times, oldest overwritten */
     int64_t least_there, least_back; /* least difference of the clocks as a task arrived, as its result did */

@@ -194,7 +194,8 @@ static skald_status begin(skald_run *run) {
     run->calibration = 1;
     run->bound = -INFINITY;
     run->history = run->options->algo == SKALD_SAGA;
-    run->quiesce = run->options->has_target_objective || run->options->mode == SKALD_SYNC;
+    run->quiesce =
+        (run->options->has_target_objective && !run->options->eval_beside) || run->options->mode == SKALD_SYNC;
     run->size = ops->size(run->crew);
     run->members = skald_zalloc(run->size, sizeof *run->members);
     if (!run->members) return SKALD_ENOMEM;

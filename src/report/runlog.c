@@ -127,6 +127,9 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "task_ms_mean", real(w->task_ms_mean));
     json_object_set_new(o, "wait_ms_mean", real(w->wait_ms_mean));
     json_object_set_new(o, "network_ms_mean", real(w->network_ms_mean));
+    json_t *occupied = json_array();
+    for (int k = 0; k < SKALD_ROW_QUANTILES; k++) json_array_append_new(occupied, real(w->occupied_ms[k]));
+    json_object_set_new(o, "occupied_ms", occupied);
     for (int p = 0; p < SKALD_PARTS; p++) {
         char key[32];
         snprintf(key, sizeof key, "%s_ms_mean", skald_part_name((skald_part)p));

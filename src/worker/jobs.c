@@ -127,11 +127,7 @@ typedef struct skald_worker_lane {
     skald_queue *jobs;
     skald_queue *later; /* jobs that came while a result was held back */
     skald_lane lane;
-    /* the last local result: a task queued behind it starts from there */
-    uint64_t last_task;
-    skald_bytes *last;
-    bool last_saga;
-    double *start; /* 2 x dim */
+    skald_chain chain;
 } skald_worker_lane;
 
 void skald_worker_pace(skald_worker *w, const skald_task *t, int64_t start_ns) {
@@ -140,21 +136,6 @@ void skald_worker_pace(skald_worker *w, const skald_task *t, int64_t start_ns) {
     struct timespec when = {until / SKALD_NS_PER_S, until % SKALD_NS_PER_S};
     while (until > 0 && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) != 0) {
     }
-}
-
-/* The model of a task queued behind one whose result it does not contain: w + theta dw, abar + D/n. */
-static void go_on(skald_worker_lane *lane, const skald_task *t, skald_version *start) {
-    const uint32_t dim = t->model->dim;
-    const double *dw = (const double *)(const void *)lane->last->data, *d = dw + dim;
-    /* not its bytes: other lanes count references there */
-    *start = (skald_version){.id = t->model->id, .commits = t->model->commits, .count = t->model->count, .dim = dim};
-    memcpy(start->vectors, t->model->vectors, sizeof start->vectors);
-    for (uint32_t j = 0; j < dim; j++) lane->start[j] = t->model->vectors[0][j] + t->theta * dw[j];
-    start->vectors[0] = lane->start;
-    if (!t->saga) return;
-    const double inv_n = 1 / t->n;
-    for (uint32_t j = 0; j < dim; j++) lane->start[dim + j] = t->model->vectors[1][j] + inv_n * d[j];
-    start->vectors[1] = lane->start + dim;
 }
 
 /* A task that has been computed and whose result is still to be sent. */
@@ -182,21 +163,7 @@ static computed compute(skald_worker_lane *lane, skald_job *job, int64_t idle_si
         r.status = SKALD_ENOMEM;
         snprintf(r.error, sizeof r.error, "%s", skald_error());
     } else {
-        skald_task begun = *t;
-        skald_version start;
-        const uint32_t needed = t->saga ? 2 : 1;
-        if (t->kind == SKALD_TASK_LOCAL && t->after && t->after == lane->last_task && t->saga == lane->last_saga &&
-            t->model && t->model->count >= needed && t->model->dim == w->runner.dim) {
-            go_on(lane, t, &start);
-            begun.model = &start;
-        }
-        skald_runner_run(&w->runner, &lane->lane, &begun, &r);
-    }
-    if (t->kind == SKALD_TASK_LOCAL) {
-        skald_bytes_unref(lane->last);
-        lane->last = r.status == SKALD_OK ? skald_bytes_ref(bytes) : NULL;
-        lane->last_task = r.status == SKALD_OK ? t->id : 0;
-        lane->last_saga = t->saga;
+        skald_chain_run(&lane->chain, &w->runner, &lane->lane, t, bytes, &r);
     }
     r.wait_ns = start_ns - (idle_since_ns > job->arrived_ns ? start_ns : idle_since_ns);
     r.receive_ns = start_ns - job->arrived_ns;
@@ -208,7 +175,8 @@ static computed compute(skald_worker_lane *lane, skald_job *job, int64_t idle_si
         skald_bytes_unref(bytes);
         bytes = narrow;
     }
-    if (t->kind == SKALD_TASK_ANCHOR && r.status == SKALD_OK) skald_worker_uncarry(w, &r);
+    if (t->kind == SKALD_TASK_ANCHOR && r.status == SKALD_OK)
+        skald_uncarry(&r, w->runner.dim, w->shard_count, w->carries);
     return (computed){r, bytes, narrow != NULL, version, start_ns};
 }
 
@@ -262,9 +230,8 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
 }
 
 static skald_status prepare(skald_worker_lane *lane) {
-    if (lane->start) return SKALD_OK;
-    lane->start = skald_alloc(2 * (size_t)lane->worker->runner.dim, sizeof(double));
-    if (!lane->start) return SKALD_ENOMEM;
+    if (lane->chain.start) return SKALD_OK;
+    TRY(skald_chain_init(&lane->chain, lane->worker->runner.dim));
     return skald_lane_init(&lane->lane, &lane->worker->runner);
 }
 
@@ -362,8 +329,7 @@ void skald_worker_stop_lanes(skald_worker *w) {
         skald_queue_destroy(lane->jobs);
         skald_queue_destroy(lane->later);
         skald_lane_fini(&lane->lane);
-        skald_bytes_unref(lane->last);
-        free(lane->start);
+        skald_chain_fini(&lane->chain);
     }
     free(w->lanes);
     w->lanes = NULL;

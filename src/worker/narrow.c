@@ -8,29 +8,30 @@
 #include "base/base.h"
 #include "worker/worker_state.h"
 
-skald_bytes *skald_worker_narrow(skald_worker *w, const skald_result *r) {
-    const size_t dim = w->runner.dim;
-    float **carry = &w->carries[r->shard];
-    if (r->count > 1 && !*carry && !(*carry = skald_zalloc(dim, sizeof **carry))) return NULL;
-    skald_bytes *bytes = skald_pool_get(w->narrow);
-    if (!bytes) return NULL;
-    float *restrict dw = (float *)(void *)skald_bytes_data(bytes), *restrict d = dw + dim, *restrict c = *carry;
+bool skald_narrow(const skald_result *r, size_t dim, float **carry, float *out) {
+    if (r->count > 1 && !*carry && !(*carry = skald_zalloc(dim, sizeof **carry))) return false;
+    float *restrict dw = out, *restrict d = dw + dim, *restrict c = *carry;
     const double *restrict from_dw = r->vectors[0], *restrict from_d = r->vectors[1];
     float beyond = 0; /* what floats cannot hold leaves as doubles */
     for (size_t j = 0; j < dim; j++) beyond += 0 * (dw[j] = (float)from_dw[j]);
     for (size_t j = 0; j < dim && from_d; j++) beyond += 0 * (d[j] = (float)(from_d[j] + (double)c[j]));
-    if (!(beyond == 0)) {
-        skald_bytes_unref(bytes);
-        return NULL;
-    }
+    if (!(beyond == 0)) return false;
     for (size_t j = 0; j < dim && from_d; j++) c[j] = (float)(from_d[j] + (double)c[j] - (double)d[j]);
-    return bytes;
+    return true;
 }
 
-void skald_worker_uncarry(skald_worker *w, skald_result *r) {
-    for (uint32_t k = 0; k < w->shard_count; k++) {
-        const float *c = w->carries[k];
+void skald_uncarry(skald_result *r, size_t dim, uint32_t shards, float *const *carries) {
+    for (uint32_t k = 0; k < shards; k++) {
+        const float *c = carries[k];
         if (!c || (r->shard != SKALD_ALL_SHARDS && r->shard != k)) continue;
-        for (uint32_t j = 0; j < w->runner.dim; j++) r->vectors[0][j] -= (double)c[j];
+        for (size_t j = 0; j < dim; j++) r->vectors[0][j] -= (double)c[j];
     }
+}
+
+skald_bytes *skald_worker_narrow(skald_worker *w, const skald_result *r) {
+    skald_bytes *bytes = skald_pool_get(w->narrow);
+    if (!bytes) return NULL;
+    if (skald_narrow(r, w->runner.dim, &w->carries[r->shard], (float *)(void *)skald_bytes_data(bytes))) return bytes;
+    skald_bytes_unref(bytes);
+    return NULL;
 }

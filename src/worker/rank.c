@@ -299,7 +299,8 @@ static void fini(skald_rank *r) {
 bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, skald_lane *lane, skald_queue *jobs) {
     skald_rank r = {.w = w, .lane = lane, .jobs = jobs};
     skald_outcome outcome = {.audit_drift = -1};
-    const skald_observer observer = {&r, on_evaluation, on_progress, on_notice};
+    const skald_observer observer = {
+        .user = &r, .evaluation = on_evaluation, .progress = on_progress, .notice = on_notice};
     skald_status st = init(&r, spec);
     if (st == SKALD_OK) {
         skald_worker_notice(w, "rank %u of %u, over %s", r.me, r.size, w->collective);

@@ -16,7 +16,7 @@
 #include "engine/versions.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
-#include "worker/runner.h"
+#include "worker/chain.h"
 
 enum {
     SKALD_WORKER_SEEN = 256 /* task ids remembered */
@@ -138,8 +138,6 @@ void skald_straggle_die(skald_worker *w, int64_t now_ns);
 /* narrow.c: results of local tasks as floats. A buffer of w->narrow in exchange for `bytes`, which keeps its values;
  * NULL when out of memory (nothing has happened). The lane of the shard. */
 skald_bytes *skald_worker_narrow(skald_worker *w, const skald_result *r);
-/* An anchor's result: what has been reported of it. */
-void skald_worker_uncarry(skald_worker *w, skald_result *r);
 
 /* outbox.c: results are kept until acknowledged and sent again when that takes long. */
 void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t version, skald_bytes *bytes, bool narrow);

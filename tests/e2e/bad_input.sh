@@ -12,7 +12,7 @@ expect "unknown command" 2 "did you mean train?" "$skald" trian
 expect "unknown option" 2 "did you mean --max-passes?" "$skald" train --max-pases 3 good.svm
 expect "ambiguous option" 2 "unknown option '--ma'" "$skald" train --ma 3 good.svm
 expect "option without value" 2 "--loss needs a value" "$skald" train good.svm --loss
-expect "out of range" 2 "--workers -3: is out of range; may be cores or 0 to 4096" "$skald" train --workers -3 good.svm
+expect "out of range" 2 "--workers -3: is out of range; may be auto|cores or 0 to 4096" "$skald" train --workers -3 good.svm
 expect "not a number" 2 "--l2 much: is not a number" "$skald" train --l2 much good.svm
 expect "unknown choice" 2 "--mode ssp: must be async, sync, ssp:S or partial:B" "$skald" train --mode ssp good.svm
 expect "bad environment" 2 "SKALD_SEED x: is not a number" env SKALD_SEED=x "$skald" train good.svm

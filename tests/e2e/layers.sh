@@ -10,6 +10,7 @@ cd "$root" || exit 1
 declare -A may=(
     [base]="" [objective]="" [data]="objective" [compute]="objective data kernels" [net]="" [wire]="net" [report]=""
     [engine]="objective" [solver]="engine" [worker]="wire engine data compute net" [coordinator]="wire engine data net"
+    [replay]="worker engine data compute"
     [collective]="" [cli]="*"
 )
 for folder in src/*/; do
@@ -43,7 +44,7 @@ only 'hdf5' data
 only '(H5|H5public)' data
 only 'protobuf-c/' wire
 only 'skald\.pb-c' wire worker coordinator
-only 'jansson' report cli coordinator engine
+only 'jansson' report cli coordinator engine replay
 only '(zlib|lzma)' data
 only '(cuda|cublas|cusparse)' compute/cuda kernels collective
 only 'kernels/(kernels\.h|.*\.cuh)' compute/cuda kernels

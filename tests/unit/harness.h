@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "base/base.h"
+#include "replay/replay.h"
 #include "skald/coordinator.h"
 #include "skald/solver.h"
 #include "skald/worker.h"
@@ -146,6 +147,7 @@ typedef struct setup {
     const char *isa;
     const skald_collective_ops *collective; /* of the workers */
     const atomic_int *stop_flag;
+    const char *record; /* with workers: keep a record here */
 } setup;
 
 static setup setup_default(const char *path) {
@@ -171,6 +173,24 @@ static void *worker_main(void *argument) {
     w->status = skald_worker_run(w->net, &w->options, NULL);
     snprintf(w->error, sizeof w->error, "%s", skald_error());
     return NULL;
+}
+
+static void harness_merged(void *user, const skald_merged *m) {
+    skald_recorder_merged(user, m);
+}
+
+/* Trains in between a recorder. */
+static skald_status train_on_record(const setup *s, skald_crew *crew, skald_outcome *out) {
+    skald_recorder *r = NULL;
+    const skald_recording what = {.path = s->record, .command = "train", .data = s->data.path, .floats = true};
+    TRY(skald_recorder_open(&what, crew, skald_clock_system(), NULL, &r));
+    const skald_observer observer = {.user = r, .merged = harness_merged};
+    skald_status st = skald_train(skald_recorder_crew(r), skald_solver_of(s->train.algo), &s->train,
+                                  skald_recorder_clock(r), &observer, skald_recorder_stop(r), out);
+    char error[600];
+    snprintf(error, sizeof error, "%s", skald_error());
+    assert_int_equal(skald_recorder_close(r, out, st == SKALD_OK ? NULL : error), SKALD_OK);
+    return st == SKALD_OK ? st : skald_fail(st, "%s", error);
 }
 
 /* Called with the crew just before training; may be NULL. */
@@ -226,7 +246,10 @@ static skald_status train_any(const setup *s, skald_solver solver, skald_outcome
     skald_crew *crew = NULL;
     skald_status st = skald_coordinator_gather(c, NULL, &crew);
     if (st == SKALD_OK && hook) hook(crew, user);
-    if (st == SKALD_OK) st = skald_train(crew, solver, &s->train, skald_clock_system(), observer, s->stop_flag, out);
+    if (st == SKALD_OK && s->record)
+        st = train_on_record(s, crew, out);
+    else if (st == SKALD_OK)
+        st = skald_train(crew, solver, &s->train, skald_clock_system(), observer, s->stop_flag, out);
     char reason[600];
     snprintf(reason, sizeof reason, "%s", skald_error());
     skald_coordinator_close(c, st, reason);

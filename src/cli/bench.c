@@ -1,0 +1,333 @@
+/* skald bench: the same data, seeds, delays and steps in several modes, to the same gap. */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "cli/bench.h"
+#include "cli/cli.h"
+
+extern char **environ;
+
+enum { MOST = 16, MOST_ARGUMENTS = 160 };
+
+/* An argument list under construction; what was printed into it is owned. */
+typedef struct command_line {
+    char *words[MOST_ARGUMENTS];
+    int count;
+} command_line;
+
+static void add(command_line *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add(command_line *c, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (c->count + 1 < MOST_ARGUMENTS && vasprintf(&c->words[c->count], format, args) >= 0) c->words[++c->count] = NULL;
+    va_end(args);
+}
+
+static void forget(command_line *c) {
+    for (int k = 0; k < c->count; k++) free(c->words[k]);
+    c->count = 0;
+}
+
+/* ---- child runs ---------------------------------------------------------------------------------------- */
+
+/* Options of train's that were given to bench, as they were given. */
+static void add_given(command_line *c, const skald_options *options) {
+    static const char *const own[] = {"modes",
+                                      "algos",
+                                      "stragglers",
+                                      "gap",
+                                      "repeats",
+                                      "workers",
+                                      "pace",
+                                      "timeout",
+                                      "baseline",
+                                      "output",
+                                      "quiet",
+                                      "mode",
+                                      "algo",
+                                      "target-gap",
+                                      "target-objective",
+                                      "target-tolerance",
+                                      "max-time",
+                                      "eval-every",
+                                      "eval-beside"};
+    for (size_t i = 0; i < options->count; i++) {
+        bool mine = options->sources[i] == SKALD_FROM_DEFAULT;
+        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(own); k++) mine |= strcmp(options->table[i].name, own[k]) == 0;
+        if (!mine) add(c, "--%s=%s", options->table[i].name, options->texts[i]);
+    }
+}
+
+static char **bare_environment(void) {
+    size_t count = 0, used = 0;
+    while (environ[count]) count++;
+    char **out = calloc(count + 1, sizeof *out);
+    for (size_t i = 0; out && i < count; i++)
+        if (strncmp(environ[i], "SKALD_", 6) != 0) out[used++] = environ[i];
+    return out;
+}
+
+/* Runs skald with these words; its errors go to `errors`. Exit codes 0 and 3 are fine. */
+static skald_status run_skald(command_line *c, const char *errors) {
+    pid_t pid;
+    int status = 0;
+    char **environment = bare_environment();
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    const int error = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, c->words, environment);
+    posix_spawn_file_actions_destroy(&actions);
+    free(environment);
+    if (error) return skald_fail(SKALD_EIO, "cannot start a run: %s", strerror(error));
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        if (*signals_stop_flag()) kill(pid, SIGINT);
+    if (*signals_stop_flag()) return skald_fail(SKALD_INTERRUPTED, "interrupted");
+    if (WIFEXITED(status) && (WEXITSTATUS(status) == EXIT_DONE || WEXITSTATUS(status) == EXIT_STOPPED_SHORT))
+        return SKALD_OK;
+    char words[400] = "", line[400];
+    FILE *file = fopen(errors, "re");
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, "skald train: ", 13) == 0)
+            snprintf(words, sizeof words, "%.*s", (int)strcspn(line, "\n") - 13, line + 13);
+    if (file) fclose(file);
+    return skald_fail(SKALD_EINTERNAL, "a run failed (see %s): %s", errors, words);
+}
+
+/* F*, certified to a tenth of a thousandth of what is asked, by this machine's cores without any delay. */
+static skald_status find_optimum(bench *b, const skald_options *options) {
+    char log[512], errors[512];
+    command_line c = {0};
+    snprintf(log, sizeof log, "%.400s/optimum.jsonl", b->folder);
+    snprintf(errors, sizeof errors, "%.400s/optimum.err", b->folder);
+    add(&c, "skald");
+    add(&c, "train");
+    add_given(&c, options);
+    add(&c, "--workers=0");
+    add(&c, "--algo=saga");
+    add(&c, "--target-gap=%.17g", fmin(1e-6, b->s->gap * 1e-3));
+    add(&c, "--max-passes=5000");
+    add(&c, "--quiet");
+    add(&c, "--log=%s", log);
+    add(&c, "--");
+    add(&c, "%s", b->data);
+    skald_status st = run_skald(&c, errors);
+    forget(&c);
+    if (st != SKALD_OK) return skald_context(st, "looking for F*");
+    bench_run found = {0};
+    st = bench_read(b, &found, log, NULL);
+    if (st == SKALD_OK && !found.reached)
+        st = skald_fail(SKALD_EDIVERGED, "F* was not found in 5000 passes: a larger --l2 helps");
+    if (st == SKALD_OK) b->optimum = found.points[found.point_count - 1].gap; /* without F*: the objective */
+    free(found.points);
+    return st;
+}
+
+static double processor_seconds(void) {
+    struct rusage u;
+    getrusage(RUSAGE_CHILDREN, &u);
+    return (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
+           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+static skald_status run_one(bench *b, const skald_options *options, int number, bench_run *run) {
+    char log[512], errors[512], record[512];
+    command_line c = {0};
+    snprintf(log, sizeof log, "%.400s/run-%03d.jsonl", b->folder, number);
+    snprintf(errors, sizeof errors, "%.400s/run-%03d.err", b->folder, number);
+    snprintf(record, sizeof record, "%.400s/run-%03d.record", b->folder, number);
+    add(&c, "skald");
+    add(&c, "train");
+    add_given(&c, options);
+    add(&c, "--workers=%d", (int)b->s->workers);
+    add(&c, "--pace=%d", (int)b->s->pace_ms);
+    add(&c, "--straggler=%s", run->straggler);
+    add(&c, "--algo=%s", run->algo);
+    add(&c, "--mode=%s", run->mode);
+    add(&c, "--target-objective=%.17g", b->optimum);
+    add(&c, "--target-tolerance=%.17g", b->s->gap);
+    add(&c, "--max-time=%.6gs", (double)b->s->timeout * 1e-9);
+    add(&c, "--eval-every=%s",
+        b->s->eval_every > 0 ? options->texts[skald_options_find(options, "eval-every", 10)] : "0.5");
+    add(&c, "--eval-beside");
+    add(&c, "--quiet");
+    add(&c, "--log=%s", log);
+    if (run->repeat == 0) add(&c, "--record=%s", record);
+    add(&c, "--");
+    add(&c, "%s", b->data);
+    const double cpu = processor_seconds();
+    const int64_t began = skald_now_ns(skald_clock_system());
+    skald_status st = run_skald(&c, errors);
+    const double wall = (double)(skald_now_ns(skald_clock_system()) - began) * 1e-9;
+    run->cpu = (processor_seconds() - cpu) / (wall * usable_cores());
+    forget(&c);
+    if (st == SKALD_OK) st = bench_read(b, run, log, run->repeat == 0 ? record : NULL);
+    return st;
+}
+
+/* ---- cells --------------------------------------------------------------------------------------------- */
+
+static int ascending(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count) {
+    qsort(values, (size_t)count, sizeof *values, ascending);
+    return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
+}
+
+/* One number of each of a cell's runs; their median. */
+static double median_of(const bench_run *runs, int count, size_t offset, double *least, double *most) {
+    double values[99];
+    for (int k = 0; k < count; k++) values[k] = *(const double *)(const void *)((const char *)&runs[k] + offset);
+    const double m = median(values, count);
+    if (least) *least = values[0];
+    if (most) *most = values[count - 1];
+    return m;
+}
+
+static void fill_cell(const bench *b, bench_cell *cell, const bench_run *runs, int count) {
+    *cell = (bench_cell){
+        .straggler = runs->straggler, .algo = runs->algo, .mode = runs->mode, .runs = count, .first = runs};
+    for (int k = 0; k < count; k++) cell->reached += runs[k].reached;
+    cell->median = median_of(runs, count, offsetof(bench_run, to_target), &cell->least, &cell->most);
+    cell->wait_ms = median_of(runs, count, offsetof(bench_run, wait_ms), NULL, NULL);
+    cell->updates = median_of(runs, count, offsetof(bench_run, updates), NULL, NULL);
+    cell->mb = median_of(runs, count, offsetof(bench_run, mb), NULL, NULL);
+    cell->cpu = median_of(runs, count, offsetof(bench_run, cpu), NULL, NULL);
+    cell->speedup = 1;
+    for (const bench_cell *c = b->cells; c < cell; c++) /* the first mode of the same comparison */
+        if (strcmp(c->straggler, cell->straggler) == 0 && strcmp(c->algo, cell->algo) == 0) {
+            cell->speedup = c->median / cell->median;
+            break;
+        }
+}
+
+const char *bench_seconds(double seconds, char out[32]) {
+    if (seconds < 1)
+        snprintf(out, 32, "%.3g ms", seconds * 1e3);
+    else
+        snprintf(out, 32, seconds < 100 ? "%.3g s" : "%.0f s", seconds);
+    return out;
+}
+
+static void print_cell(const bench *b, const bench_cell *c, bool head) {
+    char t[32], least[32], most[32], faster[32];
+    if (head)
+        printf("%-12s %-6s %-12s %10s  %-21s %9s %12s %9s %9s %5s\n", "straggler", "algo", "mode", "to target",
+               "least .. most", "speed-up", "wait ms/task", "updates", "MB", "cpu");
+    snprintf(faster, sizeof faster, "%.2fx", c->speedup);
+    printf("%-12s %-6s %-12s %s%9s  %9s .. %-8s %9s %12.3g %9.0f %9.1f %4.0f%%%s\n", c->straggler, c->algo, c->mode,
+           c->reached < c->runs ? ">" : " ", bench_seconds(c->median, t), bench_seconds(c->least, least),
+           bench_seconds(c->most, most), faster, c->wait_ms, c->updates, c->mb, 100 * c->cpu,
+           c->reached < c->runs ? "  (not all reached it)" : "");
+    fflush(stdout);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------ */
+
+/* Splits at any of `at`; returns how many, at most MOST. The words point into text, which is cut up. */
+static int split(char *text, const char *at, const char *words[MOST]) {
+    char *rest = NULL;
+    int count = 0;
+    for (char *w = strtok_r(text, at, &rest); w && count < MOST; w = strtok_r(NULL, at, &rest)) words[count++] = w;
+    return count;
+}
+
+static skald_status run_all(bench *b, const skald_options *options) {
+    const char *modes[MOST], *algos[MOST], *stragglers[MOST];
+    char *texts[3] = {strdup(b->s->modes), strdup(b->s->algos), strdup(b->s->stragglers)};
+    if (!texts[0] || !texts[1] || !texts[2]) return skald_fail(SKALD_ENOMEM, "out of memory");
+    const int m = split(texts[0], ", ", modes), a = split(texts[1], ", ", algos), s = split(texts[2], " ", stragglers);
+    const int repeats = (int)b->s->repeats;
+    skald_status st =
+        m && a && s ? SKALD_OK : skald_fail(SKALD_EINVAL, "--modes, --algos and --stragglers each name one or more");
+    b->runs = calloc((size_t)(m * a * s * repeats) + 1, sizeof *b->runs);
+    b->cells = calloc((size_t)(m * a * s) + 1, sizeof *b->cells);
+    if (!b->runs || !b->cells) st = skald_fail(SKALD_ENOMEM, "out of memory");
+    if (st == SKALD_OK) st = find_optimum(b, options);
+    if (st == SKALD_OK && !b->s->quiet)
+        printf("F* = %.12g; to a gap of %g with %d workers, pace %d ms, medians of %d\n", b->optimum, b->s->gap,
+               (int)b->s->workers, (int)b->s->pace_ms, repeats);
+    for (int k = 0; st == SKALD_OK && k < m * a * s; k++) {
+        bench_run *first = &b->runs[b->run_count];
+        for (int r = 0; st == SKALD_OK && r < repeats; r++) {
+            bench_run *run = &b->runs[b->run_count];
+            *run = (bench_run){stragglers[k / (m * a)], algos[k / m % a], modes[k % m], .repeat = r};
+            st = run_one(b, options, b->run_count++, run);
+        }
+        if (st != SKALD_OK) break;
+        fill_cell(b, &b->cells[b->cell_count], first, repeats);
+        if (!b->s->quiet) print_cell(b, &b->cells[b->cell_count], b->cell_count == 0);
+        b->cell_count++;
+    }
+    if (st == SKALD_OK) st = bench_baselines(b);
+    for (int k = 0; st == SKALD_OK && !b->s->quiet && k < b->baseline_count; k++) {
+        const bench_baseline *x = &b->baselines[k];
+        char t[32];
+        if (x->note[0])
+            printf("%s: skipped: %s\n", x->name, x->note);
+        else
+            printf("%s: %s to a gap of %.2g, on this machine's cores, without delays\n", x->name,
+                   bench_seconds(x->seconds, t), x->gap);
+    }
+    if (st == SKALD_OK) st = bench_report(b, options);
+    for (int k = 0; k < b->run_count; k++) {
+        free(b->runs[k].points);
+        free(b->runs[k].spans);
+    }
+    for (int k = 0; k < 3; k++) free(texts[k]);
+    free(b->runs);
+    free(b->cells);
+    return st;
+}
+
+static int run_command(const command *self, int argc, char **argv) {
+    settings s = {.threads = 1};
+    arguments args;
+    arguments_parse(self, argc, argv, &s, &args);
+    signals_install();
+    if (skald_options_given(&args.options, "mode") || skald_options_given(&args.options, "algo"))
+        arguments_error(self, "--mode and --algo are --modes and --algos here: lists of what is compared");
+    if (s.l2 == 0) arguments_error(self, "--l2 0: F* is certified only with --l2 above 0");
+    bench b = {.s = &s, .data = args.words[0], .folder = s.out};
+    skald_status st = SKALD_OK;
+    if (mkdir(s.out, 0777) != 0 && errno != EEXIST)
+        st = skald_fail(SKALD_EIO, "--output %s: cannot make the folder: %s", s.out, strerror(errno));
+    if (st == SKALD_OK) st = run_all(&b, &args.options);
+    if (st == SKALD_OK && !s.quiet) printf("report: %s/index.html\n", s.out);
+    const int code = st == SKALD_OK ? EXIT_DONE : st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : report_failure(self);
+    arguments_free(&args);
+    return code;
+}
+
+const command command_bench = {
+    .name = "bench",
+    .words = "DATA",
+    .summary = "compare modes, algorithms and stragglers fairly; writes a report",
+    .about =
+        "Trains on DATA in every combination of --modes, --algos and --stragglers, with the same data, seeds, delays "
+        "and rules for steps, each until the objective is within --gap of its minimum. Evaluations are off the clock: "
+        "a point of a curve is as old as the model it is of. Options of train go to every run.",
+    .notes = "For example:\n\n"
+             "  skald bench --workers 32 --pace 100 --modes sync,async --stragglers 'none pcs' --gap 1e-3 train.h5\n\n"
+             "Exit codes: 0 done, 1 failed, 2 usage error, 130 interrupted.\n\n",
+    .table = bench_options,
+    .least_words = 1,
+    .most_words = 1,
+    .run = run_command,
+};

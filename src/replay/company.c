@@ -1,0 +1,221 @@
+#include "replay/company.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "base/pool.h"
+
+typedef struct seat {
+    skald_member member;
+    uint32_t *shards;
+    skald_runner view;   /* the data's runner, with its own shards alone */
+    skald_chain *chains; /* by lane */
+} seat;
+
+typedef struct slot {
+    skald_result result;
+    skald_bytes *bytes; /* its vectors */
+    struct slot *next;
+} slot;
+
+struct skald_company {
+    skald_local_data data;
+    uint32_t dim, size;
+    bool floats;
+    seat *seats;
+    uint32_t *lane_of; /* by shard: of its holder */
+    float **carries;   /* by shard */
+    float *rounded;    /* SKALD_MAX_POINTS x dim */
+    skald_lane lane;
+    skald_pool *vectors;
+    slot *idle;
+    double *model; /* SKALD_MAX_POINTS x dim: the last version that travelled as floats, as it arrives */
+    uint64_t model_id;
+};
+
+skald_problem *skald_company_problem(skald_company *c) {
+    return &c->data.problem;
+}
+
+uint32_t skald_company_size(const skald_company *c) {
+    return c->size;
+}
+
+skald_member *skald_company_member(const skald_company *c, uint32_t worker) {
+    return &c->seats[worker].member;
+}
+
+static skald_status fill_seat(skald_company *c, seat *s, const skald_member *m) {
+    const uint32_t shard_count = c->data.problem.shard_count, slots = m->slots ? m->slots : 1;
+    s->member = *m;
+    s->member.rows = 0;
+    s->shards = skald_zalloc(m->shard_count, sizeof *s->shards);
+    s->chains = skald_zalloc(slots, sizeof *s->chains);
+    s->view = c->data.runner;
+    s->view.shards = skald_zalloc(shard_count, sizeof(skald_shard *));
+    if (!s->shards || !s->chains || !s->view.shards) return SKALD_ENOMEM;
+    s->member.shards = s->shards;
+    for (uint32_t k = 0; k < slots; k++) TRY(skald_chain_init(&s->chains[k], c->dim));
+    for (uint32_t i = 0; i < m->shard_count; i++) {
+        s->shards[i] = m->shards[i];
+        s->view.shards[m->shards[i]] = c->data.runner.shards[m->shards[i]];
+        s->member.rows += c->data.problem.shards[m->shards[i]].rows;
+    }
+    for (uint32_t k = 0, held = 0; k < shard_count; k++) /* in the order of shards, as a worker counts them */
+        if (s->view.shards[k]) c->lane_of[k] = held++ % slots;
+    return SKALD_OK;
+}
+
+skald_status skald_company_make(skald_local_data *data, const skald_member *members, uint32_t count, bool floats,
+                                skald_company **out) {
+    skald_company *c = skald_zalloc(1, sizeof *c);
+    if (!c) {
+        skald_local_data_close(data);
+        return SKALD_ENOMEM;
+    }
+    c->data = *data;
+    memset(data, 0, sizeof *data);
+    const uint32_t shards = c->data.problem.shard_count;
+    const size_t dim = c->dim = skald_problem_length(&c->data.problem);
+    c->floats = floats;
+    c->seats = skald_zalloc(count, sizeof *c->seats);
+    c->lane_of = skald_zalloc(shards, sizeof *c->lane_of);
+    c->carries = skald_zalloc(shards, sizeof(float *));
+    c->rounded = skald_alloc(SKALD_MAX_POINTS * dim, sizeof(float));
+    c->model = skald_alloc(SKALD_MAX_POINTS * dim, sizeof(double));
+    skald_status st = SKALD_ENOMEM;
+    if (!c->seats || !c->lane_of || !c->carries || !c->rounded || !c->model) goto out;
+    TRY_GOTO(st, skald_pool_create(SKALD_MAX_POINTS * dim * sizeof(double), &c->vectors), out);
+    TRY_GOTO(st, skald_lane_init(&c->lane, &c->data.runner), out);
+    for (; c->size < count; c->size++) {
+        st = fill_seat(c, &c->seats[c->size], &members[c->size]);
+        if (st != SKALD_OK) {
+            c->size++;
+            goto out;
+        }
+    }
+out:
+    if (st == SKALD_OK)
+        *out = c;
+    else
+        skald_company_free(c);
+    return st;
+}
+
+void skald_company_free(skald_company *c) {
+    if (!c) return;
+    for (uint32_t k = 0; k < c->size; k++) {
+        seat *s = &c->seats[k];
+        for (uint32_t i = 0; s->chains && i < (s->member.slots ? s->member.slots : 1); i++)
+            skald_chain_fini(&s->chains[i]);
+        free(s->chains);
+        free(s->shards);
+        free(s->view.shards);
+    }
+    for (slot *s = c->idle, *next; s; s = next) {
+        next = s->next;
+        free(s);
+    }
+    for (uint32_t k = 0; c->carries && k < c->data.problem.shard_count; k++) free(c->carries[k]);
+    skald_lane_fini(&c->lane);
+    skald_pool_destroy(c->vectors);
+    free(c->seats);
+    free(c->lane_of);
+    free(c->carries);
+    free(c->rounded);
+    free(c->model);
+    skald_local_data_close(&c->data);
+    free(c);
+}
+
+/* The model as it arrives at a worker: as floats if it travelled so. */
+static const skald_version *arrived(skald_company *c, const skald_version *v, skald_version *copy) {
+    if (!v || !c->floats || !v->narrow[0]) return v;
+    *copy = (skald_version){.id = v->id, .commits = v->commits, .count = v->count, .dim = v->dim};
+    for (uint32_t k = 0; k < v->count; k++) {
+        double *to = c->model + (size_t)k * c->dim;
+        for (uint32_t j = 0; c->model_id != v->id && j < v->dim; j++) to[j] = (double)v->narrow[k][j];
+        copy->vectors[k] = to;
+    }
+    c->model_id = v->id;
+    return copy;
+}
+
+/* What the wire does to a result: rounds it, and carries over what that takes from the history. */
+static void travel(skald_company *c, slot *s) {
+    skald_result *r = &s->result;
+    if (!c->floats || r->status != SKALD_OK) return;
+    if (r->kind == SKALD_TASK_ANCHOR) skald_uncarry(r, c->dim, c->data.problem.shard_count, c->carries);
+    if (r->kind != SKALD_TASK_LOCAL || !skald_narrow(r, c->dim, &c->carries[r->shard], c->rounded)) return;
+    skald_bytes *bytes = skald_pool_get(c->vectors); /* not in place: the chain goes on from what was not rounded */
+    if (!bytes) {
+        r->status = SKALD_ENOMEM;
+        return;
+    }
+    double *to = (double *)(void *)skald_bytes_data(bytes);
+    for (uint32_t k = 0; k < r->count; k++, to += c->dim) {
+        const float *from = c->rounded + (size_t)k * c->dim;
+        for (uint32_t j = 0; j < c->dim; j++) to[j] = (double)from[j];
+        r->vectors[k] = to;
+    }
+    skald_bytes_unref(s->bytes);
+    s->bytes = bytes;
+}
+
+skald_status skald_company_run(skald_company *c, uint32_t worker, const skald_task *task, skald_result **out) {
+    seat *at = &c->seats[worker];
+    slot *s = c->idle;
+    if (s)
+        c->idle = s->next;
+    else if (!(s = skald_alloc(1, sizeof *s)))
+        return SKALD_ENOMEM;
+    *s = (slot){0};
+    const uint32_t count = skald_task_vectors(task);
+    if (count && !(s->bytes = skald_pool_get(c->vectors))) {
+        skald_company_release(c, &s->result);
+        return SKALD_ENOMEM;
+    }
+    for (uint32_t k = 0; k < count; k++)
+        s->result.vectors[k] = (double *)(void *)skald_bytes_data(s->bytes) + (size_t)k * c->dim;
+    skald_version copy;
+    skald_task t = *task;
+    t.model = (skald_version *)(uintptr_t)arrived(c, task->model, &copy);
+    skald_chain *chain = &at->chains[t.shard == SKALD_ALL_SHARDS ? 0 : c->lane_of[t.shard]];
+    skald_chain_run(chain, &at->view, &c->lane, &t, s->bytes, &s->result);
+    travel(c, s);
+    s->result.worker = worker;
+    *out = &s->result;
+    return SKALD_OK;
+}
+
+void skald_company_release(skald_company *c, skald_result *result) {
+    slot *s = (slot *)(void *)((char *)result - offsetof(slot, result));
+    skald_bytes_unref(s->bytes);
+    s->bytes = NULL;
+    s->next = c->idle;
+    c->idle = s;
+}
+
+skald_status skald_company_deal(uint32_t shards, skald_member *members, uint32_t count) {
+    uint32_t **lists = skald_zalloc(count, sizeof(uint32_t *));
+    for (uint32_t k = 0; lists && k < count; k++) {
+        members[k].shard_count = 0;
+        members[k].shards = lists[k] = skald_zalloc(shards, sizeof(uint32_t));
+        if (!lists[k]) {
+            free(lists);
+            return SKALD_ENOMEM;
+        }
+    }
+    if (!lists) return SKALD_ENOMEM;
+    for (uint32_t i = 0; i < shards; i++) {
+        uint32_t who = i < count ? i : 0;
+        for (uint32_t k = 1; i >= count && k < count; k++)
+            if ((uint64_t)(members[k].shard_count + 1) * members[who].slots <
+                (uint64_t)(members[who].shard_count + 1) * members[k].slots)
+                who = k;
+        lists[who][members[who].shard_count++] = i;
+    }
+    free(lists);
+    return SKALD_OK;
+}

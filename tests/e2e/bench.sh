@@ -1,0 +1,48 @@
+#!/bin/bash
+# simulate, what-if and bench through the command line, on a small problem with delays.
+# only: release
+source "$(dirname "$0")/lib.bash"
+cd "$work" || exit 1
+"$skald" generate epsilon --rows 2000 --output train.h5 >/dev/null
+common=(--l2 1e-2 --progress none)
+
+expect "simulate" 0 "simulated 16 workers" "$skald" simulate --workers 16 --straggler pcs --pace 50 --target-gap 1e-3 \
+    --record s.record --model s.h5 "${common[@]}" train.h5
+expect "a simulation is replayed" 0 "bit for bit" "$skald" replay s.record
+expect "simulate nobody" 2 "--workers" "$skald" simulate --workers 0 train.h5
+
+"$skald" train --workers 4 --mode sync --straggler cds:1.0 --pace 10 --target-gap 1e-3 --log run.jsonl "${common[@]}" \
+    train.h5 >/dev/null 2>&1
+expect "what-if names the slow one" 0 "times as long for a task as the median worker" "$skald" what-if run.jsonl
+"$skald" what-if run.jsonl >what.txt
+actual=$(grep -o '"train_seconds":[0-9.e-]*' run.jsonl | tail -n 1 | cut -d: -f2)
+predicted=$(awk '$1 == "sync" {print $3 == "ms" ? $2 / 1000 : $2}' what.txt)
+check "sync was predicted: $predicted s, it took $actual s" \
+    awk -v a="$actual" -v p="$predicted" 'BEGIN { exit !(p > 0.7 * a && p < 1.3 * a) }'
+check "async would have been faster" \
+    awk -v s="$predicted" '$1 == "async" { a = $3 == "ms" ? $2 / 1000 : $2; exit !(a < s) }' what.txt
+expect "what-if of no log" 1 "not a line of a run's log" "$skald" what-if s.h5
+head -n 1 run.jsonl >half.jsonl
+expect "what-if of half a log" 1 "no 'end'" "$skald" what-if half.jsonl
+
+expect "bench" 0 "report: report/index.html" "$skald" bench --workers 8 --pace 10 --repeats 2 --stragglers "none pcs" \
+    --modes sync,ssp:2,async --l2 1e-3 --gap 1e-3 --baseline sklearn,liblinear,nonsense --output report train.h5
+check "a page" grep -q '</html>' report/index.html
+check "with lanes and curves" test "$(grep -c 'what each worker did when' report/index.html)" -eq 6
+if command -v python3 >/dev/null; then
+    check "results add up" python3 - <<'PYTHON'
+import json, re, sys, xml.dom.minidom
+r = json.load(open("report/results.json"))
+assert len(r["cells"]) == 6 and len(r["runs"]) == 12, "cells"
+assert all(c["reached"] == 2 and c["seconds"] > 0 for c in r["cells"]), "reached"
+pcs = {c["mode"]: c for c in r["cells"] if c["straggler"] == "pcs"}
+assert pcs["async"]["speedup"] > 1.3 and abs(pcs["sync"]["speedup"] - 1) < 1e-12, pcs
+assert pcs["async"]["wait_ms"] < pcs["sync"]["wait_ms"], "waiting"
+assert any("not known" in b.get("skipped", "") for b in r["baselines"]), "baselines"
+for svg in re.findall(r"<svg.*?</svg>", open("report/index.html").read(), re.S):
+    xml.dom.minidom.parseString(svg)
+PYTHON
+fi
+expect "bench without what it compares" 2 "--modes" "$skald" bench --mode sync train.h5
+expect "bench of a mode that is none" 1 "sideways" "$skald" bench --modes sideways --output r2 --l2 1e-2 train.h5
+finish

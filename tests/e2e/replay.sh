@@ -1,0 +1,43 @@
+#!/bin/bash
+# Record and replay through the command line: eight processes with PCS delays, ASGD and ASAGA, interrupted and killed.
+# only: release
+source "$(dirname "$0")/lib.bash"
+cd "$work" || exit 1
+"$skald" generate rcv1 --rows 3000 --seed 4 --output train.svm >/dev/null
+
+for algo in sgd saga; do
+    "$skald" train --workers 8 --straggler pcs --pace 2 --algo $algo --l2 1e-3 --max-passes 8 --record $algo.record \
+        --model $algo.h5 --quiet train.svm
+    expect "$algo: the same bits" 0 "bit for bit" "$skald" replay --model $algo-again.h5 $algo.record
+    "$skald" predict --model $algo.h5 --type decision train.svm >a.txt
+    "$skald" predict --model $algo-again.h5 --type decision train.svm >b.txt
+    check "$algo: the same predictions" cmp -s a.txt b.txt
+done
+"$skald" train --workers 0 --l2 1e-3 --max-passes 4 --record alone.record --quiet train.svm
+expect "a run without workers" 0 "bit for bit" "$skald" replay alone.record
+
+"$skald" train --workers 2 --pace 5 --l2 1e-6 --target-gap 1e-14 --max-time 60s --record killed.record --quiet \
+    train.svm >/dev/null 2>&1 &
+run=$!
+sleep 2
+kill -INT $run
+wait $run
+expect "interrupted, replayed" 0 "bit for bit" "$skald" replay --model i.h5 killed.record
+"$skald" train --workers 2 --pace 5 --l2 1e-6 --target-gap 1e-14 --max-time 60s --record killed.record --quiet \
+    train.svm >/dev/null 2>&1 &
+run=$!
+sleep 3
+kill -KILL $run
+wait $run 2>/dev/null
+lines=$(wc -l <killed.record)
+expect "killed: a line is named" 1 "killed.record:$((lines + 1)):" "$skald" replay killed.record
+expect "killed: as far as it goes" 3 "as far as the record goes" "$skald" replay --partial --model k.h5 killed.record
+
+sed 's/avx512\|avx2/avx999/' saga.record >other.record
+if ! cmp -s other.record saga.record; then
+    expect "another instruction set" 1 "recorded with avx999" "$skald" replay other.record
+fi
+"$skald" generate rcv1 --rows 3000 --seed 5 --output other.svm >/dev/null
+expect "other data" 1 "recorded in saga.record" "$skald" replay saga.record other.svm
+expect "no record" 1 "not a record" "$skald" replay train.svm
+finish

@@ -1,0 +1,146 @@
+/* The simulated engine: deterministic to the bit, right where time can be worked out by hand, many workers faster than
+ * they would be. */
+#include "base/histogram.h"
+#include "harness.h"
+#include "replay/simulation.h"
+
+typedef struct simulated {
+    skald_outcome out;
+    uint64_t hash;
+} simulated;
+
+static simulated simulate(const setup *s, uint32_t workers, const skald_timing *timing) {
+    simulated x = {0};
+    skald_simulation *sim = NULL;
+    const skald_compute_options compute = {.device = "cpu", .threads = 1};
+    if (skald_simulation_open(&s->data, &s->objective, &compute, workers, timing, &sim) != SKALD_OK)
+        fail_msg("%s", skald_error());
+    skald_crew *crew = skald_simulation_crew(sim);
+    if (skald_train(crew, skald_solver_of(s->train.algo), &s->train, skald_simulation_clock(sim), NULL, NULL, &x.out) !=
+        SKALD_OK)
+        fail_msg("%s", skald_error());
+    x.hash = skald_model_hash(x.out.w, skald_problem_length(crew->problem));
+    skald_simulation_close(sim);
+    return x;
+}
+
+static const toy problem = {.n = 4000, .d = 40, .density = 1, .loss = SKALD_LOGISTIC, .seed = 5};
+
+static setup basic(void) {
+    setup s = setup_default(toy_write(&problem, "simulation"));
+    s.train.target_gap = 1e-6;
+    s.train.eval_every = 1;
+    s.train.max_passes = 300;
+    return s;
+}
+
+static void repeats_to_the_bit(void **state) {
+    setup s = basic();
+    skald_stragglers pcs;
+    assert_int_equal(skald_stragglers_parse("pcs", &pcs), SKALD_OK);
+    const skald_timing t = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 20000000, .stragglers = &pcs};
+    simulated a = simulate(&s, 16, &t), b = simulate(&s, 16, &t);
+    assert_true(a.out.reached);
+    assert_true(a.hash == b.hash && a.out.seconds == b.out.seconds && a.out.updates == b.out.updates);
+    /* who straggles matters */
+    s.data.seed = 2;
+    simulated c = simulate(&s, 16, &t);
+    assert_true(c.hash != a.hash);
+    skald_outcome_free(&a.out);
+    skald_outcome_free(&b.out);
+    skald_outcome_free(&c.out);
+}
+
+/* A synchronous round takes as long as its slowest: the pace, the delay, two messages, and the coordinator's time for
+ * each result (the slowest is the last, so one of them). Seen to fail with the delay of another worker's draw. */
+static void a_round_takes_its_slowest(void **state) {
+    setup s = basic();
+    skald_stragglers cds;
+    assert_int_equal(skald_stragglers_parse("cds:1.0", &cds), SKALD_OK);
+    s.train.mode = SKALD_SYNC;
+    s.train.max_updates = 10;
+    s.train.eval_every = -1;
+    const skald_timing t = {.row_ns = 1,
+                            .message_ns = 3e6,
+                            .coordinator_ns = 1e6,
+                            .pace_ns = 50000000,
+                            .stragglers = &cds,
+                            .free_evaluations = true};
+    simulated a = simulate(&s, 4, &t);
+    assert_int_equal(a.out.updates, 10);
+    const double round = 50e-3 + 50e-3 + 2 * 3e-3 + 1e-3;
+    if (fabs(a.out.train_seconds - 10 * round) > 1e-3) fail_msg("%.6f s, not %.6f", a.out.train_seconds, 10 * round);
+    skald_outcome_free(&a.out);
+}
+
+static void asynchrony_pays(void **state) {
+    setup s = basic();
+    skald_stragglers pcs;
+    assert_int_equal(skald_stragglers_parse("pcs", &pcs), SKALD_OK);
+    const skald_timing t = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 20000000, .stragglers = &pcs};
+    simulated async = simulate(&s, 16, &t);
+    s.train.mode = SKALD_SYNC;
+    simulated sync = simulate(&s, 16, &t);
+    assert_true(async.out.reached && sync.out.reached);
+    if (!(sync.out.train_seconds > 2 * async.out.train_seconds))
+        fail_msg("sync %.3f s, async %.3f s", sync.out.train_seconds, async.out.train_seconds);
+    skald_outcome_free(&async.out);
+    skald_outcome_free(&sync.out);
+}
+
+static void a_killed_worker_is_lost(void **state) {
+    setup s = basic();
+    skald_stragglers kill;
+    assert_int_equal(skald_stragglers_parse("kill:2@0.3", &kill), SKALD_OK);
+    s.train.target_gap = 1e-14;
+    const skald_timing t = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 20000000, .stragglers = &kill};
+    skald_simulation *sim = NULL;
+    skald_outcome out;
+    const skald_compute_options compute = {.device = "cpu", .threads = 1};
+    assert_int_equal(skald_simulation_open(&s.data, &s.objective, &compute, 4, &t, &sim), SKALD_OK);
+    assert_int_equal(
+        skald_train(skald_simulation_crew(sim), skald_saga, &s.train, skald_simulation_clock(sim), NULL, NULL, &out),
+        SKALD_ELOST);
+    assert_non_null(strstr(skald_error(), "worker-3"));
+    skald_outcome_free(&out);
+    skald_simulation_close(sim);
+}
+
+static void a_thousand_workers_faster_than_they_would_be(void **state) {
+    toy t = {.n = 60000, .d = 10, .density = 1, .loss = SKALD_LOGISTIC, .seed = 6};
+    setup s = basic();
+    s.data.path = toy_write(&t, "simulation");
+    s.train.target_gap = 1e-2;
+    s.train.max_passes = 5;
+    skald_stragglers pcs;
+    assert_int_equal(skald_stragglers_parse("pcs", &pcs), SKALD_OK);
+    const skald_timing timing = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 200000000, .stragglers = &pcs};
+    const int64_t began = skald_now_ns(skald_clock_system());
+    simulated a = simulate(&s, 1000, &timing);
+    const double here = (double)(skald_now_ns(skald_clock_system()) - began) * 1e-9;
+    assert_true(a.out.updates > 5000);
+    if (!(here < a.out.seconds)) fail_msg("%.2f s here for %.2f s there", here, a.out.seconds);
+    skald_outcome_free(&a.out);
+}
+
+static void quantiles(void **state) {
+    skald_histogram h = {0};
+    assert_true(skald_histogram_quantile(&h, 0.5) == 0);
+    for (int k = 1; k <= 1000; k++) skald_histogram_add(&h, 1e6 * k);
+    for (double q = 0.1; q < 1; q += 0.1) assert_true(fabs(skald_histogram_quantile(&h, q) / (1e9 * q) - 1) < 0.1);
+    skald_histogram_add(&h, 1e30);
+    skald_histogram_add(&h, -1);
+    assert_int_equal(h.count, 1002);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(repeats_to_the_bit),
+        cmocka_unit_test(a_round_takes_its_slowest),
+        cmocka_unit_test(asynchrony_pays),
+        cmocka_unit_test(a_killed_worker_is_lost),
+        cmocka_unit_test(a_thousand_workers_faster_than_they_would_be),
+        cmocka_unit_test(quantiles),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
