@@ -22,7 +22,7 @@ typedef struct skald_train_options {
     uint32_t step_rows;                   /* b; 0 = auto */
     uint32_t task_rows;                   /* rows a message; 0 = auto */
     int local;                            /* 1 local steps, 0 plain tasks, -1 auto (local) */
-    double theta;                         /* local: weight of a merge times P; 0 = auto (1.2; 1 if P = 1) */
+    double theta;                         /* local: weight of a merge times P; 0 = auto (see schedule.c) */
     uint32_t depth;                       /* local, async: tasks a slot holds; 0 = what the crew can (2 over a net) */
     skald_stale stale;                    /* fold, reject: of results staler than max_stale, and scale below */
     const skald_stale_rules *stale_rules; /* in place of stale, if not NULL */
