@@ -1,4 +1,5 @@
 #!/bin/bash
+# only: release
 # Synchronous runs whose workers are ranks: emulated cards, each in a process of its own, over emulated NCCL. The
 # optimum is that of CPU workers, also when a rank is killed on the way; without NCCL or cards of their own the sums go
 # through the coordinator, and the output says why.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# only: release
 # Workers on cards: the real plugin where there is no card, and whole runs on the emulated device: async and sync, on
 # one card and two, beside CPU workers. The optimum is that of CPU workers.
 source "$(dirname "$0")/lib.bash"

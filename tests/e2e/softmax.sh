@@ -1,4 +1,5 @@
 #!/bin/bash
+# only: release
 # Several classes, from labels in a file to labels predicted: every way of training gives one optimum, and what is
 # written about it agrees.
 source "$(dirname "$0")/lib.bash"

@@ -1,4 +1,5 @@
 #!/bin/bash
+# only: release
 # Stragglers with real processes: delays, a pause, a death; every mode reaches its target; who is slow is named; status
 # and top show it; bad options are refused with a caret.
 source "$(dirname "$0")/lib.bash"
