@@ -95,7 +95,8 @@ typedef enum skald_stop {
     SKALD_STOP_PASSES,
     SKALD_STOP_TIME,
     SKALD_STOP_UPDATES,
-    SKALD_STOP_INTERRUPTED
+    SKALD_STOP_INTERRUPTED,
+    SKALD_STOP_SOLVER /* the solver returned by itself */
 } skald_stop;
 /* "async", "sync", or what the options call it. */
 const char *skald_mode_name(const skald_train_options *options);

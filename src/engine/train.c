@@ -58,6 +58,8 @@ const char *skald_stop_name(skald_stop stop) {
         return "time is up";
     case SKALD_STOP_UPDATES:
         return "maximum updates done";
+    case SKALD_STOP_SOLVER:
+        return "the solver ended";
     case SKALD_STOP_INTERRUPTED:
         return "interrupted";
     }
@@ -389,6 +391,7 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
     skald_status st = begin(&run);
     if (st == SKALD_OK && why[0]) skald_run_notice(&run, "synchronous through the coordinator: %s", why);
     if (st == SKALD_OK) st = solver(&run.engine, &o);
+    if (st == SKALD_OK && !run.stop) run.stop = SKALD_STOP_SOLVER; /* its vectors are gone: nothing starts from them */
     if (st == SKALD_OK) st = finish(&run);
     if (run.members && run.evaluator.asked) fill(&run, outcome);
     end(&run);

@@ -144,7 +144,10 @@ static void fill(subject *s) {
 static void history_is(subject *s, const float *want, const char *name, long n) {
     float alpha[N];
     OK(s->c->ops->history_get(s->c, s->shard, alpha));
-    if (memcmp(alpha, want, sizeof alpha) != 0) fail_msg("%s, call %ld: the history is another", name, n);
+    for (size_t i = 0; i < N; i++)
+        if (memcmp(&alpha[i], &want[i], sizeof alpha[i]) != 0)
+            fail_msg("%s, call %ld: the history of row %zu is %.9g, not %.9g (before: %.9g)", name, n, i,
+                     (double)alpha[i], (double)want[i], (double)s->before[i]);
 }
 
 static void clean_error(skald_status st, const char *name, long n) {

@@ -90,6 +90,8 @@ void cuda_lane_fini(cuda_lane *lane);
 skald_status cuda_upload_vector(cuda_compute *c, cuda_lane *lane, int which, const double *v, cudaStream_t stream);
 skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *rows, size_t count,
                               cudaStream_t stream);
+/* Waits for the lane's stream, with a second try: for when the history has changed already. A cudaError_t. */
+int cuda_wait(cuda_lane *lane);
 /* After the kernels: waits, copies `vectors` vectors to out[] (NULL: not wanted). SKALD_ENUMERIC if a sum is bad. */
 skald_status cuda_download(cuda_compute *c, cuda_lane *lane, uint32_t points, double *const out[2],
                            skald_gpu_sums sums[2]);

@@ -87,6 +87,13 @@ skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *
     return SKALD_OK;
 }
 
+int cuda_wait(cuda_lane *lane) {
+    int error = cudaStreamSynchronize(lane->stream);
+    if (error == cudaSuccess) return error;
+    (void)cudaGetLastError();
+    return cudaStreamSynchronize(lane->stream);
+}
+
 /* The copy of the results and the wait for it come after the history may have changed, and an error that does not
  * stay must not leave the two sides apart: both calls get a second try. */
 static int fetch(cuda_lane *lane, size_t bytes) {
@@ -95,11 +102,7 @@ static int fetch(cuda_lane *lane, size_t bytes) {
         (void)cudaGetLastError();
         error = cudaMemcpyAsync(lane->h_results, lane->d_results, bytes, cudaMemcpyDeviceToHost, lane->stream);
     }
-    if (error != cudaSuccess) return error;
-    error = cudaStreamSynchronize(lane->stream);
-    if (error == cudaSuccess) return error;
-    (void)cudaGetLastError();
-    return cudaStreamSynchronize(lane->stream);
+    return error != cudaSuccess ? error : cuda_wait(lane);
 }
 
 skald_status cuda_download(cuda_compute *c, cuda_lane *lane, uint32_t points, double *const out[2],

@@ -180,9 +180,10 @@ static skald_status send_history(cuda_compute *c, cuda_shard *shard) {
     CUDA_TRY(c, cudaMemcpyAsync(lane->d_list, lane->h_list, n * sizeof(float), cudaMemcpyHostToDevice, lane->stream),
              "copying the history");
     CUDA_TRY(c, cudaStreamSynchronize(lane->stream), "waiting for the history");
-    /* nothing can fail behind this but the card itself */
     CUDA_TRY(c, skald_gpu_history_set(shard->rows.record, n, (const float *)(const void *)lane->d_list, lane->stream),
              "writing the history");
+    /* the next local task's rows go to d_list on another stream (seen as a history of row numbers) */
+    CUDA_TRY(c, cuda_wait(lane), "waiting for the history");
     return SKALD_OK;
 }
 
