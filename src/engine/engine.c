@@ -51,6 +51,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
         skald_barrier_dealt(run, worker);
     }
     if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
+    TRY(skald_eviction_issued(run, worker, task));
     return run->crew->ops->submit(run->crew, worker, task);
 }
 
@@ -81,7 +82,8 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .eta = work->eta,
                        .theta = work->theta,
                        .after = after,
-                       .saga = work->history};
+                       .saga = work->history,
+                       .by_version = work->history && run->options->history_versions};
     e->position += task.rows;
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].piece = piece;
@@ -89,11 +91,16 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
 }
 
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
- * the good one puts that right. */
+ * the good one puts that right. By version: one over those at versions that are to go. */
 static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
     TRY(skald_run_publish(run));
     skald_ledger_entry *e = &run->ledger.entries[shard];
-    skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
+    skald_task task = {.kind = SKALD_TASK_SAGA,
+                       .shard = shard,
+                       .model = skald_eviction_target(run, worker),
+                       .rows = (uint32_t)e->rows,
+                       .by_version = run->options->history_versions,
+                       .before = e->refresh ? 0 : e->before};
     e->refresh = false;
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].refresh = true;
@@ -159,10 +166,11 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             TRY(submit_full(run, worker, &task));
             continue;
         }
-        uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
+        uint32_t shard = admitted(run, worker) ? skald_eviction_pick(run, worker, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
-        skald_status st = run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
-                                                             : submit_training(run, worker, shard);
+        const skald_ledger_entry *e = &run->ledger.entries[shard];
+        skald_status st =
+            e->refresh || e->before ? submit_refresh(run, worker, shard) : submit_training(run, worker, shard);
         if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
         TRY(st);
     }
@@ -186,6 +194,7 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
     skald_barrier_look(run);
+    skald_eviction_look(run);
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
     TRY(skald_barrier_check(run));
@@ -401,6 +410,7 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         if (st != SKALD_AGAIN || run->options->mode != SKALD_SYNC || !round_complete(run)) return st;
         return merge_round(run, m); /* the rest of the round has waited for nothing else */
     }
+    skald_eviction_landed(run, r);
     if (evaluates) {
         bool done = false;
         skald_run_land(run, flight);
@@ -483,8 +493,8 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
     }
     if (m->full) skald_full_commit(run);
     const bool moved = !(m->fold || (m->full && step == 0));
-    if (moved || run->history) run->dirty = true;
-    if (!moved) return SKALD_OK; /* the model did not change: the clock stands */
+    if (moved || (run->history && run->work.local)) run->dirty = true; /* what is published: w, and then abar */
+    if (!moved) return SKALD_OK;                                       /* the model did not change: the clock stands */
     const bool scaled =
         m->action == SKALD_STALE_ADAPT ? m->adapted < 1 : m->action == SKALD_STALE_SCALE && m->staleness > m->regular;
     if (!m->full) ++*(scaled ? &run->scaled : &run->applied);
@@ -524,10 +534,11 @@ static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, 
     const skald_result *r = run->held;
     const bool aged = m->staleness > m->regular && run->options->stale != SKALD_STALE_APPLY;
     skald_merged merged = {.task = r ? r->task : 0,
-                           .how = r && r->kind == SKALD_TASK_ANCHOR ? "repair"
-                                  : m->fold                         ? "fold"
-                                  : aged                            ? "scale"
-                                                                    : "apply",
+                           .how = m->full                             ? "full"
+                                  : r && r->kind == SKALD_TASK_ANCHOR ? "repair"
+                                  : m->fold                           ? "fold"
+                                  : aged                              ? "scale"
+                                                                      : "apply",
                            .staleness = m->staleness,
                            .step = m->fold ? 0 : step,
                            .bias = m->bias};

@@ -34,7 +34,7 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
     double least = 0;
     for (uint32_t i = 0; i < m->shard_count; i++) {
         const skald_ledger_entry *e = &l->entries[m->shards[i]];
-        if (e->busy && (e->refresh || e->suspect || e->audit)) continue;
+        if (e->busy && (e->refresh || e->before || e->suspect || e->audit)) continue;
         double epochs = (double)e->position / (double)e->rows;
         if (e->busy < fewest || (e->busy == fewest && e->busy < depth && epochs < least))
             best = m->shards[i], fewest = e->busy, least = epochs;

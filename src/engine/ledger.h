@@ -13,6 +13,8 @@ typedef struct skald_ledger_entry {
     uint32_t busy;     /* tasks on it in flight */
     bool suspect;      /* a result was refused: its anchor has to be recomputed */
     bool refresh;      /* after a rollback: its history is to be retaken at the good model, with no step */
+    uint64_t oldest;   /* history by version: the oldest that a row is at; 0: none yet, or another history */
+    uint64_t before;   /* rows at older versions than that are to be taken anew; 0: none are */
     bool audit;        /* an anchor is to be compared because somebody asked */
 } skald_ledger_entry;
 
