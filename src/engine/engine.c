@@ -91,7 +91,9 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
 }
 
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
- * the good one puts that right. By version: one over those at versions that are to go. */
+ * the good one puts that right. A lost shard's new table is empty (alpha = 0): the same task fills it, and its result
+ * is all of A_k. What the lost table left in the anchor stays there until then, as a delayed gradient. By version: also
+ * one over the rows at versions that are to go. */
 static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
     TRY(skald_run_publish(run));
     skald_ledger_entry *e = &run->ledger.entries[shard];
@@ -100,10 +102,12 @@ static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t sha
                        .model = skald_eviction_target(run, worker),
                        .rows = (uint32_t)e->rows,
                        .by_version = run->options->history_versions,
-                       .before = e->refresh ? 0 : e->before};
+                       .before = e->refresh || e->rebuild ? 0 : e->before};
     e->refresh = false;
     TRY(skald_run_submit(run, worker, &task));
-    run->flights[run->flight_count - 1].refresh = true;
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->refresh = true;
+    flight->rebuild = e->rebuild; /* which stands until the result is merged: it may get lost again */
     return SKALD_OK;
 }
 
@@ -123,7 +127,7 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     const skald_member *m = run->crew->ops->member(run->crew, worker);
     for (uint32_t i = 0; i < m->shard_count; i++) {
         skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
-        if (e->busy || !(e->suspect || e->audit)) continue;
+        if (e->busy || e->rebuild || !(e->suspect || e->audit)) continue;
         *task = (skald_task){.kind = SKALD_TASK_ANCHOR, .shard = m->shards[i]};
         return true;
     }
@@ -169,8 +173,8 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         uint32_t shard = admitted(run, worker) ? skald_eviction_pick(run, worker, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         const skald_ledger_entry *e = &run->ledger.entries[shard];
-        skald_status st =
-            e->refresh || e->before ? submit_refresh(run, worker, shard) : submit_training(run, worker, shard);
+        skald_status st = e->refresh || e->rebuild || e->before ? submit_refresh(run, worker, shard)
+                                                                : submit_training(run, worker, shard);
         if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
         TRY(st);
     }
@@ -272,7 +276,13 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                                (run->work.origin && flight->epoch != run->epoch) || dropped};
     if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
-    if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
+    if (flight->rebuild) {
+        memset(run->history_sum, 0, run->ledger.dim * sizeof(double));
+        skald_ledger_replace(&run->ledger, flight->shard, m->history, run->history_sum);
+        m->history = run->history_sum;
+    } else if (m->history) {
+        skald_ledger_merge(&run->ledger, flight->shard, m->history);
+    }
     if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
@@ -303,7 +313,9 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
         if (next->piece) skald_path_part(next->piece);
         if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
-        if (h) {
+        if (next->rebuild) {
+            skald_ledger_replace(&run->ledger, next->shard, h, run->history_sum);
+        } else if (h) {
             skald_ledger_merge(&run->ledger, next->shard, h);
             add_scaled(run->history_sum, 1, h, dim);
         }
@@ -324,7 +336,11 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
 
 void skald_audit_begin(skald_run *run, void *asker) {
     run->audit = (skald_audit){.asker = asker, .outstanding = run->ledger.count};
-    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
+    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) {
+        skald_ledger_entry *e = &run->ledger.entries[k];
+        e->audit = !(e->rebuild && run->stop); /* an empty table, that nobody will fill any more */
+        run->audit.outstanding -= !e->audit;
+    }
 }
 
 void skald_audit_finish(skald_run *run) {
@@ -373,7 +389,10 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         /* the message was not usable; what the worker did to its history is unknown */
         run->refused++;
         skald_run_notice(run, "result of worker %u (%s) refused: %s", flight->worker, member->name, r->error);
-        if (run->history && flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].suspect = true;
+        if (run->history && flight->shard != SKALD_ALL_SHARDS) {
+            run->ledger.entries[flight->shard].suspect = true;
+            run->ledger.entries[flight->shard].rebuild = false; /* the table may be full: its anchor says */
+        }
     } else {
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);

@@ -64,7 +64,7 @@ uint32_t skald_eviction_pick(const skald_run *run, uint32_t worker, uint32_t dep
     if (!run->options->history_versions) return skald_ledger_pick(&run->ledger, m, depth);
     for (uint32_t i = 0; i < m->shard_count; i++) {
         const skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
-        if ((e->refresh || e->before) && !(e->busy || e->suspect || e->audit)) return m->shards[i];
+        if ((e->refresh || e->rebuild || e->before) && !e->busy) return m->shards[i];
     }
     return room(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
 }

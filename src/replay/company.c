@@ -38,6 +38,10 @@ skald_problem *skald_company_problem(skald_company *c) {
     return &c->data.problem;
 }
 
+uint32_t skald_company_size(const skald_company *c) {
+    return c->size;
+}
+
 skald_member *skald_company_member(const skald_company *c, uint32_t worker) {
     return &c->seats[worker].member;
 }
@@ -223,11 +227,11 @@ static skald_company *of(const skald_crew *crew) {
 }
 
 uint32_t skald_company_crew_size(const skald_crew *crew) {
-    return of(crew)->size;
+    return skald_company_size(of(crew));
 }
 
 const skald_member *skald_company_crew_member(const skald_crew *crew, uint32_t worker) {
-    return &of(crew)->seats[worker].member;
+    return skald_company_member(of(crew), worker);
 }
 
 void skald_company_crew_release(skald_crew *crew, skald_result *result) {

@@ -21,6 +21,7 @@ skald_status skald_company_make(skald_local_data *data, const skald_member *memb
 void skald_company_free(skald_company *company); /* NULL-safe */
 
 skald_problem *skald_company_problem(skald_company *company);
+uint32_t skald_company_size(const skald_company *company);
 skald_member *skald_company_member(const skald_company *company, uint32_t worker);
 
 /* Computes; a failure of the task is in the result. Give the result back with skald_company_release. */

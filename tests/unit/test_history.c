@@ -3,7 +3,7 @@
  * linear. (That it is the same as with numbers, merge by merge, with eight workers: test_replay, either_history.) */
 #include "compute/cpu.h"
 #include "harness.h"
-#include "replay/company.h"
+#include "troupe.h"
 
 static void must_train(const setup *s, skald_outcome *out) {
     skald_status st = train(s, out);
@@ -252,40 +252,18 @@ static skald_status unit_objective(skald_compute *c, skald_shard *shard, uint32_
     return SKALD_OK;
 }
 
-/* Four workers in this process; the first answers only every sixth time, the others in turn. */
-typedef struct queue_crew {
-    skald_company_crew base; /* first */
-    skald_history **histories;
-    skald_result *out[64];
-    uint32_t count, turn, most;
-} queue_crew;
+/* The most versions that a worker's tables were at, as its tasks were given; each has one shard. */
+static struct {
+    const skald_crew_ops *inner;
+    uint32_t most;
+} counted;
 
-static skald_status queue_submit(skald_crew *crew, uint32_t worker, const skald_task *t) {
-    queue_crew *q = (queue_crew *)crew;
-    assert_true(q->count < 64);
-    TRY(skald_company_run(q->base.company, worker, t, &q->out[q->count++]));
-    if (t->shard == SKALD_ALL_SHARDS || !q->histories[t->shard]) return SKALD_OK;
-    const uint32_t kept = skald_history_count(q->histories[t->shard]); /* a worker has one shard here */
-    if (kept > q->most) q->most = kept;
+static skald_status counted_submit(skald_crew *crew, uint32_t worker, const skald_task *t) {
+    TRY(counted.inner->submit(crew, worker, t));
+    const skald_history *h = t->shard == SKALD_ALL_SHARDS ? NULL : ((troupe *)crew)->histories[t->shard];
+    if (h && skald_history_count(h) > counted.most) counted.most = skald_history_count(h);
     return SKALD_OK;
 }
-
-static skald_status queue_next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
-    queue_crew *q = (queue_crew *)crew;
-    *event = (skald_event){0};
-    q->base.now_ns += 1000000;
-    if (!q->count) return SKALD_OK;
-    uint32_t k = 0;
-    while (k + 1 < q->count && q->out[k]->worker == 0 && q->turn % 6) k++;
-    q->turn++;
-    *event = (skald_event){.kind = SKALD_EVENT_RESULT, .worker = q->out[k]->worker, .result = q->out[k]};
-    memmove(&q->out[k], &q->out[k + 1], (--q->count - k) * sizeof(skald_result *));
-    return SKALD_OK;
-}
-
-static const skald_crew_ops queue_ops = {
-    skald_company_crew_size,   skald_company_crew_member, queue_submit, queue_next, skald_company_crew_release,
-    skald_company_crew_answer, skald_company_crew_destroy};
 
 /* A gradient of 1e-9, asynchronously, with no more versions at a worker than allowed, counted in its tables. Seen to
  * fail: with the oldest version told wrong by one (the tables grow); with versions never let go. */
@@ -296,23 +274,17 @@ static void not_linear(void **state) {
         s.objective.loss = SKALD_SQUARED;
         s.objective.l2 = 1e-2;
         s.data.shards = 4;
-        skald_local_data local;
-        const skald_compute_options compute = {.device = "cpu", .threads = 1};
-        assert_int_equal(skald_local_data_open(&s.data, &s.objective, &compute, 4, 4, &local), SKALD_OK);
-        skald_compute_ops ops = *local.runner.compute->ops;
-        ops.gradient = unit_batch;
-        ops.difference = unit_difference;
-        ops.objective = unit_objective;
-        local.runner.compute->ops = &ops;
-        skald_member members[4];
-        memset(members, 0, sizeof members);
-        for (uint32_t k = 0; k < 4; k++) members[k].slots = members[k].depth = 1;
-        assert_int_equal(skald_company_deal(4, members, 4), SKALD_OK);
-        queue_crew q = {.base = {.crew = {.ops = &queue_ops}, .clock = {skald_company_crew_now}, .now_ns = 1},
-                        .histories = local.runner.histories};
-        assert_int_equal(skald_company_make(&local, members, 4, false, &q.base.company), SKALD_OK);
-        for (uint32_t k = 0; k < 4; k++) free((void *)(uintptr_t)members[k].shards);
-        q.base.crew.problem = skald_company_problem(q.base.company);
+        troupe *crew = troupe_open(&s.data, &s.objective, 4, versions);
+        skald_compute_ops unit = *crew->compute->ops;
+        unit.gradient = unit_batch;
+        unit.difference = unit_difference;
+        unit.objective = unit_objective;
+        crew->compute->ops = &unit;
+        skald_crew_ops ops = *crew->crew.ops;
+        counted.inner = crew->crew.ops;
+        counted.most = 0;
+        ops.submit = counted_submit;
+        crew->crew.ops = &ops;
         s.train.target_gap = 0;
         s.train.target_gradient = 1e-9;
         s.train.max_passes = 5000;
@@ -321,20 +293,19 @@ static void not_linear(void **state) {
         s.train.history_versions = versions;
         s.train.audit = true;
         skald_outcome out;
-        if (skald_train(&q.base.crew, skald_saga, &s.train, &q.base.clock, NULL, NULL, &out) != SKALD_OK)
+        if (skald_train(&crew->crew, skald_saga, &s.train, skald_clock_system(), NULL, NULL, &out) != SKALD_OK)
             fail_msg("%s", skald_error());
         double norm = 0;
         for (int j = 0; j < 12; j++) norm += out.w[j] * out.w[j];
         print_message("%u versions: passes %.1f gradient %.1e |w| %.2f, %d updates, %d evictions, %u kept, drift %.1e, "
                       "stale %d\n",
                       versions, out.passes, out.last.gradient_norm, sqrt(norm), (int)out.updates, (int)out.evictions,
-                      q.most, out.audit_drift, (int)out.staleness_max);
+                      counted.most, out.audit_drift, (int)out.staleness_max);
         assert_true(out.stop == SKALD_STOP_GRADIENT && sqrt(norm) > 0.1 && out.staleness_max > 4);
-        assert_true(out.evictions > 0 && q.most <= versions && q.most > versions / 2);
+        assert_true(out.evictions > 0 && counted.most <= versions && counted.most > versions / 2);
         assert_true(out.audit_drift >= 0 && out.audit_drift < 1e-12);
         skald_outcome_free(&out);
-        for (uint32_t k = 0; k < q.count; k++) skald_company_release(q.base.company, q.out[k]);
-        skald_company_free(q.base.company);
+        crew->crew.ops->destroy(&crew->crew, SKALD_OK, "done");
         unlink(s.data.path);
     }
 }
