@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "engine/shelf.h"
 #include "replay/company.h"
 
 /* What happens when; ties in the order of their making. */
@@ -21,7 +22,8 @@ typedef struct actor {
     int64_t began_ns; /* its first training task; 0: none yet */
     uint64_t draws;
     bool dead;
-    uint64_t sent, received;
+    uint64_t sent, received, versions, saved;
+    skald_shelf shelf; /* versions it would keep */
 } actor;
 
 struct skald_simulation {
@@ -121,7 +123,22 @@ static const skald_member *member(const skald_crew *crew, uint32_t worker) {
     skald_member *m = skald_company_member(s->base.company, worker);
     m->bytes_sent = s->actors[worker].sent;
     m->bytes_received = s->actors[worker].received;
+    m->versions_sent = s->actors[worker].versions;
+    m->bytes_saved = s->actors[worker].saved;
     return m;
+}
+
+/* Counts what a task's version would be on the wire. */
+static void name_version(actor *a, const skald_version *v) {
+    if (!v) return;
+    const uint64_t kept = skald_shelf_bytes(v->count, v->dim), bytes = v->narrow[0] ? kept / 2 : kept;
+    if (skald_shelf_name(&a->shelf, v->id, NULL)) {
+        a->saved += bytes;
+        return;
+    }
+    skald_shelf_put(&a->shelf, v->id, kept, NULL);
+    a->versions++;
+    a->sent += bytes;
 }
 
 static skald_status begins(skald_simulation *s, uint32_t worker, int64_t start) {
@@ -155,7 +172,8 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     r->came_ns = came;
     r->posted_ns = done;
     const uint64_t vector = skald_problem_length(skald_company_problem(s->base.company)) * sizeof(double);
-    if (t->model) a->sent += t->model->count * vector / (t->model->narrow[0] ? 2 : 1);
+    name_version(a, t->model);
+    name_version(a, t->origin);
     a->received += r->count * vector / (t->kind == SKALD_TASK_LOCAL ? 2 : 1);
     return push(s, (happening){.when = done + message, .result = r, .worker = worker});
 }
@@ -243,6 +261,8 @@ skald_status skald_simulation_open(const skald_data_options *data, const skald_o
     if (!s->actors) goto out;
     TRY_GOTO(st, skald_local_data_open(data, objective, compute, workers, workers, &local), out);
     guess(&s->timing, &local.problem);
+    for (uint32_t k = 0; k < workers; k++)
+        s->actors[k].shelf.budget = skald_shelf_budget(skald_problem_length(&local.problem));
     TRY_GOTO(st, make_company(s, &local, workers), out);
     s->base.crew = (skald_crew){.ops = &ops, .problem = skald_company_problem(s->base.company)};
     s->base.clock.now_ns = skald_company_crew_now;
