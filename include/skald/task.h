@@ -58,6 +58,8 @@ typedef struct skald_task {
                       * start from w + theta dw and abar + D/n of its result */
     double theta;    /* local: the weight its results are merged with */
     bool saga;       /* local: with history */
+    bool by_version; /* saga: the history is the model that a row's gradient was taken at (src/worker/history.h) */
+    uint64_t before; /* saga by version: not a draw, but all rows that are at an older version than that; 0: a draw */
     uint32_t points; /* objective, shift */
     bool want_gradient, keep_margins;
     double shift[SKALD_MAX_POINTS];
@@ -83,7 +85,8 @@ typedef struct skald_result {
     uint32_t worker, shard;
     skald_status status; /* not OK: `error` says why, no vectors, history untouched */
     char error[200];
-    uint32_t rows;                     /* rows really processed */
+    uint32_t rows;   /* rows really processed */
+    uint64_t oldest; /* saga by version, anchor of such: the oldest version a row of the shard is then at; 0: none */
     double *vectors[SKALD_MAX_POINTS]; /* skald_problem_length doubles each, as the kind says; else NULL */
     uint32_t count;
     skald_sums sums[SKALD_MAX_POINTS];

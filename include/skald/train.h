@@ -30,7 +30,8 @@ typedef struct skald_train_options {
     skald_barrier barrier; /* async: who may be given work; NULL: everybody. A slot holds one task at a time then */
     void *barrier_user;
     const char *barrier_text, *mode_name; /* for messages and status; may be NULL */
-    double epoch;                         /* svrg, synthesis: passes between full gradients; 0 = auto (2; about 1) */
+    uint32_t history_versions; /* saga: 0: a number a row; else by version, of which a worker keeps so many */
+    double epoch;              /* svrg, synthesis: passes between full gradients; 0 = auto (2; about 1) */
     double q_cap; /* sgd, svrg, synthesis: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
     /* stopping; 0 = not used */
     double target_gap, target_gradient, max_passes, max_seconds;
@@ -72,7 +73,7 @@ typedef struct skald_progress {
 typedef struct skald_merged {
     uint64_t task;   /* the result's; 0: a round's */
     const char *how; /* "apply"; "scale": its step was shortened for its age; "fold": history only; "repair": the
-                      * history put right; static */
+                      * history put right; "full": a full gradient; static */
     uint64_t staleness, commits;
     uint32_t generation; /* afterwards: a rise is a rollback */
     double step, bias;   /* theta (local) or eta (plain) really applied; q_k in it */
@@ -140,6 +141,8 @@ typedef struct skald_outcome {
     double seconds, train_seconds, passes, rows_per_s;
     uint64_t applied, scaled, folded, rejected; /* results, by what became of them */
     uint64_t updates, commits, rollbacks, evaluations, duplicates, full_gradients;
+    uint64_t evictions;     /* history by version: tasks that made room */
+    uint32_t versions_held; /* by the history of one worker, at most */
     double staleness_mean;
     uint64_t staleness_max;
     double step, theta; /* as used at the end */

@@ -45,6 +45,10 @@
     {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga|svrg|synthesis", .group = "The algorithm:", \
      .help = "The solver: saga keeps the gradient of every row; svrg takes all of them every --epoch; " \
              "synthesis follows the gradient along the way, for objectives that are not convex; sgd has no history"}, \
+    {"history", CHOICE, AT(history), "scalar", .words = "scalar|version", \
+     .help = "saga: what is kept of a row's gradient: a number (a class), or which version of the model it was taken at"}, \
+    {"history-versions", INT, AT(history_versions), "64", 2, 32768, .value = "N", \
+     .help = "With --history version: versions a worker keeps. Before one goes, its rows' gradients are taken anew"}, \
     {"mode", TEXT, AT(mode), "async", .value = "async|sync|ssp:S|partial:B", \
      .help = "async: merge each result as it comes. sync: wait for everybody, every round. ssp:S: nobody gets more than S " \
              "tasks ahead of the slowest. partial:B: hand out work when the share B of the workers is free"}, \
@@ -315,11 +319,15 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
     if (s->local == 1 && s->algo != SKALD_SGD && s->algo != SKALD_SAGA)
         return skald_fail(SKALD_EINVAL, "--local on: %s has no local steps; leave --local out, or use --algo saga",
                           skald_algo_name((skald_algo)s->algo));
+    if (s->history == 1 && s->algo != SKALD_SAGA)
+        return skald_fail(SKALD_EINVAL, "--history version: %s keeps no history of rows; use --algo saga",
+                          skald_algo_name((skald_algo)s->algo));
+    if (s->history == 1 && s->local == 1)
+        return skald_fail(SKALD_EINVAL, "--history version: local steps keep numbers; leave --local on out");
+    if (s->history == 0 && skald_options_given(given, "history-versions"))
+        return skald_fail(SKALD_EINVAL, "--history-versions is for --history version");
     if (s->epoch > 0 && s->algo != SKALD_SVRG && s->algo != SKALD_SYNTHESIS)
         return skald_fail(SKALD_EINVAL, "--epoch: %s takes no full gradients; leave --epoch out, or use --algo svrg",
-                          skald_algo_name((skald_algo)s->algo));
-    if (s->record && s->algo != SKALD_SGD && s->algo != SKALD_SAGA)
-        return skald_fail(SKALD_EINVAL, "--record: only sgd and saga can be done again; %s cannot",
                           skald_algo_name((skald_algo)s->algo));
     TRY(check_trial(s));
     out->compute = (skald_compute_options){.device = s->device,
@@ -336,7 +344,7 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                        .task_rows = (uint32_t)s->task_rows,
                                        .local = s->local == 2 ? -1 : s->local,
                                        .theta = s->theta,
-
+                                       .history_versions = s->history == 1 ? (uint32_t)s->history_versions : 0,
                                        .max_stale = (uint64_t)s->max_stale};
     out->train.slow_ratio = s->slow_ratio;
     TRY(resolve_mode(s, out));

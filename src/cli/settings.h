@@ -31,10 +31,10 @@ typedef struct settings {
     double huber_delta, l2, l1, nonconvex;
     bool intercept;
     /* algorithm */
-    int algo, local;
+    int algo, local, history;
     const char *mode, *barrier, *stale;
     double step, step_decay, theta, epoch;
-    int64_t batch, task_rows, max_stale, seed;
+    int64_t batch, task_rows, max_stale, history_versions, seed;
     /* stopping */
     bool eval_beside;
     double target_gap, target_gradient, target_objective, target_tolerance, max_passes, eval_every;

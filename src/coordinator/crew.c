@@ -56,6 +56,8 @@ static void send_task(skald_coordinator *c, skald_session_state *s, skald_outsta
     m.theta = t->theta;
     m.n = t->n;
     m.saga = t->saga;
+    m.by_version = t->by_version;
+    m.before = t->before;
     m.points = t->points;
     m.want_gradient = t->want_gradient;
     m.keep_margins = t->keep_margins;
@@ -185,6 +187,10 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
                                                         : c->problem.shards[t->shard].rows;
     if (m->rows > limit || (t->kind <= SKALD_TASK_DIFFERENCE && m->rows == 0))
         return skald_fail(SKALD_EPEER, "%u rows in a result for a task of %llu", m->rows, (unsigned long long)limit);
+    if (t->by_version && t->model && (m->oldest == 0 || m->oldest > t->model->id))
+        return skald_fail(SKALD_EPEER, "rows at version %llu after a task at version %llu",
+                          (unsigned long long)m->oldest, (unsigned long long)t->model->id);
+    r->oldest = m->oldest;
     for (size_t k = 0; k < m->n_sums && k < SKALD_MAX_POINTS; k++) {
         const Skald__V1__Sums *x = m->sums[k];
         r->sums[k] = (skald_sums){x->loss, x->dphi, x->d2phi, x->correct, x->rows, x->k, x->k2};

@@ -51,6 +51,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
         skald_barrier_dealt(run, worker);
     }
     if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
+    TRY(skald_eviction_issued(run, worker, task));
     return run->crew->ops->submit(run->crew, worker, task);
 }
 
@@ -81,7 +82,8 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .eta = work->eta,
                        .theta = work->theta,
                        .after = after,
-                       .saga = work->history};
+                       .saga = work->history,
+                       .by_version = work->history && run->options->history_versions};
     e->position += task.rows;
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].piece = piece;
@@ -89,14 +91,23 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
 }
 
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
- * the good one puts that right. */
+ * the good one puts that right. A lost shard's new table is empty (alpha = 0): the same task fills it, and its result
+ * is all of A_k. What the lost table left in the anchor stays there until then, as a delayed gradient. By version: also
+ * one over the rows at versions that are to go. */
 static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
     TRY(skald_run_publish(run));
     skald_ledger_entry *e = &run->ledger.entries[shard];
-    skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
+    skald_task task = {.kind = SKALD_TASK_SAGA,
+                       .shard = shard,
+                       .model = skald_eviction_target(run, worker),
+                       .rows = (uint32_t)e->rows,
+                       .by_version = run->options->history_versions,
+                       .before = e->refresh || e->rebuild ? 0 : e->before};
     e->refresh = false;
     TRY(skald_run_submit(run, worker, &task));
-    run->flights[run->flight_count - 1].refresh = true;
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->refresh = true;
+    flight->rebuild = e->rebuild; /* which stands until the result is merged: it may get lost again */
     return SKALD_OK;
 }
 
@@ -116,7 +127,7 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     const skald_member *m = run->crew->ops->member(run->crew, worker);
     for (uint32_t i = 0; i < m->shard_count; i++) {
         skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
-        if (e->busy || !(e->suspect || e->audit)) continue;
+        if (e->busy || e->rebuild || !(e->suspect || e->audit)) continue;
         *task = (skald_task){.kind = SKALD_TASK_ANCHOR, .shard = m->shards[i]};
         return true;
     }
@@ -159,10 +170,11 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             TRY(submit_full(run, worker, &task));
             continue;
         }
-        uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
+        uint32_t shard = admitted(run, worker) ? skald_eviction_pick(run, worker, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
-        skald_status st = run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
-                                                             : submit_training(run, worker, shard);
+        const skald_ledger_entry *e = &run->ledger.entries[shard];
+        skald_status st = e->refresh || e->rebuild || e->before ? submit_refresh(run, worker, shard)
+                                                                : submit_training(run, worker, shard);
         if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
         TRY(st);
     }
@@ -186,6 +198,7 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
     skald_barrier_look(run);
+    skald_eviction_look(run);
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
     TRY(skald_barrier_check(run));
@@ -263,7 +276,13 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                                (run->work.origin && flight->epoch != run->epoch) || dropped};
     if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
-    if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
+    if (flight->rebuild) {
+        memset(run->history_sum, 0, run->ledger.dim * sizeof(double));
+        skald_ledger_replace(&run->ledger, flight->shard, m->history, run->history_sum);
+        m->history = run->history_sum;
+    } else if (m->history) {
+        skald_ledger_merge(&run->ledger, flight->shard, m->history);
+    }
     if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
@@ -294,7 +313,9 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
         if (next->piece) skald_path_part(next->piece);
         if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
-        if (h) {
+        if (next->rebuild) {
+            skald_ledger_replace(&run->ledger, next->shard, h, run->history_sum);
+        } else if (h) {
             skald_ledger_merge(&run->ledger, next->shard, h);
             add_scaled(run->history_sum, 1, h, dim);
         }
@@ -315,7 +336,11 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
 
 void skald_audit_begin(skald_run *run, void *asker) {
     run->audit = (skald_audit){.asker = asker, .outstanding = run->ledger.count};
-    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
+    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) {
+        skald_ledger_entry *e = &run->ledger.entries[k];
+        e->audit = !(e->rebuild && run->stop); /* an empty table, that nobody will fill any more */
+        run->audit.outstanding -= !e->audit;
+    }
 }
 
 void skald_audit_finish(skald_run *run) {
@@ -364,7 +389,10 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         /* the message was not usable; what the worker did to its history is unknown */
         run->refused++;
         skald_run_notice(run, "result of worker %u (%s) refused: %s", flight->worker, member->name, r->error);
-        if (run->history && flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].suspect = true;
+        if (run->history && flight->shard != SKALD_ALL_SHARDS) {
+            run->ledger.entries[flight->shard].suspect = true;
+            run->ledger.entries[flight->shard].rebuild = false; /* the table may be full: its anchor says */
+        }
     } else {
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);
@@ -401,6 +429,7 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         if (st != SKALD_AGAIN || run->options->mode != SKALD_SYNC || !round_complete(run)) return st;
         return merge_round(run, m); /* the rest of the round has waited for nothing else */
     }
+    skald_eviction_landed(run, r);
     if (evaluates) {
         bool done = false;
         skald_run_land(run, flight);
@@ -483,8 +512,8 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
     }
     if (m->full) skald_full_commit(run);
     const bool moved = !(m->fold || (m->full && step == 0));
-    if (moved || run->history) run->dirty = true;
-    if (!moved) return SKALD_OK; /* the model did not change: the clock stands */
+    if (moved || (run->history && run->work.local)) run->dirty = true; /* what is published: w, and then abar */
+    if (!moved) return SKALD_OK;                                       /* the model did not change: the clock stands */
     const bool scaled =
         m->action == SKALD_STALE_ADAPT ? m->adapted < 1 : m->action == SKALD_STALE_SCALE && m->staleness > m->regular;
     if (!m->full) ++*(scaled ? &run->scaled : &run->applied);
@@ -524,10 +553,11 @@ static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, 
     const skald_result *r = run->held;
     const bool aged = m->staleness > m->regular && run->options->stale != SKALD_STALE_APPLY;
     skald_merged merged = {.task = r ? r->task : 0,
-                           .how = r && r->kind == SKALD_TASK_ANCHOR ? "repair"
-                                  : m->fold                         ? "fold"
-                                  : aged                            ? "scale"
-                                                                    : "apply",
+                           .how = m->full                             ? "full"
+                                  : r && r->kind == SKALD_TASK_ANCHOR ? "repair"
+                                  : m->fold                           ? "fold"
+                                  : aged                              ? "scale"
+                                                                      : "apply",
                            .staleness = m->staleness,
                            .step = m->fold ? 0 : step,
                            .bias = m->bias};

@@ -23,6 +23,7 @@ typedef struct skald_flight {
     int64_t issued_ns;
     bool trains;
     bool refresh;              /* retakes a shard's history: merged without a step */
+    bool rebuild;              /* fills an empty table: its history replaces A_k, without a step */
     bool full;                 /* part of a full gradient: see full.c */
     uint32_t epoch;            /* full gradients committed before it */
     struct skald_piece *piece; /* of the model's way that it covers, or NULL: see path.c */
@@ -43,7 +44,10 @@ typedef struct skald_member_state {
     int64_t waited_ns;                             /* in all */
     float recent_ms[SKALD_RECENT];                 /* the last task times, oldest overwritten */
     int64_t least_there, least_back; /* least difference of the clocks as a task arrived, as its result did */
-    int64_t slow_since, told_ns;     /* slow.c: 0: it is not slow; nobody has been told */
+    uint64_t *held; /* eviction.c: versions its tables may be at, oldest first; NULL: no history by version */
+    uint32_t held_count, held_capacity, newest_generation;
+    skald_version *newest;       /* of those handed to it */
+    int64_t slow_since, told_ns; /* slow.c: 0: it is not slow; nobody has been told */
     int told_cause;
 
 } skald_member_state;
@@ -119,11 +123,13 @@ typedef struct skald_run {
     skald_version *origin; /* the model of the last full gradient committed; NULL before */
     uint32_t epoch;        /* full gradients committed */
     skald_path path;
-    bool dirty; /* the vectors changed since `current` was published */
+    uint64_t evictions;     /* tasks for want of room for versions: eviction.c */
+    uint32_t versions_held; /* by one worker, at most */
+    bool dirty;             /* the vectors changed since `current` was published */
 
     skald_result *held;  /* async: the result being merged */
     double *round_g;     /* sync: the round's direction or model difference */
-    double *history_sum; /* sync: the round's history; repair: an anchor's difference */
+    double *history_sum; /* sync: the round's history; repair and rebuild: the anchor's change */
 
     bool regroup;      /* ranks: somebody was lost, which has not been dealt with */
     double *ending;    /* ranks: w and abar once training is over */
@@ -195,6 +201,17 @@ void skald_path_restart(skald_run *run);
 skald_piece *skald_path_take(skald_run *run);
 double skald_path_part(skald_piece *piece);
 void skald_path_land(skald_run *run, const skald_flight *flight);
+
+/* eviction.c: history by version. Look: before a round of hand-outs. Pick: a shard for the worker's next task, one to
+ * be put right first; UINT32_MAX: none now. Target: the model to take gradients anew at. Issued, landed: of every task.
+ */
+void skald_eviction_fini(skald_run *run);
+void skald_eviction_look(skald_run *run);
+uint32_t skald_eviction_pick(const skald_run *run, uint32_t worker, uint32_t depth);
+skald_version *skald_eviction_target(const skald_run *run, uint32_t worker);
+skald_status skald_eviction_issued(skald_run *run, uint32_t worker, const skald_task *task);
+void skald_eviction_landed(skald_run *run, const skald_result *result);
+
 /* barrier.c: a look before a round of hand-outs; may this worker be given a task; it has been; would the run hang? */
 void skald_barrier_look(skald_run *run);
 bool skald_barrier_admits(skald_run *run, uint32_t worker);

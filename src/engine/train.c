@@ -325,6 +325,8 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->rollbacks = run->rollbacks;
     out->evaluations = run->evaluations;
     out->full_gradients = run->epoch;
+    out->evictions = run->evictions;
+    out->versions_held = run->versions_held;
     out->staleness_mean = run->merged ? (double)run->staleness_sum / (double)run->merged : 0;
     out->staleness_max = run->staleness_max;
     out->step = run->work.local ? run->work.eta : run->step_used;
@@ -351,6 +353,7 @@ static void end(skald_run *run) {
     for (uint32_t k = 0; run->evaluator.results && k < run->size; k++)
         if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
     skald_version_unref(run->current);
+    skald_eviction_fini(run);
     skald_full_fini(run);
     skald_path_fini(run);
     skald_evaluator_fini(&run->evaluator);
@@ -370,7 +373,9 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
                          const skald_observer *observer, const atomic_int *stop_flag, skald_outcome *outcome) {
     skald_train_options o = *options;
     if (o.q_cap == 0) o.q_cap = 8;
-    if (o.algo == SKALD_SVRG || o.algo == SKALD_SYNTHESIS) o.local = 0; /* their steps are the coordinator's */
+    if (o.algo != SKALD_SAGA) o.history_versions = 0;
+    if (o.algo == SKALD_SVRG || o.algo == SKALD_SYNTHESIS || o.history_versions)
+        o.local = 0; /* their steps are the coordinator's */
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
     if (!(o.slow_ratio > 0)) o.slow_ratio = 1.5;
     skald_run run = {.crew = crew,
@@ -381,8 +386,9 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
                      .stop_flag = stop_flag};
     memset(outcome, 0, sizeof *outcome);
     char why[400] = "";
-    /* full gradients and bent regularisers are the coordinator's */
-    const bool ranks_can = (o.algo == SKALD_SGD || o.algo == SKALD_SAGA) && !(crew->problem->objective.nonconvex > 0);
+    /* full gradients, bent regularisers and versions are the coordinator's */
+    const bool ranks_can = (o.algo == SKALD_SGD || o.algo == SKALD_SAGA) && !(crew->problem->objective.nonconvex > 0) &&
+                           !o.history_versions;
     if (o.mode == SKALD_SYNC && crew->conduct && ranks_can) {
         skald_status conducted = crew->conduct(crew, &o, observer, stop_flag, outcome);
         if (conducted != SKALD_EUNSUPPORTED) return conducted;

@@ -219,3 +219,29 @@ skald_status skald_company_deal(uint32_t shards, skald_member *members, uint32_t
     free(lists);
     return SKALD_OK;
 }
+
+/* ---- crews ---------------------------------------------------------------------------------------------- */
+
+static skald_company *of(const skald_crew *crew) {
+    return ((const skald_company_crew *)crew)->company;
+}
+
+uint32_t skald_company_crew_size(const skald_crew *crew) {
+    return skald_company_size(of(crew));
+}
+
+const skald_member *skald_company_crew_member(const skald_crew *crew, uint32_t worker) {
+    return skald_company_member(of(crew), worker);
+}
+
+void skald_company_crew_release(skald_crew *crew, skald_result *result) {
+    skald_company_release(of(crew), result);
+}
+
+void skald_company_crew_answer(skald_crew *crew, void *asker, const char *json, skald_version *model) {}
+
+void skald_company_crew_destroy(skald_crew *crew, skald_status code, const char *reason) {}
+
+int64_t skald_company_crew_now(skald_clock *clock) {
+    return ((const skald_company_crew *)(void *)((char *)clock - offsetof(skald_company_crew, clock)))->now_ns;
+}

@@ -7,6 +7,7 @@
 #ifndef SKALD_REPLAY_COMPANY_H
 #define SKALD_REPLAY_COMPANY_H
 
+#include "skald/clock.h"
 #include "skald/crew.h"
 #include "worker/chain.h"
 #include "worker/local_data.h"
@@ -26,6 +27,22 @@ skald_member *skald_company_member(const skald_company *company, uint32_t worker
 /* Computes; a failure of the task is in the result. Give the result back with skald_company_release. */
 skald_status skald_company_run(skald_company *company, uint32_t worker, const skald_task *task, skald_result **out);
 void skald_company_release(skald_company *company, skald_result *result);
+
+/* What crews made of a company have in common: the first member of each. They add `submit` and `next`, in a table of
+ * their own with the functions below. Nobody asks them for anything, and they are not told of the end. */
+typedef struct skald_company_crew {
+    skald_crew crew;
+    skald_clock clock; /* stands at now_ns */
+    int64_t now_ns;
+    skald_company *company; /* NULL until there is one; freed by who holds the crew */
+} skald_company_crew;
+
+uint32_t skald_company_crew_size(const skald_crew *crew);
+const skald_member *skald_company_crew_member(const skald_crew *crew, uint32_t worker);
+void skald_company_crew_release(skald_crew *crew, skald_result *result);
+void skald_company_crew_answer(skald_crew *crew, void *asker, const char *json, skald_version *model);
+void skald_company_crew_destroy(skald_crew *crew, skald_status code, const char *reason);
+int64_t skald_company_crew_now(skald_clock *clock);
 
 /* Deals shards as a coordinator does: one for everybody first, the rest in proportion to the slots. Fills shards and
  * shard_count of `count` members; the caller frees members[k].shards. */

@@ -154,11 +154,11 @@ static const char *const names[] = {"task", "result", "merge", "tick", "audit", 
 
 static skald_status read_task(json_t *o, skald_record_line *l, json_error_t *e) {
     const char *kind;
-    json_int_t id, shard, at, after, version, commits, worker, rows, b, generation;
-    if (json_unpack_ex(o, e, 0, "{s:I,s:I,s:s,s:I,s:I,s:I,s:I,s:F,s:F,s:I,s:I,s:I,s:I}", "id", &id, "worker", &worker,
-                       "kind", &kind, "shard", &shard, "at", &at, "rows", &rows, "b", &b, "eta", &l->eta, "theta",
-                       &l->theta, "after", &after, "version", &version, "commits", &commits, "generation",
-                       &generation) != 0)
+    json_int_t id, shard, at, after, version, origin, before, commits, worker, rows, b, generation;
+    if (json_unpack_ex(o, e, 0, "{s:I,s:I,s:s,s:I,s:I,s:I,s:I,s:F,s:F,s:I,s:I,s:I,s:I,s:I,s:I}", "id", &id, "worker",
+                       &worker, "kind", &kind, "shard", &shard, "at", &at, "rows", &rows, "b", &b, "eta", &l->eta,
+                       "theta", &l->theta, "after", &after, "version", &version, "origin", &origin, "before", &before,
+                       "commits", &commits, "generation", &generation) != 0)
         return SKALD_EDATA;
     snprintf(l->what, sizeof l->what, "%s", kind);
     l->id = (uint64_t)id;
@@ -166,6 +166,8 @@ static skald_status read_task(json_t *o, skald_record_line *l, json_error_t *e) 
     l->at = (uint64_t)at;
     l->after = (uint64_t)after;
     l->version = (uint64_t)version;
+    l->origin = (uint64_t)origin;
+    l->before = (uint64_t)before;
     l->commits = (uint64_t)commits;
     l->worker = (uint32_t)worker;
     l->rows = (uint32_t)rows;

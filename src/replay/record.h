@@ -4,13 +4,16 @@
  *   {"skald_record":1, "version", "command", "data", "options":{name:text}, "given":[name],
  *    "n", "length", "floats", "isa", "shards":[checksum], "workers":[{"name","device","slots","depth","shards":[k]}]}
  * then come, in the order in which they happened (t: nanoseconds since the record began, by the coordinator's clock):
- *   {"do":"task", "id","worker","kind","shard","at","rows","b","eta","theta","after","version","commits","generation"}
- *       handed out: `at` and `rows` are the draw, H = rows / b steps; shard -1: all that the worker holds
+ *   {"do":"task", "id","worker","kind","shard","at","rows","b","eta","theta","after","version","origin","before",
+ *    "commits","generation"}
+ *       handed out: `at` and `rows` are the draw, H = rows / b steps; shard -1: all that the worker holds; origin: the
+ *       version a difference is taken to; before: of a history by version, that rows at older ones are taken anew
  *   {"do":"result", "t","id","arrived","wait","receive","compute","delay","came","posted"}  (ns); "status","error" if
  * it failed
  *   {"do":"merge", "id","how","stale","step","q","commits","generation"}
- *       the engine's answer: apply, scale (shortened for its age), fold (history only), repair; step: theta or eta as
- *       applied; id 0: a round of all tasks out; a rise of generation is a rollback
+ *       the engine's answer: apply, scale (shortened for its age), fold (history only), repair, full (a full gradient,
+ *       of a task a shard); step: theta or eta as applied; id 0: of several tasks, a round's or a full gradient's; a
+ *       rise of generation is a rollback
  *   {"do":"tick","t"}  {"do":"audit","t"}  {"do":"interrupt","t"}  {"do":"lost","t","worker","reason"}
  *   {"do":"end","stop","updates","model"}  (model: a hash of its bits)   or   {"do":"failed","error"}
  * Numbers are written so that reading gives the same bits. A record without its last line broke off. */
@@ -22,7 +25,7 @@
 #include "base/options.h"
 #include "skald/train.h"
 
-#define SKALD_RECORD_VERSION 1
+#define SKALD_RECORD_VERSION 2
 #define SKALD_RECORD_ALL (-1) /* `shard` of a task over all shards */
 
 /* ---- writing: between an engine and its crew ----------------------------------------------------------- */
@@ -74,7 +77,7 @@ typedef struct skald_record_line {
     skald_record_kind kind;
     unsigned number;
     int64_t t, arrived, wait, receive, compute, delay, came, posted, shard;
-    uint64_t id, at, after, version, commits, stale, updates, model;
+    uint64_t id, at, after, version, origin, before, commits, stale, updates, model;
     uint32_t worker, rows, b, generation;
     int status;
     double eta, theta, step, q;

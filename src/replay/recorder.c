@@ -120,11 +120,11 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     write_line(r,
                "{\"do\":\"task\",\"id\":%" PRIu64 ",\"worker\":%u,\"kind\":\"%s\",\"shard\":%lld,\"at\":%" PRIu64
                ",\"rows\":%u,\"b\":%u,\"eta\":%.17g,\"theta\":%.17g,\"after\":%" PRIu64 ",\"version\":%" PRIu64
-               ",\"commits\":%" PRIu64 ",\"generation\":%u}",
+               ",\"origin\":%" PRIu64 ",\"before\":%" PRIu64 ",\"commits\":%" PRIu64 ",\"generation\":%u}",
                t->id, worker, skald_task_kind_name(t->kind),
                t->shard == SKALD_ALL_SHARDS ? (long long)SKALD_RECORD_ALL : (long long)t->shard, t->position, t->rows,
-               t->step_rows, t->eta, t->theta, t->after, t->model ? t->model->id : 0, t->model ? t->model->commits : 0,
-               t->generation);
+               t->step_rows, t->eta, t->theta, t->after, t->model ? t->model->id : 0, t->origin ? t->origin->id : 0,
+               t->before, t->model ? t->model->commits : 0, t->generation);
     return r->inner->ops->submit(r->inner, worker, t);
 }
 

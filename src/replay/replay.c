@@ -11,13 +11,10 @@
 #include "replay/company.h"
 
 struct skald_replay {
-    skald_crew crew; /* first */
-    skald_clock clock;
+    skald_company_crew base; /* first */
     skald_record *record;
     skald_replay_options options;
-    skald_company *company;
     atomic_int stop;
-    int64_t now_ns;
     bool beyond;         /* the record broke off: results come in the order of their tasks */
     skald_status failed; /* a merge was not the recorded one: told at the next chance */
     char why[1024];
@@ -54,14 +51,6 @@ static const char *kind_name(skald_record_kind kind) {
 
 /* ---- the crew ------------------------------------------------------------------------------------------ */
 
-static uint32_t size(const skald_crew *crew) {
-    return skald_company_size(of(crew)->company);
-}
-
-static const skald_member *member(const skald_crew *crew, uint32_t worker) {
-    return skald_company_member(of(crew)->company, worker);
-}
-
 static bool same(double a, double b) {
     return memcmp(&a, &b, sizeof a) == 0;
 }
@@ -70,20 +59,22 @@ static bool same(double a, double b) {
 static skald_status check_task(const skald_replay *r, uint32_t worker, const skald_task *t) {
     const skald_record_line *l = &r->record->line;
     const int64_t shard = t->shard == SKALD_ALL_SHARDS ? SKALD_RECORD_ALL : (int64_t)t->shard;
-    const uint64_t version = t->model ? t->model->id : 0;
+    const uint64_t version = t->model ? t->model->id : 0, origin = t->origin ? t->origin->id : 0;
     if (l->kind == SKALD_RECORD_BROKEN) return breaks_off(r);
     if (l->kind != SKALD_RECORD_TASK)
         return differs(r, "here comes %s, but the run hands a %s task to worker %u", kind_name(l->kind),
                        skald_task_kind_name(t->kind), worker);
     if (l->id != t->id || l->worker != worker || strcmp(l->what, skald_task_kind_name(t->kind)) != 0 ||
         l->shard != shard || l->at != t->position || l->rows != t->rows || l->b != t->step_rows ||
-        l->after != t->after || l->version != version || l->generation != t->generation)
-        return differs(r,
-                       "a %s task %" PRIu64 " for worker %u, shard %" PRId64 " at %" PRIu64 ", %u rows, model %" PRIu64
-                       "; the run hands out %s %" PRIu64 " for worker %u, shard %" PRId64 " at %" PRIu64
-                       ", %u rows, model %" PRIu64,
-                       l->what, l->id, l->worker, l->shard, l->at, l->rows, l->version, skald_task_kind_name(t->kind),
-                       t->id, worker, shard, t->position, t->rows, version);
+        l->after != t->after || l->version != version || l->origin != origin || l->before != t->before ||
+        l->generation != t->generation)
+        return differs(
+            r,
+            "a %s task %" PRIu64 " for worker %u, shard %" PRId64 " at %" PRIu64 ", %u rows, model %" PRIu64
+            " from %" PRIu64 " before %" PRIu64 "; the run hands out %s %" PRIu64 " for worker %u, shard %" PRId64
+            " at %" PRIu64 ", %u rows, model %" PRIu64 " from %" PRIu64 " before %" PRIu64,
+            l->what, l->id, l->worker, l->shard, l->at, l->rows, l->version, l->origin, l->before,
+            skald_task_kind_name(t->kind), t->id, worker, shard, t->position, t->rows, version, origin, t->before);
     if (!r->options.anyway && (!same(l->eta, t->eta) || !same(l->theta, t->theta)))
         return differs(r, "task %" PRIu64 " with eta %.17g and theta %.17g; the run comes to %.17g and %.17g", l->id,
                        l->eta, l->theta, t->eta, t->theta);
@@ -106,7 +97,7 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
         r->pending = grown;
         r->pending_capacity = capacity;
     }
-    TRY(skald_company_run(r->company, worker, t, &r->pending[r->pending_count]));
+    TRY(skald_company_run(r->base.company, worker, t, &r->pending[r->pending_count]));
     r->pending_count++;
     return r->beyond ? SKALD_OK : skald_record_next(r->record);
 }
@@ -156,10 +147,10 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         return SKALD_OK;
     }
     if (r->failed != SKALD_OK) return skald_fail(r->failed, "%s", r->why);
-    if (l->kind >= SKALD_RECORD_TICK && l->kind <= SKALD_RECORD_LOST) r->now_ns = l->t;
+    if (l->kind >= SKALD_RECORD_TICK && l->kind <= SKALD_RECORD_LOST) r->base.now_ns = l->t;
     switch (l->kind) {
     case SKALD_RECORD_RESULT:
-        r->now_ns = l->t;
+        r->base.now_ns = l->t;
         TRY(deliver(r, event));
         break;
     case SKALD_RECORD_TICK:
@@ -171,7 +162,8 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         *event = (skald_event){.kind = SKALD_EVENT_REQUEST, .request = SKALD_REQUEST_AUDIT, .asker = r};
         break;
     case SKALD_RECORD_LOST:
-        if (l->worker >= size(crew)) return differs(r, "worker %u is lost, of %u", l->worker, size(crew));
+        if (l->worker >= skald_company_crew_size(crew))
+            return differs(r, "worker %u is lost, of %u", l->worker, skald_company_crew_size(crew));
         snprintf(r->why, sizeof r->why, "%s", l->text); /* as long as the event lasts */
         *event = (skald_event){.kind = SKALD_EVENT_LOST, .worker = l->worker, .reason = r->why};
         break;
@@ -185,23 +177,14 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         return differs(r, "here comes %s, but the run waits for a result", kind_name(l->kind));
     }
     const skald_status st = skald_record_next(r->record);
-    if (st != SKALD_OK && event->result) skald_company_release(r->company, event->result); /* it will not be seen */
+    if (st != SKALD_OK && event->result)
+        skald_company_release(r->base.company, event->result); /* it will not be seen */
     return st;
 }
 
-static void release(skald_crew *crew, skald_result *result) {
-    skald_company_release(of(crew)->company, result);
-}
-
-static void answer(skald_crew *crew, void *asker, const char *json, skald_version *model) {}
-
-static void destroy(skald_crew *crew, skald_status code, const char *reason) {}
-
-static const skald_crew_ops ops = {size, member, submit, next, release, answer, destroy};
-
-static int64_t now_ns(skald_clock *clock) {
-    return ((const skald_replay *)(void *)((char *)clock - offsetof(skald_replay, clock)))->now_ns;
-}
+static const skald_crew_ops ops = {
+    skald_company_crew_size,   skald_company_crew_member, submit, next, skald_company_crew_release,
+    skald_company_crew_answer, skald_company_crew_destroy};
 
 void skald_replay_merged(skald_replay *r, const skald_merged *m) {
     const skald_record_line *l = &r->record->line;
@@ -248,8 +231,8 @@ skald_status skald_replay_open(skald_record *record, const skald_data_options *d
                                const skald_replay_options *options, skald_replay **out) {
     skald_replay *r = skald_zalloc(1, sizeof *r);
     if (!r) return SKALD_ENOMEM;
-    r->crew.ops = &ops;
-    r->clock.now_ns = now_ns;
+    r->base.crew.ops = &ops;
+    r->base.clock.now_ns = skald_company_crew_now;
     r->record = record;
     r->options = *options;
     skald_local_data local = {0};
@@ -269,22 +252,22 @@ skald_status skald_replay_open(skald_record *record, const skald_data_options *d
     }
     if (st == SKALD_OK && (st = check_data(r, &local.problem, data->path)) != SKALD_OK) skald_local_data_close(&local);
     if (st == SKALD_OK)
-        st = skald_company_make(&local, record->members, record->member_count, record->floats, &r->company);
+        st = skald_company_make(&local, record->members, record->member_count, record->floats, &r->base.company);
     if (st != SKALD_OK) {
         free(r);
         return st;
     }
-    r->crew.problem = skald_company_problem(r->company);
+    r->base.crew.problem = skald_company_problem(r->base.company);
     *out = r;
     return SKALD_OK;
 }
 
 skald_crew *skald_replay_crew(skald_replay *r) {
-    return &r->crew;
+    return &r->base.crew;
 }
 
 skald_clock *skald_replay_clock(skald_replay *r) {
-    return &r->clock;
+    return &r->base.clock;
 }
 
 const atomic_int *skald_replay_stop(skald_replay *r) {
@@ -305,8 +288,8 @@ skald_status skald_replay_finish(skald_replay *r, const skald_outcome *outcome, 
 
 void skald_replay_close(skald_replay *r) {
     if (!r) return;
-    for (uint32_t k = 0; k < r->pending_count; k++) skald_company_release(r->company, r->pending[k]);
-    skald_company_free(r->company);
+    for (uint32_t k = 0; k < r->pending_count; k++) skald_company_release(r->base.company, r->pending[k]);
+    skald_company_free(r->base.company);
     free(r->pending);
     free(r);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "engine/shelf.h"
 #include "replay/company.h"
 
 /* What happens when; ties in the order of their making. */
@@ -21,17 +22,15 @@ typedef struct actor {
     int64_t began_ns; /* its first training task; 0: none yet */
     uint64_t draws;
     bool dead;
-    uint64_t sent, received;
+    uint64_t sent, received, versions, saved;
+    skald_shelf shelf; /* versions it would keep */
 } actor;
 
 struct skald_simulation {
-    skald_crew crew; /* first */
-    skald_clock clock;
+    skald_company_crew base; /* first */
     skald_timing timing;
-    skald_company *company;
     actor *actors;
     uint32_t size;
-    int64_t now_ns;
     happening *heap;
     uint32_t count, capacity;
     uint64_t made;
@@ -85,7 +84,7 @@ static bool trains(skald_task_kind kind) {
 
 static double measured(const skald_simulation *s, uint32_t worker, uint64_t draw) {
     const double *q = s->timing.measured + (size_t)worker * SKALD_ROW_QUANTILES;
-    const uint64_t seed = skald_company_problem(s->company)->seed;
+    const uint64_t seed = skald_company_problem(s->base.company)->seed;
     const double u = skald_uniform(skald_mix64(seed + 0x736b616c64ull + worker), draw) * (SKALD_ROW_QUANTILES - 1);
     const uint32_t k = (uint32_t)u;
     return q[k] + (u - k) * (q[k + 1] - q[k]);
@@ -95,7 +94,7 @@ static double compute_ns(const skald_simulation *s, uint32_t worker, const skald
     if (trains(t->kind))
         return s->timing.measured ? measured(s, worker, s->actors[worker].draws) : r->rows * s->timing.row_ns;
     if (s->timing.free_evaluations) return 0;
-    double rows = (double)skald_company_member(s->company, worker)->rows;
+    double rows = (double)skald_company_member(s->base.company, worker)->rows;
     if (t->kind == SKALD_TASK_CURVATURE) rows = r->rows;
     return rows * s->timing.row_ns * (t->points > 1 ? t->points : 1);
 }
@@ -112,23 +111,34 @@ static int64_t held_until(skald_simulation *s, uint32_t worker, int64_t start, i
         if (s->warm_tasks < 100ull * s->size) s->warm_ns += (double)(done - start), s->warm_tasks++;
         unit = s->warm_ns / (double)s->warm_tasks;
     }
-    const uint64_t seed = skald_company_problem(s->company)->seed;
+    const uint64_t seed = skald_company_problem(s->base.company)->seed;
     until += (int64_t)(unit * skald_stragglers_delay(models, seed, worker, s->size, draw));
     return a->began_ns + (int64_t)(1e9 * skald_stragglers_resume(models, worker, (double)(until - a->began_ns) * 1e-9));
 }
 
 /* ---- the crew ------------------------------------------------------------------------------------------ */
 
-static uint32_t size(const skald_crew *crew) {
-    return of(crew)->size;
-}
-
 static const skald_member *member(const skald_crew *crew, uint32_t worker) {
     const skald_simulation *s = of(crew);
-    skald_member *m = skald_company_member(s->company, worker);
+    skald_member *m = skald_company_member(s->base.company, worker);
     m->bytes_sent = s->actors[worker].sent;
     m->bytes_received = s->actors[worker].received;
+    m->versions_sent = s->actors[worker].versions;
+    m->bytes_saved = s->actors[worker].saved;
     return m;
+}
+
+/* Counts what a task's version would be on the wire. */
+static void name_version(actor *a, const skald_version *v) {
+    if (!v) return;
+    const uint64_t kept = skald_shelf_bytes(v->count, v->dim), bytes = v->narrow[0] ? kept / 2 : kept;
+    if (skald_shelf_name(&a->shelf, v->id, NULL)) {
+        a->saved += bytes;
+        return;
+    }
+    skald_shelf_put(&a->shelf, v->id, kept, NULL);
+    a->versions++;
+    a->sent += bytes;
 }
 
 static skald_status begins(skald_simulation *s, uint32_t worker, int64_t start) {
@@ -141,9 +151,9 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     skald_simulation *s = of(crew);
     actor *a = &s->actors[worker];
     skald_result *r;
-    TRY(skald_company_run(s->company, worker, t, &r));
+    TRY(skald_company_run(s->base.company, worker, t, &r));
     const int64_t message = trains(t->kind) || !s->timing.free_evaluations ? (int64_t)s->timing.message_ns : 0;
-    const int64_t came = s->now_ns + message;
+    const int64_t came = s->base.now_ns + message;
     int64_t start = came, done;
     if (trains(t->kind)) {
         if (a->free_ns > start) start = a->free_ns;
@@ -161,8 +171,9 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     r->receive_ns = start - came;
     r->came_ns = came;
     r->posted_ns = done;
-    const uint64_t vector = skald_problem_length(skald_company_problem(s->company)) * sizeof(double);
-    if (t->model) a->sent += t->model->count * vector / (t->model->narrow[0] ? 2 : 1);
+    const uint64_t vector = skald_problem_length(skald_company_problem(s->base.company)) * sizeof(double);
+    name_version(a, t->model);
+    name_version(a, t->origin);
     a->received += r->count * vector / (t->kind == SKALD_TASK_LOCAL ? 2 : 1);
     return push(s, (happening){.when = done + message, .result = r, .worker = worker});
 }
@@ -171,13 +182,13 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     skald_simulation *s = of(crew);
     memset(event, 0, sizeof *event);
     while (s->count) {
-        const int64_t until = s->now_ns + timeout_ns;
+        const int64_t until = s->base.now_ns + timeout_ns;
         if (timeout_ns >= 0 && s->heap[0].when > until) break;
         const happening h = pop(s);
-        if (h.when > s->now_ns) s->now_ns = h.when;
+        if (h.when > s->base.now_ns) s->base.now_ns = h.when;
         event->worker = h.worker;
         if (s->actors[h.worker].dead) {
-            skald_company_release(s->company, h.result);
+            skald_company_release(s->base.company, h.result);
             continue;
         }
         if (!h.result) {
@@ -188,29 +199,19 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
             return SKALD_OK;
         }
         h.result->arrived_ns = h.when;
-        if (trains(h.result->kind)) s->now_ns += (int64_t)s->timing.coordinator_ns;
+        if (trains(h.result->kind)) s->base.now_ns += (int64_t)s->timing.coordinator_ns;
         event->kind = SKALD_EVENT_RESULT;
         event->result = h.result;
         return SKALD_OK;
     }
     if (timeout_ns < 0) return skald_fail(SKALD_EINTERNAL, "nothing is left to happen");
-    s->now_ns += timeout_ns;
+    s->base.now_ns += timeout_ns;
     return SKALD_OK;
 }
 
-static void release(skald_crew *crew, skald_result *result) {
-    skald_company_release(of(crew)->company, result);
-}
-
-static void answer(skald_crew *crew, void *asker, const char *json, skald_version *model) {}
-
-static void destroy(skald_crew *crew, skald_status code, const char *reason) {}
-
-static const skald_crew_ops ops = {size, member, submit, next, release, answer, destroy};
-
-static int64_t now_ns(skald_clock *clock) {
-    return ((const skald_simulation *)(void *)((char *)clock - offsetof(skald_simulation, clock)))->now_ns;
-}
+static const skald_crew_ops ops = {
+    skald_company_crew_size,   member, submit, next, skald_company_crew_release, skald_company_crew_answer,
+    skald_company_crew_destroy};
 
 /* ---- begin and end ------------------------------------------------------------------------------------- */
 
@@ -237,7 +238,7 @@ static skald_status make_company(skald_simulation *s, skald_local_data *local, u
     }
     skald_status st = skald_company_deal(local->problem.shard_count, members, workers);
     if (st == SKALD_OK)
-        st = skald_company_make(local, members, workers, true, &s->company);
+        st = skald_company_make(local, members, workers, true, &s->base.company);
     else
         skald_local_data_close(local);
     for (uint32_t k = 0; k < workers; k++) free((void *)(uintptr_t)members[k].shards);
@@ -254,15 +255,17 @@ skald_status skald_simulation_open(const skald_data_options *data, const skald_o
     skald_local_data local;
     s->timing = *timing;
     s->size = workers;
-    s->now_ns = 1; /* 0 is no time */
+    s->base.now_ns = 1; /* 0 is no time */
     s->actors = skald_zalloc(workers, sizeof *s->actors);
     skald_status st = SKALD_ENOMEM;
     if (!s->actors) goto out;
     TRY_GOTO(st, skald_local_data_open(data, objective, compute, workers, workers, &local), out);
     guess(&s->timing, &local.problem);
+    for (uint32_t k = 0; k < workers; k++)
+        s->actors[k].shelf.budget = skald_shelf_budget(skald_problem_length(&local.problem));
     TRY_GOTO(st, make_company(s, &local, workers), out);
-    s->crew = (skald_crew){.ops = &ops, .problem = skald_company_problem(s->company)};
-    s->clock.now_ns = now_ns;
+    s->base.crew = (skald_crew){.ops = &ops, .problem = skald_company_problem(s->base.company)};
+    s->base.clock.now_ns = skald_company_crew_now;
 out:
     if (st == SKALD_OK)
         *out = s;
@@ -272,11 +275,11 @@ out:
 }
 
 skald_crew *skald_simulation_crew(skald_simulation *s) {
-    return &s->crew;
+    return &s->base.crew;
 }
 
 skald_clock *skald_simulation_clock(skald_simulation *s) {
-    return &s->clock;
+    return &s->base.clock;
 }
 
 const skald_timing *skald_simulation_timing(const skald_simulation *s) {
@@ -286,8 +289,8 @@ const skald_timing *skald_simulation_timing(const skald_simulation *s) {
 void skald_simulation_close(skald_simulation *s) {
     if (!s) return;
     for (uint32_t k = 0; k < s->count; k++)
-        if (s->heap[k].result) skald_company_release(s->company, s->heap[k].result);
-    skald_company_free(s->company);
+        if (s->heap[k].result) skald_company_release(s->base.company, s->heap[k].result);
+    skald_company_free(s->base.company);
     free(s->actors);
     free(s->heap);
     free(s);

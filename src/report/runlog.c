@@ -167,6 +167,8 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *p, const skald_out
     json_object_set_new(o, "rollbacks", whole((double)out->rollbacks));
     json_object_set_new(o, "evaluations", whole((double)out->evaluations));
     json_object_set_new(o, "full_gradients", whole((double)out->full_gradients));
+    json_object_set_new(o, "history_versions", whole((double)out->versions_held));
+    json_object_set_new(o, "evictions", whole((double)out->evictions));
     json_object_set_new(o, "duplicates", whole((double)out->duplicates));
     json_object_set_new(o, "staleness_mean", real(out->staleness_mean));
     json_object_set_new(o, "staleness_max", whole((double)out->staleness_max));

@@ -75,6 +75,9 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
     fprintf(out, "step           %.4g, %u rows a step, %u rows a message", o->step, o->step_rows, o->task_rows);
     if (o->rollbacks) fprintf(out, "; rolled back %llu times", (unsigned long long)o->rollbacks);
     if (o->full_gradients) fprintf(out, "; %llu full gradients", (unsigned long long)o->full_gradients);
+    if (o->versions_held)
+        fprintf(out, "; history at %u versions a worker, %llu evictions", o->versions_held,
+                (unsigned long long)o->evictions);
     if (o->audit_drift >= 0) fprintf(out, "; history audited, drift %.1e", o->audit_drift);
     fputc('\n', out);
     if (o->scaled + o->folded + o->rejected)

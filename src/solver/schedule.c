@@ -63,7 +63,10 @@ skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_opti
     } else {
         /* plain: a batch a message; where L_b has come half way down to L, but no more than an eighth of a shard's
          * epoch */
-        double b = fmin(fmax(p->L_max / p->L, 1), fmax(shard / 8, 1));
+        double b = fmax(p->L_max / p->L, 1);
+        /* by version: a worker's pass in as many tasks as it keeps versions; more, and rows are taken anew often */
+        if (o->history_versions) b = fmax(b, p->n / (e->parallel * (double)o->history_versions));
+        b = fmin(b, fmax(shard / 8, 1));
         s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)b;
         s.step_rows = s.task_rows;
     }

@@ -38,6 +38,7 @@ static void transmit(skald_worker *w, const skald_unacked *u) {
     body.arrived_ns = r->came_ns;
     body.posted_ns = u->sent_ns;
     body.narrow = u->narrow;
+    body.oldest = r->oldest;
     frame.body_case = SKALD__V1__FRAME__BODY_RESULT;
     frame.result = &body;
     skald_wire_vector vectors[SKALD_MAX_POINTS];

@@ -15,7 +15,8 @@ skald_status skald_runner_init(skald_runner *r, const skald_compute_options *opt
     r->seed = seed;
     r->shard_count = shard_count;
     r->shards = skald_zalloc(shard_count, sizeof(skald_shard *));
-    if (!r->shards) return SKALD_ENOMEM;
+    r->histories = skald_zalloc(shard_count, sizeof(skald_history *));
+    if (!r->shards || !r->histories) return SKALD_ENOMEM;
     return skald_compute_open(options, objective, columns, &r->compute);
 }
 
@@ -29,7 +30,9 @@ skald_status skald_runner_add(skald_runner *r, uint32_t shard, skald_rows *rows)
 void skald_runner_fini(skald_runner *r) {
     for (uint32_t k = 0; r->shards && k < r->shard_count; k++)
         if (r->shards[k]) r->compute->ops->unload(r->compute, r->shards[k]);
+    for (uint32_t k = 0; r->histories && k < r->shard_count; k++) skald_history_free(r->histories[k]);
     free(r->shards);
+    free(r->histories);
     if (r->compute) r->compute->ops->destroy(r->compute);
     memset(r, 0, sizeof *r);
 }
@@ -104,6 +107,20 @@ static uint64_t entries(const skald_runner *r, skald_task_kind kind) {
                                         : (uint64_t)c->dim * skald_objective_classes(&c->objective);
 }
 
+/* A saga task by version, or an anchor of such a history. */
+static skald_status run_by_version(skald_runner *r, skald_lane *lane, const skald_task *t, uint32_t k, double *g,
+                                   skald_sums *sums) {
+    skald_compute *c = r->compute;
+    skald_shard *s = r->shards[k];
+    const skald_history_sum to = {g, lane->partial + r->dim, entries(r, t->kind)};
+    if (!r->histories[k]) TRY(skald_history_create(s->facts.rows, &r->histories[k]));
+    if (t->kind == SKALD_TASK_ANCHOR) return skald_history_anchor(r->histories[k], c, s, &to);
+    skald_batch batch = {lane->rows, 0};
+    batch.count = t->before ? skald_history_before(r->histories[k], t->before, lane->rows)
+                            : skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
+    return skald_history_saga(r->histories[k], c, s, &batch, t->model, &to, sums);
+}
+
 /* One shard's part of a task; vectors overwritten. */
 static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_task *t, uint32_t k,
                               double *const *vectors, skald_sums *sums) {
@@ -123,6 +140,7 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
             return skald_fail(SKALD_EUNSUPPORTED, "intercepts of many classes on %s", c->device);
         return c->ops->shift_classes(c, s, t->points, w, vectors, sums);
     case SKALD_TASK_ANCHOR:
+        if (r->histories[k]) return run_by_version(r, lane, t, k, vectors[0], sums);
         return c->ops->anchor(c, s, vectors[0]);
     case SKALD_TASK_CURVATURE: {
         size_t m = skald_min_size(t->rows, s->facts.rows);
@@ -132,6 +150,9 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
         sums[0].rows = (double)m;
         return SKALD_OK;
     }
+    case SKALD_TASK_SAGA:
+        if (t->by_version) return run_by_version(r, lane, t, k, vectors[0], sums);
+        break;
     default:
         break;
     }
@@ -181,7 +202,10 @@ void skald_runner_run(skald_runner *r, skald_lane *lane, const skald_task *t, sk
     out->task = t->id;
     out->kind = t->kind;
     out->shard = t->shard;
+    out->oldest = 0;
     out->status = run(r, lane, t, out);
+    if (out->status == SKALD_OK && t->shard < r->shard_count && r->histories[t->shard])
+        out->oldest = skald_history_oldest(r->histories[t->shard]);
     out->rows = out->status == SKALD_OK ? (uint32_t)out->sums[0].rows : 0;
     out->error[0] = 0;
     if (out->status != SKALD_OK) {

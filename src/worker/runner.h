@@ -4,20 +4,22 @@
 
 #include "skald/problem.h"
 #include "skald/task.h"
+#include "worker/history.h"
 
 typedef struct skald_runner {
     skald_compute *compute;
     uint64_t seed;
     uint32_t dim; /* entries of a vector: skald_objective_length */
     uint32_t shard_count;
-    skald_shard **shards; /* shard_count entries; NULL where not held */
-    size_t max_rows;      /* rows of the largest shard held */
+    skald_shard **shards;      /* shard_count entries; NULL where not held */
+    skald_history **histories; /* the same; NULL before the first task by version */
+    size_t max_rows;           /* rows of the largest shard held */
 } skald_runner;
 
 /* What one thread needs to run tasks. */
 typedef struct skald_lane {
     uint32_t *rows;  /* max_rows */
-    double *partial; /* SKALD_MAX_POINTS x dim */
+    double *partial; /* SKALD_MAX_POINTS x dim: of a task over all shards; scratch otherwise */
 } skald_lane;
 
 /* columns: of the rows, intercept included. */

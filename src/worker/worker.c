@@ -249,6 +249,8 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                               .theta = m->theta,
                               .n = m->n,
                               .saga = m->saga,
+                              .by_version = m->by_version,
+                              .before = m->before,
                               .points = m->points,
                               .want_gradient = m->want_gradient,
                               .keep_margins = m->keep_margins}};

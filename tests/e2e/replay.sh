@@ -5,8 +5,11 @@ source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 "$skald" generate rcv1 --rows 3000 --seed 4 --output train.svm >/dev/null
 
-for algo in sgd saga; do
-    "$skald" train --workers 8 --straggler pcs --pace 2 --algo $algo --l2 1e-3 --max-passes 8 --record $algo.record \
+for algo in sgd saga svrg synthesis version; do
+    how=(--algo $algo)
+    [ $algo = version ] && how=(--history version --history-versions 6)
+    [ $algo = synthesis ] && how+=(--target-gradient 1e-9)
+    "$skald" train --workers 8 --straggler pcs --pace 2 "${how[@]}" --l2 1e-3 --max-passes 8 --record $algo.record \
         --model $algo.h5 --quiet train.svm
     expect "$algo: the same bits" 0 "bit for bit" "$skald" replay --model $algo-again.h5 $algo.record
     "$skald" predict --model $algo.h5 --type decision train.svm >a.txt

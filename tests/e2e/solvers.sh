@@ -1,5 +1,5 @@
 #!/bin/bash
-# svrg and synthesis through the command line, with real processes: where they arrive, what they say and write, and what
+# svrg, synthesis and saga by version through the command line, with real processes: where they arrive, what they say and write, and what
 # they refuse.
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
@@ -35,6 +35,19 @@ expect "synthesis" 0 "target gradient reached" "${train[@]}" --algo synthesis --
     --target-gradient 1e-5 --model bent.h5 --log bent.jsonl data.svm
 expect "synthesis, its objective again from the model" 0 "$(printf '%.6f' "$(field objective bent.jsonl)")" \
     "$skald" evaluate --model bent.h5 data.svm
+
+for mode in async sync; do
+    expect "by version, $mode" 0 "target gap reached" "${train[@]}" --history version --history-versions 5 --mode "$mode" \
+        --target-gap 1e-8 --log "version-$mode.jsonl" data.svm
+    check "by version, $mode: evictions, and no more versions than asked for" \
+        test "$(field evictions "version-$mode.jsonl")" -gt 5 -a "$(field history_versions "version-$mode.jsonl")" -le 5
+done
+check "by version: the same objective" awk -v a="$(field objective version-async.jsonl)" \
+    -v b="$(field objective saga.jsonl)" 'BEGIN { exit !(a / b - 1 < 2e-8 && b / a - 1 < 2e-8) }'
+expect "by version, softmax" 0 "versions a worker" "${train[@]}" --history version --loss softmax --target-gap 1e-7 many.svm
+expect "by version, svrg" 2 "use --algo saga" "${train[@]}" --algo svrg --history version data.svm
+expect "by version, local" 2 "leave --local on out" "${train[@]}" --local on --history version data.svm
+expect "versions of a scalar history" 2 "is for --history version" "${train[@]}" --history-versions 9 data.svm
 
 expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --nonconvex 0.1 data.svm
 expect "nonconvex with a certificate" 2 "use --target-gradient" "${train[@]}" --algo synthesis --nonconvex 0.1 --target-gap 1e-3 data.svm

@@ -264,7 +264,8 @@ typedef enum wrong {
     WRONG_ROWS,
     WRONG_KIND,
     WRONG_STATUS,
-    WRONG_COUNT
+    WRONG_COUNT,
+    WRONG_OLDEST /* of a history by version */
 } wrong;
 
 static const char *const complaint[] = {
@@ -278,6 +279,7 @@ static const char *const complaint[] = {
     [WRONG_ROWS] = "rows in a result for a task of",
     [WRONG_KIND] = "answers a local task with something else",
     [WRONG_STATUS] = "status 50 in a result",
+    [WRONG_OLDEST] = "rows at version 18446744073709551615 after a task at version ",
 };
 
 typedef struct liar {
@@ -324,6 +326,9 @@ static bool lie(void *user, bool to_coordinator, altered *a) {
     case WRONG_STATUS:
         r->status = SKALD_AGAIN;
         break;
+    case WRONG_OLDEST:
+        r->oldest = UINT64_MAX;
+        break;
     case WRONG_COUNT:
         break;
     }
@@ -336,10 +341,15 @@ static bool lie(void *user, bool to_coordinator, altered *a) {
  * is the bad one; with any status believed, 50 (nothing yet) is no failure at all. */
 static void bad_results_are_refused(void **state) {
     for (int mode = 0; mode < 2; mode++)
-        for (int how = 0; how < WRONG_COUNT; how++) {
-            liar l = {.how = (wrong)how, .kind = SKALD_TASK_LOCAL, .from = 2, .to = 5};
+        for (int how = 0; how <= WRONG_OLDEST; how++) {
+            if (how == WRONG_COUNT) continue;
+            liar l = {.how = (wrong)how,
+                      .kind = how == WRONG_OLDEST ? SKALD_TASK_SAGA : SKALD_TASK_LOCAL,
+                      .from = 2,
+                      .to = 5};
             staging s = {.net = skald_net_inproc(), .setup = small_problem(), .alter = lie, .user = &l};
             s.setup.train.mode = (skald_mode)mode;
+            s.setup.train.history_versions = how == WRONG_OLDEST ? 8 : 0;
             stage(&s);
             if (s.status != SKALD_OK) fail_msg("%s %s: %s", mode ? "sync" : "async", complaint[how], s.error);
             assert_true(l.count > l.to);

@@ -53,6 +53,38 @@ static setup uneven(const toy *t, skald_algo algo) {
     return s;
 }
 
+static char *slurp(size_t *size) {
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    fseek(f, 0, SEEK_END);
+    *size = (size_t)ftell(f);
+    rewind(f);
+    char *text = calloc(*size + 1, 1);
+    assert_int_equal(fread(text, 1, *size, f), *size);
+    fclose(f);
+    return text;
+}
+
+static void spill(const char *text, size_t size) {
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, size, f), size);
+    fclose(f);
+}
+
+static unsigned line_of(const char *text, const char *at) {
+    unsigned line = 1;
+    for (; text < at; text++) line += *text == '\n';
+    return line;
+}
+
+static void refused(const setup *s, const char *where, const char *why) {
+    replayed x = replay(s, &(skald_replay_options){0});
+    assert_int_not_equal(x.st, SKALD_OK);
+    if (!strstr(x.error, where) || !strstr(x.error, why)) fail_msg("no '%s' and '%s' in: %s", where, why, x.error);
+    skald_outcome_free(&x.out);
+}
+
 static void check_same(setup s) {
     skald_outcome out = {0};
     assert_int_equal(train(&s, &out), SKALD_OK);
@@ -101,6 +133,88 @@ static void sgd_plain_and_sync(void **state) {
     skald_outcome_free(&out);
 }
 
+/* Gradients by differences: full gradients beside other work, dropped results, pieces that are shared. Recorded, too,
+ * is what a difference is taken to. */
+static void check_differences(setup s, skald_mode mode) {
+    s.train.mode = mode;
+    skald_outcome out = {0};
+    if (train(&s, &out) != SKALD_OK) fail_msg("%s", skald_error());
+    assert_true(out.full_gradients >= 2 && out.updates > 20);
+    replayed x = replay(&s, &(skald_replay_options){0});
+    if (x.st != SKALD_OK) fail_msg("%s", x.error);
+    assert_true(x.same && x.out.full_gradients == out.full_gradients && x.out.folded == out.folded);
+    assert_memory_equal(x.out.w, out.w, sizeof(double) * 40);
+    skald_outcome_free(&x.out);
+
+    size_t size; /* another origin: the same task but for that */
+    char *text = slurp(&size), *origin = strstr(text, "\"kind\":\"difference\""), where[64];
+    assert_non_null(origin);
+    origin = strstr(origin, "\"origin\":") + 9;
+    *origin = *origin == '9' ? '8' : (char)(*origin + 1);
+    spill(text, size);
+    snprintf(where, sizeof where, ".record:%u:", line_of(text, origin));
+    refused(&s, where, "the run hands out difference");
+    free(text);
+    skald_outcome_free(&out);
+}
+
+static void svrg(void **state) {
+    check_differences(uneven(&dense, SKALD_SVRG), SKALD_ASYNC);
+    check_differences(uneven(&sparse, SKALD_SVRG), SKALD_SYNC);
+}
+
+static void synthesis(void **state) {
+    setup s = uneven(&dense, SKALD_SYNTHESIS);
+    s.objective.nonconvex = 1e-2;
+    check_differences(s, SKALD_ASYNC);
+    check_differences(s, SKALD_SYNC);
+}
+
+/* History by version, with so few versions that rows are taken anew all the time. */
+static void by_version(void **state) {
+    setup s = uneven(&dense, SKALD_SAGA);
+    s.train.history_versions = 5;
+    for (int mode = 0; mode < 2; mode++) {
+        s.train.mode = (skald_mode)mode;
+        skald_outcome out = {0};
+        if (train(&s, &out) != SKALD_OK) fail_msg("%s", skald_error());
+        assert_true(out.evictions > 8);
+        replayed x = replay(&s, &(skald_replay_options){0});
+        if (x.st != SKALD_OK) fail_msg("%s", x.error);
+        assert_true(x.same && x.out.evictions == out.evictions);
+        assert_memory_equal(x.out.w, out.w, sizeof(double) * 40);
+        skald_outcome_free(&x.out);
+        skald_outcome_free(&out);
+    }
+}
+
+/* A number a row and a version a row are the same algorithm where gradients are numbers times rows: what is recorded
+ * with the one is replayed with the other, merge by merge, and differs by the rounding of the numbers, which are floats
+ * (see test_history for a reference in doubles). Seen to fail: with a batch's rows left at their old versions every
+ * hundredth time. */
+static void either_history(void **state) {
+    setup s = uneven(&sparse, SKALD_SAGA);
+    s.train.local = 0;
+    s.train.history_versions = 32768;
+    s.train.task_rows = 10;
+    skald_outcome out = {0};
+    if (train(&s, &out) != SKALD_OK) fail_msg("%s", skald_error());
+    assert_true(out.evictions == 0 && out.staleness_max > 8 && out.versions_held > 40);
+    s.train.history_versions = 0;
+    replayed x = replay(&s, &(skald_replay_options){.anyway = true});
+    if (x.st != SKALD_OK) fail_msg("%s", x.error);
+    assert_int_equal(x.out.updates, out.updates);
+    double difference = 0, norm = 0;
+    for (int j = 0; j < 40; j++) {
+        difference += (x.out.w[j] - out.w[j]) * (x.out.w[j] - out.w[j]);
+        norm += out.w[j] * out.w[j];
+    }
+    print_message("%d updates of 8 workers, differing by %.1e\n", (int)out.updates, sqrt(difference / norm));
+    assert_true(sqrt(difference / norm) < 1e-6);
+    skald_outcome_free(&x.out);
+    skald_outcome_free(&out);
+}
+
 /* A run that diverges: rollbacks, and the history retaken. */
 static void rollbacks(void **state) {
     setup s = uneven(&dense, SKALD_SAGA);
@@ -120,38 +234,6 @@ static void rollbacks(void **state) {
 }
 
 /* ---- broken records ------------------------------------------------------------------------------------ */
-
-static char *slurp(size_t *size) {
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    fseek(f, 0, SEEK_END);
-    *size = (size_t)ftell(f);
-    rewind(f);
-    char *text = calloc(*size + 1, 1);
-    assert_int_equal(fread(text, 1, *size, f), *size);
-    fclose(f);
-    return text;
-}
-
-static void spill(const char *text, size_t size) {
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, size, f), size);
-    fclose(f);
-}
-
-static unsigned line_of(const char *text, const char *at) {
-    unsigned line = 1;
-    for (; text < at; text++) line += *text == '\n';
-    return line;
-}
-
-static void refused(const setup *s, const char *where, const char *why) {
-    replayed x = replay(s, &(skald_replay_options){0});
-    assert_int_not_equal(x.st, SKALD_OK);
-    if (!strstr(x.error, where) || !strstr(x.error, why)) fail_msg("no '%s' and '%s' in: %s", where, why, x.error);
-    skald_outcome_free(&x.out);
-}
 
 static void broken(void **state) {
     setup s = uneven(&sparse, SKALD_SAGA);
@@ -227,6 +309,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saga_sparse), cmocka_unit_test(saga_intercept_two_threads),
         cmocka_unit_test(sgd),         cmocka_unit_test(sgd_plain_and_sync),
+        cmocka_unit_test(svrg),        cmocka_unit_test(synthesis),
+        cmocka_unit_test(by_version),  cmocka_unit_test(either_history),
         cmocka_unit_test(rollbacks),   cmocka_unit_test(broken),
         cmocka_unit_test(other_data),
     };

@@ -73,6 +73,39 @@ static void a_round_takes_its_slowest(void **state) {
     skald_outcome_free(&a.out);
 }
 
+/* Solvers by differences, and a history by version, with a quarter of the workers slow: to their targets, and to the
+ * bit. */
+static void other_solvers(void **state) {
+    skald_stragglers pcs;
+    assert_int_equal(skald_stragglers_parse("pcs", &pcs), SKALD_OK);
+    const skald_timing t = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 20000000, .stragglers = &pcs};
+    for (int k = 0; k < 6; k++) {
+        setup s = basic();
+        s.train.algo = (skald_algo[]){SKALD_SVRG, SKALD_SYNTHESIS, SKALD_SAGA}[k / 2];
+        s.train.mode = k % 2 ? SKALD_SYNC : SKALD_ASYNC;
+        s.train.max_passes = 3000;
+        if (s.train.algo == SKALD_SAGA) s.train.history_versions = 8;
+        if (s.train.algo == SKALD_SYNTHESIS) {
+            s.objective.nonconvex = 1e-2;
+            s.train.target_gap = 0;
+            s.train.target_gradient = 1e-4;
+        }
+        simulated a = simulate(&s, 8, &t), b = simulate(&s, 8, &t);
+        print_message("%s, %s: %.1f s, %.1f passes, %d updates, %d full gradients, %d evictions\n",
+                      skald_algo_name(s.train.algo), k % 2 ? "sync" : "async", a.out.seconds, a.out.passes,
+                      (int)a.out.updates, (int)a.out.full_gradients, (int)a.out.evictions);
+        assert_true(a.out.reached && a.out.seconds > 1);
+        assert_true(k / 2 == 2 ? a.out.evictions > 0 : a.out.full_gradients >= 2);
+        const skald_worker_row *w = &a.out.workers[3];
+        assert_true(w->versions_sent > 0);
+        if (s.train.algo == SKALD_SVRG) /* a full gradient's model is named by every task, and travels once */
+            assert_true(w->bytes_saved > 0.9 * w->tasks * 40 * sizeof(double));
+        assert_true(a.hash == b.hash && a.out.seconds == b.out.seconds && a.out.updates == b.out.updates);
+        skald_outcome_free(&a.out);
+        skald_outcome_free(&b.out);
+    }
+}
+
 static void asynchrony_pays(void **state) {
     setup s = basic();
     skald_stragglers pcs;
@@ -137,6 +170,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(repeats_to_the_bit),
         cmocka_unit_test(a_round_takes_its_slowest),
+        cmocka_unit_test(other_solvers),
         cmocka_unit_test(asynchrony_pays),
         cmocka_unit_test(a_killed_worker_is_lost),
         cmocka_unit_test(a_thousand_workers_faster_than_they_would_be),
