@@ -34,8 +34,13 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
     task->id = ++run->next_task;
     task->n = run->problem->n;
     task->generation = run->generation;
-    if (run->flight_count == run->flight_capacity)
-        return skald_fail(SKALD_EINTERNAL, "more tasks in flight than slots");
+    if (run->flight_count == run->flight_room) {
+        const uint32_t room = run->flight_room ? 2 * run->flight_room : 16;
+        skald_flight *grown = realloc(run->flights, room * sizeof *grown);
+        if (!grown) return skald_fail(SKALD_ENOMEM, "out of memory");
+        run->flights = grown;
+        run->flight_room = room;
+    }
     run->flights[run->flight_count++] = (skald_flight){.task = task->id,
                                                        .kind = task->kind,
                                                        .worker = worker,
@@ -43,6 +48,7 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
                                                        .trains = trains(task->kind),
                                                        .generation = run->generation,
                                                        .epoch = run->epoch,
+                                                       .evaluation = run->evaluator.round,
                                                        .commits = task->model ? task->model->commits : run->commits,
                                                        .issued_ns = skald_now_ns(run->clock)};
     run->members[worker].busy++;
@@ -140,7 +146,7 @@ static bool admitted(skald_run *run, uint32_t worker) {
     if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
     if (run->work.task_rows == 0) return false;
     if (run->options->mode == SKALD_ASYNC) return skald_barrier_admits(run, worker);
-    return !(run->round_open || run->full.model);
+    return !(run->round_open || run->full.model) && skald_members_complete(run); /* a round has all shards in it */
 }
 
 static bool quiet(const skald_run *run) {
@@ -309,8 +315,9 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
         order = next->task;
         skald_result *r = next->result;
         m->rows += r->rows;
-        m->fold |= next->refresh || next->generation != run->generation;
-        if (next->piece) skald_path_part(next->piece);
+        m->fold |= next->refresh || next->generation != run->generation || run->round_spoilt;
+        if (next->piece && !run->round_spoilt) skald_path_part(next->piece);
+        next->lost |= run->round_spoilt; /* no step is made of it: a piece of the way is to be covered again */
         if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
         if (next->rebuild) {
@@ -325,7 +332,7 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
     }
     *(m->local ? &m->dw : &m->g) = run->round_g;
     m->history = run->history ? run->history_sum : NULL;
-    run->round_open = false;
+    run->round_open = run->round_spoilt = false;
     if (run->crew->ranks) {
         double *vectors[2] = {run->round_g, run->history_sum};
         TRY(run->crew->ranks->reduce(run->crew, vectors, run->history ? 2 : 1));
@@ -401,7 +408,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
     if (flight->full && r->status == SKALD_EREFUSED) run->full.asked[flight->shard] = false; /* ask again */
     skald_run_land(run, flight);
     run->crew->ops->release(run->crew, r);
-    if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = false;
+    if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = run->round_spoilt = false;
     return st;
 }
 
@@ -419,7 +426,12 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
     }
     r->worker = flight->worker;
     skald_table_result(run, flight, r);
-    bool evaluates = flight->kind == SKALD_TASK_OBJECTIVE || flight->kind == SKALD_TASK_SHIFT;
+    const bool evaluates = flight->kind == SKALD_TASK_OBJECTIVE || flight->kind == SKALD_TASK_SHIFT;
+    if (evaluates && flight->evaluation != run->evaluator.round) { /* of one that has begun anew */
+        skald_run_land(run, flight);
+        run->crew->ops->release(run->crew, r);
+        return SKALD_AGAIN;
+    }
     if (r->status != SKALD_OK && evaluates && r->status == SKALD_EREFUSED) {
         run->evaluator.asked[flight->worker] = false; /* ask again */
         return failed(run, flight, r);
@@ -481,19 +493,20 @@ skald_status skald_run_pump(skald_run *run, skald_merge *m) {
         return SKALD_AGAIN;
     case SKALD_EVENT_RESULT:
         return on_result(run, event.result, m);
-    case SKALD_EVENT_LOST: {
+    case SKALD_EVENT_LOST:
         if (run->crew->ranks) return skald_ranks_lost(run);
-        const skald_member *member = run->crew->ops->member(run->crew, event.worker);
-        run->members[event.worker].alive = false;
-        return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s; %llu rows were with it, so the run ends here",
-                          event.worker, member->name, event.reason ? event.reason : "no reason given",
-                          (unsigned long long)member->rows);
-    }
+        break;
+    case SKALD_EVENT_JOINED:
+    case SKALD_EVENT_WITHDRAWN:
+    case SKALD_EVENT_LEASED:
+        break;
     case SKALD_EVENT_REQUEST:
         skald_run_answer(run, &event);
         return SKALD_AGAIN;
     }
-    return SKALD_AGAIN;
+    TRY(skald_members_event(run, &event));
+    /* the rest of a round may have waited for nothing but what is lost */
+    return run->options->mode == SKALD_SYNC && round_complete(run) ? merge_round(run, m) : SKALD_AGAIN;
 }
 
 static skald_status collect(skald_engine *engine, skald_merge *m) {
