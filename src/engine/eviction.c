@@ -42,7 +42,7 @@ void skald_eviction_look(skald_run *run) {
     if (!most || (rounds && run->round_open)) return;
     for (uint32_t k = 0; k < run->size; k++) {
         prune(run, k);
-        full |= rounds && run->members[k].held_count >= most; /* then all of them make room, and in the same round */
+        full |= rounds && run->members[k].held_count >= most; /* all make room in one round, which makes no step */
     }
     for (uint32_t k = 0; k < run->size; k++) {
         const skald_member_state *s = &run->members[k];
@@ -56,11 +56,9 @@ void skald_eviction_look(skald_run *run) {
     }
 }
 
-/* May a task at the current model be given, as far as versions go? In rounds: not in one that makes room. */
+/* May a task at the current model be given, as far as versions go? */
 static bool room(const skald_run *run, uint32_t worker) {
     const skald_member_state *s = &run->members[worker];
-    for (uint32_t k = 0; run->options->mode == SKALD_SYNC && k < run->ledger.count; k++)
-        if (run->ledger.entries[k].before) return false;
     const bool has = !run->dirty && run->current && s->newest && s->newest->id == run->current->id;
     return has || s->held_count < run->options->history_versions;
 }
