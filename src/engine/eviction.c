@@ -37,12 +37,18 @@ static void prune(skald_run *run, uint32_t worker) {
 
 void skald_eviction_look(skald_run *run) {
     const uint32_t most = run->options->history_versions;
-    if (!most || (run->options->mode == SKALD_SYNC && run->round_open)) return;
+    const bool rounds = run->options->mode == SKALD_SYNC;
+    bool full = false;
+    if (!most || (rounds && run->round_open)) return;
     for (uint32_t k = 0; k < run->size; k++) {
         prune(run, k);
+        full |= rounds && run->members[k].held_count >= most; /* all make room in one round, which makes no step */
+    }
+    for (uint32_t k = 0; k < run->size; k++) {
         const skald_member_state *s = &run->members[k];
         const skald_member *m = run->crew->ops->member(run->crew, k);
-        const uint64_t before = s->held_count < most ? 0 : s->held[s->held_count / 2];
+        const bool evicts = s->held_count && (full || s->held_count >= most);
+        const uint64_t before = evicts ? s->held[s->held_count / 2] : 0;
         for (uint32_t i = 0; i < m->shard_count; i++) {
             skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
             e->before = e->oldest && e->oldest < before ? before : 0;
@@ -50,11 +56,9 @@ void skald_eviction_look(skald_run *run) {
     }
 }
 
-/* May a task at the current model be given, as far as versions go? In rounds: not in one that takes gradients anew. */
+/* May a task at the current model be given, as far as versions go? */
 static bool room(const skald_run *run, uint32_t worker) {
     const skald_member_state *s = &run->members[worker];
-    for (uint32_t k = 0; run->options->mode == SKALD_SYNC && k < run->ledger.count; k++)
-        if (run->ledger.entries[k].before) return false;
     const bool has = !run->dirty && run->current && s->newest && s->newest->id == run->current->id;
     return has || s->held_count < run->options->history_versions;
 }
