@@ -89,14 +89,17 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
 }
 
 /* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
- * the good one puts that right. */
+ * the good one puts that right. A lost shard's new table is empty (alpha = 0): the same task fills it, and its result
+ * is all of A_k. What the lost table left in the anchor stays there until then, as a delayed gradient. */
 static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
     TRY(skald_run_publish(run));
     skald_ledger_entry *e = &run->ledger.entries[shard];
     skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
     e->refresh = false;
     TRY(skald_run_submit(run, worker, &task));
-    run->flights[run->flight_count - 1].refresh = true;
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->refresh = true;
+    flight->rebuild = e->rebuild; /* which stands until the result is merged: it may get lost again */
     return SKALD_OK;
 }
 
@@ -116,7 +119,7 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     const skald_member *m = run->crew->ops->member(run->crew, worker);
     for (uint32_t i = 0; i < m->shard_count; i++) {
         skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
-        if (e->busy || !(e->suspect || e->audit)) continue;
+        if (e->busy || e->rebuild || !(e->suspect || e->audit)) continue;
         *task = (skald_task){.kind = SKALD_TASK_ANCHOR, .shard = m->shards[i]};
         return true;
     }
@@ -161,8 +164,9 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         }
         uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
-        skald_status st = run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
-                                                             : submit_training(run, worker, shard);
+        const skald_ledger_entry *e = &run->ledger.entries[shard];
+        skald_status st =
+            e->refresh || e->rebuild ? submit_refresh(run, worker, shard) : submit_training(run, worker, shard);
         if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
         TRY(st);
     }
@@ -263,7 +267,13 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
                                (run->work.origin && flight->epoch != run->epoch) || dropped};
     if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
-    if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
+    if (flight->rebuild) {
+        memset(run->history_sum, 0, run->ledger.dim * sizeof(double));
+        skald_ledger_replace(&run->ledger, flight->shard, m->history, run->history_sum);
+        m->history = run->history_sum;
+    } else if (m->history) {
+        skald_ledger_merge(&run->ledger, flight->shard, m->history);
+    }
     if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
@@ -294,7 +304,9 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
         if (next->piece) skald_path_part(next->piece);
         if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
         const double *h = history_of(run, r);
-        if (h) {
+        if (next->rebuild) {
+            skald_ledger_replace(&run->ledger, next->shard, h, run->history_sum);
+        } else if (h) {
             skald_ledger_merge(&run->ledger, next->shard, h);
             add_scaled(run->history_sum, 1, h, dim);
         }
@@ -315,7 +327,11 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
 
 void skald_audit_begin(skald_run *run, void *asker) {
     run->audit = (skald_audit){.asker = asker, .outstanding = run->ledger.count};
-    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
+    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) {
+        skald_ledger_entry *e = &run->ledger.entries[k];
+        e->audit = !(e->rebuild && run->stop); /* an empty table, that nobody will fill any more */
+        run->audit.outstanding -= !e->audit;
+    }
 }
 
 void skald_audit_finish(skald_run *run) {
@@ -364,7 +380,10 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         /* the message was not usable; what the worker did to its history is unknown */
         run->refused++;
         skald_run_notice(run, "result of worker %u (%s) refused: %s", flight->worker, member->name, r->error);
-        if (run->history && flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].suspect = true;
+        if (run->history && flight->shard != SKALD_ALL_SHARDS) {
+            run->ledger.entries[flight->shard].suspect = true;
+            run->ledger.entries[flight->shard].rebuild = false; /* the table may be full: its anchor says */
+        }
     } else {
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);

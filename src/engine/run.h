@@ -23,6 +23,7 @@ typedef struct skald_flight {
     int64_t issued_ns;
     bool trains;
     bool refresh;              /* retakes a shard's history: merged without a step */
+    bool rebuild;              /* fills an empty table: its history replaces A_k, without a step */
     bool full;                 /* part of a full gradient: see full.c */
     uint32_t epoch;            /* full gradients committed before it */
     struct skald_piece *piece; /* of the model's way that it covers, or NULL: see path.c */
@@ -122,7 +123,7 @@ typedef struct skald_run {
 
     skald_result *held;  /* async: the result being merged */
     double *round_g;     /* sync: the round's direction or model difference */
-    double *history_sum; /* sync: the round's history; repair: an anchor's difference */
+    double *history_sum; /* sync: the round's history; repair and rebuild: the anchor's change */
 
     bool regroup;      /* ranks: somebody was lost, which has not been dealt with */
     double *ending;    /* ranks: w and abar once training is over */
