@@ -18,7 +18,10 @@ typedef struct skald_coordinator_options {
     skald_objective objective;
     skald_net_options net;
     skald_clock *clock;
-    const char *run;                              /* run id; NULL: made up */
+    const char *run;         /* run id; NULL: made up */
+    uint32_t term;           /* starts of that run, this one counted; 0: 1 */
+    const uint8_t *manifest; /* of an earlier start, packed: the data are not scanned again */
+    size_t manifest_bytes;
     uint64_t version_budget;                      /* bytes of versions a worker keeps; 0: skald_shelf_budget */
     int64_t heartbeat_timeout_ns;                 /* silence after which a worker counts as dead; 0: 30 s */
     int64_t repeat_ns;                            /* what is unanswered is sent again after this; 0: 5 s */

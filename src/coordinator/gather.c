@@ -16,7 +16,7 @@ static void welcome(skald_coordinator *c, skald_session_state *s) {
     m.worker = (uint32_t)(s - c->workers);
     m.incarnation = s->incarnation;
     m.run = c->run;
-    m.term = 1;
+    m.term = c->term;
     m.data_path = (char *)c->options->data.path;
     m.index_base = source->index_base;
     m.dim = source->dim;
@@ -290,6 +290,23 @@ static void advance_all(skald_coordinator *c, skald_stage stage) {
     }
 }
 
+static skald_status begin_loading(skald_coordinator *c);
+
+/* A manifest from before serves again; the checksums of shards are compared as they are loaded. */
+static skald_status begin_known(skald_coordinator *c) {
+    skald_manifest known = {0};
+    skald_status st = skald_manifest_unpack(c->options->manifest, c->options->manifest_bytes, &known);
+    if (st == SKALD_OK && known.dim_limit != c->options->data.source.dim)
+        st = skald_fail(SKALD_EMODEL, "the checkpoint is of a run with --dim %u, not %u", known.dim_limit,
+                        c->options->data.source.dim);
+    if (st != SKALD_OK) {
+        skald_manifest_free(&known);
+        return st;
+    }
+    c->manifest = known; /* finished, as it was */
+    return begin_loading(c);
+}
+
 static skald_status begin_scan(skald_coordinator *c) {
     uint32_t w = c->joined, parts = c->workers[0].parts;
     uint64_t bytes = c->workers[0].file_bytes;
@@ -302,9 +319,11 @@ static skald_status begin_scan(skald_coordinator *c) {
                      (unsigned long long)s->file_bytes, c->workers[0].member.name, (unsigned long long)bytes);
             return blame(c, s, SKALD_EDATA, text);
         }
+        if (c->options->manifest) continue;
         s->scan_first = (uint32_t)((uint64_t)parts * k / w);
         s->scan_count = (uint32_t)((uint64_t)parts * (k + 1) / w) - s->scan_first;
     }
+    if (c->options->manifest) return begin_known(c);
     advance_all(c, SKALD_STAGE_SCANNING);
     for (uint32_t k = 0; k < w; k++) /* fewer parts than workers */
         if (c->workers[k].scan_count == 0) c->workers[k].stage = SKALD_STAGE_SCANNED;
@@ -325,8 +344,6 @@ static skald_session_state *whose(skald_coordinator *c, uint32_t shard) {
 
 static skald_status begin_loading(skald_coordinator *c) {
     skald_problem *p = &c->problem;
-    skald_status st = skald_manifest_finish(&c->manifest);
-    if (st != SKALD_OK) return skald_context(st, "%s", c->options->data.path);
     uint64_t slots = 0;
     for (uint32_t k = 0; k < c->joined; k++) slots += c->workers[k].member.slots;
     TRY(skald_problem_make(&c->manifest, &c->options->data, &c->options->objective, c->joined, slots, p));
@@ -353,6 +370,11 @@ static skald_status begin_loading(skald_coordinator *c) {
     return SKALD_OK;
 }
 
+static skald_status end_scan(skald_coordinator *c) {
+    const skald_status st = skald_manifest_finish(&c->manifest);
+    return st == SKALD_OK ? begin_loading(c) : skald_context(st, "%s", c->options->data.path);
+}
+
 static bool everybody(const skald_coordinator *c, skald_stage stage) {
     if (c->joined < c->options->workers) return false;
     for (uint32_t k = 0; k < c->joined; k++)
@@ -362,7 +384,7 @@ static bool everybody(const skald_coordinator *c, skald_stage stage) {
 
 static skald_status step(skald_coordinator *c) {
     if (everybody(c, SKALD_STAGE_OPENED)) TRY(begin_scan(c));
-    if (everybody(c, SKALD_STAGE_SCANNED)) TRY(begin_loading(c));
+    if (everybody(c, SKALD_STAGE_SCANNED)) TRY(end_scan(c));
     if (everybody(c, SKALD_STAGE_LOADED)) {
         TRY(skald_problem_loaded(&c->problem));
         advance_all(c, SKALD_STAGE_BEGINNING);
@@ -428,6 +450,7 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
                               c->joined, c->options->workers, c->options->address, (double)c->options->wait_ns * 1e-9);
     }
     c->crew.problem = &c->problem;
+    c->crew.manifest = &c->manifest;
     *crew = &c->crew;
     return SKALD_OK;
 }

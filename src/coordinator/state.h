@@ -84,6 +84,7 @@ struct skald_coordinator {
     skald_wire_env *env;
     skald_pool *headers;
     char run[40];
+    uint32_t term;
     skald_session_state *workers; /* options->workers */
     uint32_t joined;
     uint64_t next_incarnation;

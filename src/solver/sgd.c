@@ -17,6 +17,7 @@ skald_status skald_sgd(skald_engine *e, const skald_train_options *options) {
     double *w = NULL;
     skald_status st;
     TRY_GOTO(st, v->ops->create(v, &w), out);
+    skald_begin(e, w, NULL);
 
     while (!skald_finished(e)) {
         double eta = skald_schedule_eta(&s, e), step;
