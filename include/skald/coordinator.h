@@ -31,7 +31,9 @@ typedef struct skald_coordinator_options {
                          * 30 s */
     int64_t alone_ns;   /* how long to go on when the last worker is lost; 0: not at all, < 0: for ever */
     skald_on_loss on_loss;
-    uint32_t term;                                /* which start of the run this is; 0: 1 */
+    uint32_t term;           /* starts of that run, this one counted; 0: 1 */
+    const uint8_t *manifest; /* of an earlier start, packed: the data are not scanned again */
+    size_t manifest_bytes;
     int64_t repeat_ns;                            /* what is unanswered is sent again after this; 0: 5 s */
     const char *straggler;                        /* models of slow workers, for them to play; NULL: none */
     int pace_ms;                                  /* training tasks take at least that long, by waiting */

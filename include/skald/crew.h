@@ -84,6 +84,8 @@ struct skald_crew {
     const skald_crew_ops *ops;
     const skald_problem *problem; /* owned by the crew */
     uint32_t most;                /* members there can be at a time; 0: as many as there are, nobody joins */
+    /* What the problem was made of, for checkpoints: owned by the crew; NULL where it is quickly found again. */
+    const struct skald_manifest *manifest;
     const skald_ranks_ops *ranks; /* NULL: the engine is in one place, and so are all results */
     /* May be NULL. Synchronous runs: trains with the members' own engines, as skald_train would. SKALD_EUNSUPPORTED,
      * with the reason, when they cannot. */

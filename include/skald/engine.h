@@ -78,11 +78,19 @@ struct skald_engine {
     uint32_t parallel;   /* P: tasks in flight in regular running */
     uint32_t generation; /* raised when the model is set back: what was derived from it before is of no use */
     double smoothness;   /* sum k^2 / sum k of the last pass's local steps (see skald_sums); 0 = not known yet */
+    const double *start_w, *start_abar; /* where the run begins: NULL is 0 */
 };
 
 static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) {
     const skald_objective *o = &e->problem->objective;
     return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex};
+}
+
+/* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one. abar: NULL, or the
+ * average history. Anything else a solver keeps is to be found anew, from a full gradient. */
+static inline void skald_begin(skald_engine *e, double *w, double *abar) {
+    if (e->start_w) e->vectors.ops->copy(&e->vectors, w, e->start_w);
+    if (e->start_abar && abar) e->vectors.ops->copy(&e->vectors, abar, e->start_abar);
 }
 
 static inline bool skald_finished(skald_engine *e) {

@@ -15,8 +15,9 @@ typedef struct skald_data_options {
     bool balanced;               /* class weights n / (classes * count) */
     uint32_t class_weight_count; /* explicit class weights, by label value as in the file */
     const double *class_weight_label, *class_weight;
-    uint32_t shards; /* 0: 8 a worker, at least 16 */
-    bool contiguous; /* shards are runs of the file instead of dealt blocks */
+    uint32_t shards;       /* 0: one a slot */
+    uint32_t least_shards; /* of 0 above: but no fewer (those of the run that goes on) */
+    bool contiguous;       /* shards are runs of the file instead of dealt blocks */
     uint64_t seed;
 } skald_data_options;
 

@@ -15,6 +15,10 @@ typedef struct skald_storage {
     skald_status (*write_atomic)(struct skald_storage *self, const char *path, const void *bytes, size_t size);
     /* The whole file; *bytes is malloc'ed. SKALD_EIO. */
     skald_status (*read)(struct skald_storage *self, const char *path, uint8_t **bytes, size_t *size);
+    /* As write_atomic, for regular files, and what `path` held before is at `previous` then; at any moment one of the
+     * two is whole. One process at a time: SKALD_EIO if another is at it. */
+    skald_status (*write_keeping)(struct skald_storage *self, const char *path, const char *previous, const void *bytes,
+                                  size_t size);
 } skald_storage;
 
 /* The file system: a temporary file beside `path`, fsync, rename, fsync of the directory. Something that is no

@@ -42,6 +42,9 @@ typedef struct skald_train_options {
     bool eval_beside;  /* async: training goes on beside evaluations for a target objective too */
     double slow_ratio; /* a worker is slow whose mean task time is so many times the median; 0 = 1.5 */
     double eval_every; /* passes between evaluations; 0 = auto (<= 10% of rows), < 0 only at the end */
+    struct skald_checkpointer *checkpointer; /* keeps the run's state (checkpoint.h); may be NULL */
+    const struct skald_checkpoint *resume;   /* to go on from; limits and times count from its beginning. NULL: anew */
+    const char *resume_path;                 /* for messages */
 } skald_train_options;
 
 /* One evaluation of the objective on a pinned version, by real passes over the data. */

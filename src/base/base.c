@@ -1,10 +1,12 @@
 #include "base/base.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 void *skald_alloc(size_t count, size_t size) {
     size_t bytes = 0;
@@ -134,4 +136,14 @@ size_t skald_draw(uint64_t seed, uint32_t shard, size_t n, uint64_t position, si
         if (++column == g.b) column = 0, row++;
     }
     return count;
+}
+
+void skald_run_id(char out[40]) {
+    struct timespec t;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &t);
+    gmtime_r(&t.tv_sec, &tm);
+    const size_t used = strftime(out, 40, "%Y%m%d-%H%M%S", &tm);
+    snprintf(out + used, 40 - used, "-%04x",
+             (unsigned)(skald_mix64((uint64_t)t.tv_nsec ^ (uint64_t)getpid()) & 0xffff));
 }

@@ -25,6 +25,9 @@ static inline size_t skald_max_size(size_t a, size_t b) {
 void *skald_alloc(size_t count, size_t size);  /* not zeroed */
 void *skald_zalloc(size_t count, size_t size); /* zeroed */
 
+/* A name for a run that begins now: "20261121-211501-7f3a". */
+void skald_run_id(char out[40]);
+
 /* ---- messages in plugins -------------------------------------------------------------------------- */
 
 /* A plugin has its own copy of skald_fail: given the host's buffer (the calling thread's message, 1 KiB) once, before

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,6 +80,57 @@ end:
     return st;
 }
 
+/* `path` under both names, or, where there are no hard links, under the second. */
+static int keep(const char *path, const char *previous) {
+    char *tmp = NULL;
+    int err = 0;
+    if (asprintf(&tmp, "%s.tmp", previous) < 0) return ENOMEM;
+    unlink(tmp);
+    if (link(path, tmp) != 0)
+        err = errno == ENOENT ? 0 : rename(path, previous) != 0 ? errno : 0;
+    else if (rename(tmp, previous) != 0)
+        err = errno;
+    unlink(tmp); /* also when both were names of the same file already: rename does nothing then */
+    free(tmp);
+    return err;
+}
+
+/* The temporary file has one name, so that those of writers that were killed do not pile up. */
+static skald_status posix_write_keeping(skald_storage *self, const char *path, const char *previous, const void *bytes,
+                                        size_t size) {
+    struct stat info;
+    char *tmp = NULL;
+    skald_status st = SKALD_OK;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return skald_fail(SKALD_EIO, "%s: is not a regular file", path);
+    if (asprintf(&tmp, "%s.tmp", path) < 0) return skald_fail(SKALD_ENOMEM, "%s: out of memory", path);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC, 0666), err = fd < 0 ? errno : 0;
+    if (fd < 0) {
+        st = skald_fail(SKALD_EIO, "%s: cannot create a file beside it: %s", path, strerror(err));
+        goto end;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        st = skald_fail(SKALD_EIO, "%s: another process is writing it", path);
+        close(fd);
+        goto end;
+    }
+    if (ftruncate(fd, 0) != 0) err = errno;
+    if (!err) err = write_all(fd, bytes, size);
+    if (!err && fsync(fd) != 0) err = errno;
+    if (!err) err = keep(path, previous);
+    if (!err && rename(tmp, path) != 0) err = errno;
+    if (err) {
+        unlink(tmp);
+        st = skald_fail(SKALD_EIO, "%s: cannot write %zu bytes: %s", path, size, strerror(err));
+    }
+    close(fd);
+    if (!err && (err = sync_directory(path)) != 0)
+        st = skald_fail(SKALD_EIO, "%s: written, but its directory cannot be synced: %s", path, strerror(err));
+end:
+    free(tmp);
+    return st;
+}
+
 static skald_status posix_read(skald_storage *self, const char *path, uint8_t **bytes, size_t *size) {
     struct stat info;
     uint8_t *data = NULL;
@@ -114,6 +166,6 @@ end:
 }
 
 skald_storage *skald_storage_posix(void) {
-    static skald_storage storage = {posix_write, posix_read};
+    static skald_storage storage = {posix_write, posix_read, posix_write_keeping};
     return &storage;
 }

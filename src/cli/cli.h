@@ -14,7 +14,7 @@ enum {
     EXIT_FAILED = 1,        /* the reason is on stderr */
     EXIT_USAGE = 2,         /* unknown option, value out of range, arguments missing */
     EXIT_STOPPED_SHORT = 3, /* a limit (passes, time, updates) came before the target */
-    EXIT_INTERRUPTED = 130  /* SIGINT or SIGTERM; the model was written */
+    EXIT_INTERRUPTED = 130  /* SIGINT or SIGTERM; the model was written. With --checkpoint SIGTERM is 0: it can go on */
 };
 
 #define EXIT_CODES_HELP                                                                                                \
@@ -32,7 +32,7 @@ int report_failure(const command *self);
 
 /* SIGINT and SIGTERM set the flag; a second one kills. SIGPIPE is ignored. */
 void signals_install(void);
-/* For workers started by `train`: Ctrl-C is the parent's business. */
+/* For workers started by `train`: Ctrl-C, and SIGTERM to all of a group, is the parent's business. */
 void signals_ignore_interrupt(void);
 /* The flag: non-zero once asked to stop. */
 const atomic_int *signals_stop_flag(void);
@@ -40,6 +40,8 @@ const atomic_int *signals_stop_flag(void);
 void signals_watch_children(bool on);
 /* Was it a person who asked to stop? */
 bool signals_asked(void);
+/* ... and by SIGTERM? */
+bool signals_terminated(void);
 
 /* ---- small checks (checks.c) ---- */
 

@@ -32,6 +32,7 @@ static int conduct(run *r) {
                                          .alone_ns = r->s->wait > 0 ? r->s->wait : -1,
                                          .notice = run_notice,
                                          .user = r};
+    checkpointing_tell(&r->kept, &options);
     if (st == SKALD_OK) st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);
     if (st == SKALD_OK) {
         char text[300];
@@ -43,7 +44,7 @@ static int conduct(run *r) {
             snprintf(text, sizeof text, "listening on %.200s, waiting for %d worker%s", r->s->listen,
                      (int)r->s->workers, r->s->workers == 1 ? "" : "s");
         run_notice(r, text);
-        st = skald_coordinator_gather(coordinator, signals_stop_flag(), &crew);
+        st = checkpointing_blame(&r->kept, r->s, skald_coordinator_gather(coordinator, signals_stop_flag(), &crew));
     }
     if (st == SKALD_OK) code = run_train(r, crew, &outcome, &st);
     if (st != SKALD_OK) code = run_failed(r, st, crew ? crew->problem : NULL, &outcome);
@@ -64,7 +65,7 @@ static int run_command(const command *self, int argc, char **argv) {
         arguments_error(self, "%s", skald_error());
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
     int code = st == SKALD_OK ? conduct(&r) : report_failure(self);
-    run_close(&r);
+    code = run_close(&r, code);
     arguments_free(&args);
     return code;
 }

@@ -94,9 +94,10 @@ static int run_command(const command *self, int argc, char **argv) {
         s.log = v.log;
         s.quiet = v.quiet;
         s.progress = v.progress;
+        s.checkpoint = NULL; /* that is the recorded run's */
         st = run_open(&r, self, &s, &recorded, args.word_count > 1 ? args.words[1] : record.data);
         code = st == SKALD_OK ? replay_run(&r, &record, &v) : report_failure(self);
-        run_close(&r);
+        code = run_close(&r, code);
     } else {
         report_failure(self);
     }

@@ -23,12 +23,22 @@ skald_status run_open(run *r, const command *self, const settings *s, const argu
     if (export_path) TRY(check_output_path(export_path));
     if (s->record) TRY(check_output_path(s->record));
     if (s->log) TRY(skald_runlog_open(&r->log, s->log, complain, r));
-    return SKALD_OK;
+    const skald_status st = checkpointing_open(&r->kept, s, &r->t);
+    if (st == SKALD_EINVAL) arguments_error(self, "%s", skald_error());
+    return st;
 }
 
-void run_close(run *r) {
+int run_close(run *r, int code) {
+    const bool kept = r->kept.writer != NULL;
+    if (checkpointing_close(&r->kept) != SKALD_OK) {
+        report_failure(r->self);
+        if (signals_terminated()) code = EXIT_FAILED;
+    } else if (kept && code == EXIT_INTERRUPTED && signals_terminated()) {
+        code = EXIT_DONE;
+    }
     settings_release(&r->t);
     skald_runlog_close(&r->log);
+    return code;
 }
 
 /* The log's first line needs facts that are known only once training is under way (L). */

@@ -2,6 +2,7 @@
 #ifndef SKALD_CLI_RUN_H
 #define SKALD_CLI_RUN_H
 
+#include "cli/checkpointing.h"
 #include "cli/cli.h"
 #include "cli/settings.h"
 #include "replay/replay.h"
@@ -13,6 +14,7 @@ typedef struct run {
     const arguments *args;
     const char *data;
     training t;
+    checkpointing kept;
     skald_progress_view view;
     skald_runlog log;
     skald_crew *crew; /* while training */
@@ -34,6 +36,8 @@ void run_notice(void *user, const char *text);
 int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st);
 /* Reports the failure `st` (with the message of the last skald_fail), also into the log. Returns the exit code. */
 int run_failed(run *r, skald_status st, const skald_problem *problem, const skald_outcome *outcome);
-void run_close(run *r);
+/* After the workers have gone. Waits for the last checkpoint; returns the exit code, `code` but for what that changes.
+ */
+int run_close(run *r, int code);
 
 #endif

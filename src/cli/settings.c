@@ -112,6 +112,16 @@
      .help = "Each task takes at least so many milliseconds, by waiting: many workers on few cores. --straggler's delays " \
              "are relative to it"}
 
+#define CHECKPOINT_OPTIONS \
+    {"checkpoint", TEXT, AT(checkpoint), .value = "FILE", \
+     .help = "Keep all that is needed to go on in FILE, and what it was before in FILE.1; the last one is made as training " \
+             "ends, on SIGTERM too", .group = "To go on later:"}, \
+    {"checkpoint-every", TEXT, AT(checkpoint_every), "60s", .value = "TIME|PASSES", \
+     .help = "How often: 60s, 5m, or 2passes"}, \
+    {"resume", TEXT, AT(resume), .value = "FILE|auto", \
+     .help = "Go on from FILE, and keep on writing it (or --checkpoint's); on as many workers as there are now. Limits are " \
+             "those of the whole run. auto: from --checkpoint's if it is there, else anew"}
+
 #define OUTPUT_OPTIONS \
     {"model", TEXT, AT(model), .value = "FILE", .help = "Write the model here (HDF5)", .group = "Output:"}, \
     {"export", TEXT, AT(export_path), .value = "liblinear:FILE", \
@@ -145,6 +155,7 @@ const skald_option train_options[] = {
     {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
     SECURITY_OPTIONS,
     MEMBER_OPTIONS,
+    CHECKPOINT_OPTIONS,
     TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
@@ -166,6 +177,7 @@ const skald_option coordinator_options[] = {
     MEMBER_OPTIONS,
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
+    CHECKPOINT_OPTIONS,
     TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
     {0},
@@ -346,6 +358,8 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
     if (s->epoch > 0 && s->algo != SKALD_SVRG && s->algo != SKALD_SYNTHESIS)
         return skald_fail(SKALD_EINVAL, "--epoch: %s takes no full gradients; leave --epoch out, or use --algo svrg",
                           skald_algo_name((skald_algo)s->algo));
+    if (s->record && s->resume)
+        return skald_fail(SKALD_EINVAL, "--record: a record is of a whole run; it cannot begin with --resume");
     TRY(check_trial(s));
     out->compute = (skald_compute_options){.device = s->device,
                                            .threads = (int)s->threads,

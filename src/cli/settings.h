@@ -56,7 +56,7 @@ typedef struct settings {
     double gap;
     int64_t repeats, timeout;
     /* what is written */
-    const char *log, *model, *export_path, *record;
+    const char *log, *model, *export_path, *record, *checkpoint, *checkpoint_every, *resume;
     int progress;
     double slow_ratio;
     bool quiet;

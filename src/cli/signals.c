@@ -13,7 +13,7 @@ static void on_stop(int signal_number) {
         signal(signal_number, SIG_DFL);
         raise(signal_number);
     }
-    asked = 1;
+    asked = signal_number;
     stop_flag = 1;
 }
 
@@ -39,6 +39,7 @@ void signals_install(void) {
 
 void signals_ignore_interrupt(void) {
     signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
 }
 
 const atomic_int *signals_stop_flag(void) {
@@ -47,9 +48,13 @@ const atomic_int *signals_stop_flag(void) {
 
 void signals_watch_children(bool on) {
     watching = on;
-    if (!on) stop_flag = asked;
+    if (!on) stop_flag = asked != 0;
 }
 
 bool signals_asked(void) {
-    return asked;
+    return asked != 0;
+}
+
+bool signals_terminated(void) {
+    return asked == SIGTERM;
 }

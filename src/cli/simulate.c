@@ -49,8 +49,8 @@ static int run_command(const command *self, int argc, char **argv) {
     arguments_parse(self, argc, argv, &s, &args);
     signals_install();
     const skald_status st = run_open(&r, self, &s, &args, args.words[0]);
-    const int code = st == SKALD_OK ? simulate(&r) : report_failure(self);
-    run_close(&r);
+    int code = st == SKALD_OK ? simulate(&r) : report_failure(self);
+    code = run_close(&r, code);
     arguments_free(&args);
     return code;
 }

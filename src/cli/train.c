@@ -81,6 +81,7 @@ static int train_here(run *r, int count, uint32_t cards) {
                                          .on_loss = (skald_on_loss)r->s->on_loss,
                                          .notice = run_notice,
                                          .user = r};
+    checkpointing_tell(&r->kept, &options);
     st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);
     if (st == SKALD_OK) {
         char text[300];
@@ -88,7 +89,7 @@ static int train_here(run *r, int count, uint32_t cards) {
         snprintf(text, sizeof text, "to watch: skald status --connect %s", address);
         run_notice(r, text);
         children_tell(&c, address);
-        st = skald_coordinator_gather(coordinator, signals_stop_flag(), &crew);
+        st = checkpointing_blame(&r->kept, r->s, skald_coordinator_gather(coordinator, signals_stop_flag(), &crew));
     }
     signals_watch_children(false); /* from here on the engine notices a lost worker */
     if (st == SKALD_OK) code = run_train(r, crew, &outcome, &st);
@@ -128,7 +129,7 @@ static int run_command(const command *self, int argc, char **argv) {
     const int automatic = cards && s.workers == -1 ? (int)cards : usable_cores();
     const int workers = s.workers < 0 ? automatic : (int)s.workers;
     int code = st != SKALD_OK ? report_failure(self) : workers == 0 ? train_alone(&r) : train_here(&r, workers, cards);
-    run_close(&r);
+    code = run_close(&r, code);
     arguments_free(&args);
     return code;
 }

@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "coordinator/state.h"
 
@@ -94,13 +92,7 @@ static void make_run_id(skald_coordinator *c) {
         snprintf(c->run, sizeof c->run, "%s", c->options->run);
         return;
     }
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    struct tm tm;
-    gmtime_r(&t.tv_sec, &tm);
-    size_t used = strftime(c->run, sizeof c->run, "%Y%m%d-%H%M%S", &tm);
-    snprintf(c->run + used, sizeof c->run - used, "-%04x",
-             (unsigned)(skald_mix64((uint64_t)t.tv_nsec ^ (uint64_t)getpid()) & 0xffff));
+    skald_run_id(c->run);
 }
 
 static void free_all(skald_coordinator *c) {
@@ -142,12 +134,13 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
     c->crew.conduct = skald_remote_conduct;
     const uint32_t most = 2 * options->workers > options->workers + 8 ? 2 * options->workers : options->workers + 8;
     c->crew.most = options->most ? options->most : most;
-    c->term = options->term ? options->term : 1;
     c->net = net;
     c->options = options;
     c->repeat_ns = options->repeat_ns > 0 ? options->repeat_ns : 5 * SKALD_NS_PER_S;
     c->timeout_ns = options->heartbeat_timeout_ns > 0 ? options->heartbeat_timeout_ns : 30 * SKALD_NS_PER_S;
     make_run_id(c);
+    c->term = options->term ? options->term : 1;
+    c->next_incarnation = (uint64_t)(c->term - 1) << 32; /* never again one that an earlier start gave out */
     static const skald_net_handlers handlers = {on_open, on_frame, on_close, on_refused};
     skald_status st = SKALD_ENOMEM;
     c->workers = skald_zalloc(c->crew.most, sizeof *c->workers);

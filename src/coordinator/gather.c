@@ -133,15 +133,34 @@ static void advance_all(skald_coordinator *c, skald_stage stage) {
     }
 }
 
+static skald_status begin_setup(skald_coordinator *c);
+
+/* A manifest from before serves again; the checksums of shards are compared as they are loaded. */
+static skald_status begin_known(skald_coordinator *c) {
+    skald_manifest known = {0};
+    skald_status st = skald_manifest_unpack(c->options->manifest, c->options->manifest_bytes, &known);
+    if (st == SKALD_OK && known.dim_limit != c->options->data.source.dim)
+        st = skald_fail(SKALD_EMODEL, "the checkpoint is of a run with --dim %u, not %u", known.dim_limit,
+                        c->options->data.source.dim);
+    if (st != SKALD_OK) {
+        skald_manifest_free(&known);
+        return st;
+    }
+    c->manifest = known; /* finished, as it was */
+    return begin_setup(c);
+}
+
 static skald_status begin_scan(skald_coordinator *c) {
     const uint32_t w = skald_coordinator_founders(c), parts = c->parts = c->workers[0].parts;
     c->file_bytes = c->workers[0].file_bytes;
     for (uint32_t k = 0; k < w; k++) {
         skald_session_state *s = &c->workers[k];
         TRY(same_file(c, s));
+        if (c->options->manifest) continue;
         s->scan_first = (uint32_t)((uint64_t)parts * k / w);
         s->scan_count = (uint32_t)((uint64_t)parts * (k + 1) / w) - s->scan_first;
     }
+    if (c->options->manifest) return begin_known(c);
     advance_all(c, SKALD_STAGE_SCANNING);
     for (uint32_t k = 0; k < w; k++) /* fewer parts than workers */
         if (c->workers[k].scan_count == 0) c->workers[k].stage = SKALD_STAGE_SCANNED;
@@ -282,6 +301,7 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
                               (double)c->options->wait_ns * 1e-9);
     }
     c->crew.problem = &c->problem;
+    c->crew.manifest = &c->manifest;
     *crew = &c->crew;
     return SKALD_OK;
 }

@@ -179,6 +179,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         uint32_t shard = admitted(run, worker) ? skald_eviction_pick(run, worker, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         const skald_ledger_entry *e = &run->ledger.entries[shard];
+        if (run->mixed && !e->rebuild && (run->mixed = skald_ledger_incomplete(&run->ledger))) break;
         skald_status st = e->refresh || e->rebuild || e->before ? submit_refresh(run, worker, shard)
                                                                 : submit_training(run, worker, shard);
         if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
@@ -366,7 +367,6 @@ static bool merge_anchor(skald_run *run, const skald_flight *flight, skald_resul
     double difference = 0, norm = 0;
     for (uint32_t j = 0; j < dim; j++) {
         double d = r->vectors[0][j] - e->anchor[j];
-        run->history_sum[j] = d;
         difference += d * d;
         norm += r->vectors[0][j] * r->vectors[0][j];
     }
@@ -379,7 +379,8 @@ static bool merge_anchor(skald_run *run, const skald_flight *flight, skald_resul
         if (--run->audit.outstanding == 0) skald_audit_finish(run);
     }
     if (!repair) return false;
-    memcpy(e->anchor, r->vectors[0], dim * sizeof(double));
+    memset(run->history_sum, 0, dim * sizeof(double));
+    skald_ledger_replace(&run->ledger, flight->shard, r->vectors[0], run->history_sum);
     *m = (skald_merge){.history = run->history_sum, .fold = true, .local = run->work.local, .chains = 1, .bias = 1};
     m->g = m->dw = run->history_sum;
     run->held = r;
@@ -557,6 +558,7 @@ static bool over(skald_engine *engine) {
 
 static bool finished(skald_engine *engine) {
     if (!over(engine)) return false;
+    skald_checkpoint_last(of(engine));
     if (of(engine)->crew->ranks) skald_ranks_finish(of(engine));
     return true;
 }
@@ -575,6 +577,7 @@ static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, 
                            .step = m->fold ? 0 : step,
                            .bias = m->bias};
     const skald_status st = commit(engine, m, step);
+    if (st == SKALD_OK) skald_checkpoint_tend(run);
     merged.commits = run->commits;
     merged.generation = run->generation;
     if (run->observer && run->observer->merged) run->observer->merged(run->observer->user, &merged);

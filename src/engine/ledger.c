@@ -18,6 +18,8 @@ skald_status skald_ledger_init(skald_ledger *l, const skald_problem *p, bool his
         if (!l->anchors)
             return skald_context(SKALD_ENOMEM, "anchors of %u shards x %u columns (use fewer --shards)", l->count,
                                  l->dim);
+        l->copied = skald_zalloc(l->count, sizeof *l->copied);
+        if (!l->copied) return SKALD_ENOMEM;
         for (uint32_t k = 0; k < l->count; k++) l->entries[k].anchor = l->anchors + (size_t)k * l->dim;
     }
     return SKALD_OK;
@@ -25,6 +27,7 @@ skald_status skald_ledger_init(skald_ledger *l, const skald_problem *p, bool his
 
 void skald_ledger_fini(skald_ledger *l) {
     free(l->anchors);
+    free(l->copied);
     free(l->entries);
     memset(l, 0, sizeof *l);
 }
@@ -43,14 +46,47 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
     return best;
 }
 
+bool skald_ledger_incomplete(const skald_ledger *l) {
+    bool any = false;
+    for (uint32_t k = 0; k < l->count; k++) any |= l->entries[k].rebuild;
+    return any;
+}
+
+static void keep(skald_ledger *l, uint32_t shard) {
+    if (!l->copy || l->copied[shard]) return;
+    memcpy(l->copy + (size_t)shard * l->dim, l->entries[shard].anchor, l->dim * sizeof(double));
+    l->copied[shard] = true;
+    l->copies++;
+}
+
+void skald_ledger_copy_begin(skald_ledger *l, double *to) {
+    if (!l->anchors) return;
+    l->copy = to;
+    l->copies = 0;
+    memset(l->copied, 0, l->count * sizeof *l->copied);
+}
+
+bool skald_ledger_copy(skald_ledger *l, uint32_t shards) {
+    for (uint32_t k = 0; l->copy && k < l->count && shards; k++) {
+        if (l->copied[k]) continue;
+        keep(l, k);
+        shards--;
+    }
+    if (l->copy && l->copies < l->count) return false;
+    l->copy = NULL;
+    return true;
+}
+
 void skald_ledger_merge(skald_ledger *l, uint32_t shard, const double *history) {
     if (!l->anchors) return;
+    keep(l, shard);
     double *restrict a = l->entries[shard].anchor;
     const double *restrict d = history;
     for (uint32_t j = 0; j < l->dim; j++) a[j] += d[j];
 }
 
 void skald_ledger_replace(skald_ledger *l, uint32_t shard, const double *anchor, double *change) {
+    keep(l, shard);
     double *restrict a = l->entries[shard].anchor, *restrict c = change;
     for (uint32_t j = 0; j < l->dim; j++) {
         c[j] += anchor[j] - a[j];

@@ -25,6 +25,10 @@ typedef struct skald_ledger {
     uint64_t steps; /* that the mass is the sum of */
     skald_ledger_entry *entries;
     double *anchors; /* count x dim */
+    /* A copy being made, a shard at a time; what has not been copied yet is before it changes. */
+    double *copy; /* count x dim, the caller's; NULL: none */
+    bool *copied;
+    uint32_t copies; /* shards that have been */
 } skald_ledger;
 
 skald_status skald_ledger_init(skald_ledger *ledger, const skald_problem *problem, bool history);
@@ -39,6 +43,12 @@ uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *membe
 void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *history);
 /* change += A - A_k, A_k = A: a rebuilt table's sum takes the place of the lost one's, which was kept till now. */
 void skald_ledger_replace(skald_ledger *ledger, uint32_t shard, const double *anchor, double *change);
+
+bool skald_ledger_incomplete(const skald_ledger *ledger); /* is there a shard to be rebuilt? */
+/* Begins a copy of all anchors as they are now; each further call of skald_ledger_copy does at least `shards` more of
+ * them, and is true when all are in `to`. Nothing to copy: true at once. */
+void skald_ledger_copy_begin(skald_ledger *ledger, double *to);
+bool skald_ledger_copy(skald_ledger *ledger, uint32_t shards);
 
 /* q_k = (n_k/n) / (the shard's share of the step mass), at most `cap`: what keeps SGD unbiased under
  * uneven speeds. A prior of one mean step a shard tempers the first visits, and fades. */

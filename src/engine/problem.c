@@ -79,7 +79,8 @@ static skald_status map_labels(const skald_manifest *m, const skald_data_options
 /* Blocks of one shard together, in file order. */
 static skald_status deal(const skald_manifest *m, const skald_data_options *o, uint32_t workers, uint64_t slots,
                          skald_problem *p) {
-    uint64_t wanted = o->shards ? o->shards : slots; /* see README: a task's rows come from one shard */
+    /* see README: a task's rows come from one shard */
+    uint64_t wanted = o->shards ? o->shards : slots > o->least_shards ? slots : o->least_shards;
     if (wanted > m->block_count) {
         if (o->shards)
             return skald_fail(SKALD_EINVAL, "%s divides into %llu blocks of rows: --shards %u is too many", o->path,

@@ -168,6 +168,11 @@ typedef struct skald_run {
     uint64_t slowest_tasks, refused_tasks; /* a slot, of the slowest worker; hand-outs refused in this dispatch */
     bool told_fewer;
 
+    double *start_w, *start_abar; /* where a resumed run begins; NULL: at 0 */
+    bool copying;                 /* a checkpoint is being filled in */
+    bool mixed;                   /* A_k are shares of the sum, not the shards' own: no step before all are rebuilt */
+    uint64_t data;                /* hash of all blocks, for checkpoints */
+
     int64_t begin_ns, paused_ns, pause_began_ns, progress_ns;
     uint64_t progress_updates;
     double progress_rows, rows_per_s, updates_per_s;
@@ -273,6 +278,12 @@ static inline bool skald_members_complete(const skald_run *run) {
 }
 /* Training tasks a slot of this worker has done, on the scale that leads are measured on. */
 uint64_t skald_members_laps(const skald_run *run, uint32_t worker);
+/* checkpoint.c. Resume: the run as the checkpoint has it; refuses one of another problem (SKALD_EMODEL). Tend: after
+ * each commit. Last: training is over, and the solver's vectors are still there. */
+skald_status skald_checkpoint_init(skald_run *run);
+skald_status skald_checkpoint_resume(skald_run *run);
+void skald_checkpoint_tend(skald_run *run);
+void skald_checkpoint_last(skald_run *run);
 
 /* ranks.c: what a crew of ranks needs besides, before anything is dispatched: the audit somebody asked for, and putting
  * things right after a loss. */

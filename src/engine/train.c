@@ -224,9 +224,12 @@ static skald_status begin(skald_run *run) {
     TRY(skald_members_ready(run));
     run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = NAN;
     run->audit_drift = -1;
+    TRY(skald_checkpoint_init(run));
+    run->begin_ns = skald_now_ns(run->clock);
+    if (run->options->resume) TRY(skald_checkpoint_resume(run));
     if (run->problem->L <= 0)
         TRY(measure_L(run, &((skald_problem *)run->problem)->L)); /* the crew's, fixed from here on */
-    run->begin_ns = skald_now_ns(run->clock);
+    if (!run->options->resume) run->begin_ns = skald_now_ns(run->clock);
     return SKALD_OK;
 }
 
@@ -367,6 +370,8 @@ static void end(skald_run *run) {
     free(run->round_g);
     free(run->history_sum);
     free(run->delivered);
+    free(run->start_w);
+    free(run->start_abar);
 }
 
 skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_train_options *options, skald_clock *clock,
@@ -389,7 +394,9 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
     /* full gradients, bent regularisers and versions are the coordinator's */
     const bool ranks_can = (o.algo == SKALD_SGD || o.algo == SKALD_SAGA) && !(crew->problem->objective.nonconvex > 0) &&
                            !o.history_versions;
-    if (o.mode == SKALD_SYNC && crew->conduct && ranks_can) {
+    if (o.mode == SKALD_SYNC && crew->conduct && ranks_can && (o.checkpointer || o.resume)) {
+        snprintf(why, sizeof why, "ranks keep no checkpoints");
+    } else if (o.mode == SKALD_SYNC && crew->conduct && ranks_can) {
         skald_status conducted = crew->conduct(crew, &o, observer, stop_flag, outcome);
         if (conducted != SKALD_EUNSUPPORTED) return conducted;
         snprintf(why, sizeof why, "%s", skald_error());

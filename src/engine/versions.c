@@ -39,6 +39,14 @@ skald_status skald_versions_create(uint32_t dim, uint32_t count, skald_versions 
     return SKALD_OK;
 }
 
+uint64_t skald_versions_number(const skald_versions *p) {
+    return p->next_id;
+}
+
+void skald_versions_go_on(skald_versions *p, uint64_t number) {
+    p->next_id = number;
+}
+
 static void free_if_unused(skald_versions *p, size_t out) {
     if (out) return;
     for (entry *e = p->idle, *next; e; e = next) {

@@ -10,6 +10,9 @@ typedef struct skald_versions skald_versions;
 skald_status skald_versions_create(uint32_t dim, uint32_t count, skald_versions **out);
 /* Makes `versions` of them now: as many as will ever be out at a time, and publishing allocates nothing. */
 skald_status skald_versions_reserve(skald_versions *pool, uint32_t versions);
+/* The number of the last version; the next ones follow `number`. Owner thread. */
+uint64_t skald_versions_number(const skald_versions *pool);
+void skald_versions_go_on(skald_versions *pool, uint64_t number);
 /* Drops the pool's own reference; versions still out (in a send, say) stay valid and free it at the end. */
 void skald_versions_destroy(skald_versions *pool);
 

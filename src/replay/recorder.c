@@ -285,7 +285,7 @@ skald_status skald_recorder_open(const skald_recording *what, skald_crew *crew, 
         if (r) free_recorder(r);
         return st;
     }
-    r->crew = (skald_crew){.ops = &ops, .problem = crew->problem, .most = crew->most};
+    r->crew = (skald_crew){.ops = &ops, .problem = crew->problem, .most = crew->most, .manifest = crew->manifest};
     r->clock.now_ns = frozen_now;
     r->inner = crew;
     r->real = clock;

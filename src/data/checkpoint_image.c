@@ -1,0 +1,185 @@
+/* A checkpoint as an HDF5 file in memory. */
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "data/checkpoint_file.h"
+#include "data/h5_image.h"
+
+enum { MOST_SHARDS = 1 << 20 };
+
+typedef enum kind { COUNT, FINITE, ANY } kind; /* uint64_t; doubles */
+
+typedef struct field {
+    const char *name;
+    kind kind;
+    size_t offset;
+} field;
+
+/* clang-format off */
+#define F(member, kind) {#member, kind, offsetof(skald_checkpoint, member)}
+static const field fields[] = {
+    F(term, COUNT), F(classes, COUNT), F(intercept, COUNT), F(rows, COUNT), F(length, COUNT), F(seed, COUNT),
+    F(shard_count, COUNT), F(data, COUNT), F(huber_delta, FINITE), F(l2, FINITE), F(l1, FINITE), F(nonconvex, FINITE),
+    F(weight_scale, FINITE), F(shift, FINITE), F(scale, FINITE), F(L, FINITE), F(commits, COUNT), F(updates, COUNT),
+    F(merged, COUNT), F(refused, COUNT), F(next_task, COUNT), F(next_version, COUNT), F(generation, COUNT),
+    F(rollbacks, COUNT), F(full_gradients, COUNT), F(applied, COUNT), F(scaled, COUNT), F(folded, COUNT),
+    F(rejected, COUNT), F(staleness_sum, COUNT), F(staleness_max, COUNT), F(evaluations, COUNT),
+    F(evaluated_rows, COUNT), F(steps, COUNT), F(failures, COUNT), F(has_average, COUNT), F(passes, FINITE),
+    F(processed, FINITE), F(seconds, FINITE), F(paused_seconds, FINITE), F(backoff, FINITE), F(step, FINITE),
+    F(mass, FINITE), F(window_loss, ANY), F(window_rows, FINITE), F(window_begin, FINITE), F(estimate, ANY),
+    F(best, FINITE), F(k, FINITE), F(k2, FINITE), F(sum_count, FINITE), F(average_begin, FINITE),
+    F(last_passes, FINITE), F(estimate_checked, FINITE), F(eval_estimate, ANY), F(calibration, FINITE), F(bound, ANY),
+    F(drift, ANY), F(objective, ANY), F(gap, ANY), F(relative_gap, ANY), F(gradient_norm, ANY), F(accuracy, ANY),
+    F(eval_passes, FINITE), F(eval_seconds, FINITE), F(eval_train_seconds, FINITE), F(eval_commits, COUNT),
+    F(eval_updates, COUNT),
+};
+static const field vectors[] = {F(w, FINITE), F(good, FINITE), F(candidate, FINITE), F(sum, FINITE),
+                                F(average, FINITE)};
+/* clang-format on */
+
+/* What a shard has, as columns. */
+static const struct {
+    const char *name;
+    size_t offset;
+} columns[] = {{"shard_rows", offsetof(skald_checkpoint_shard, rows)},
+               {"shard_checksum", offsetof(skald_checkpoint_shard, checksum)},
+               {"shard_position", offsetof(skald_checkpoint_shard, position)},
+               {"shard_visits", offsetof(skald_checkpoint_shard, visits)}};
+
+static const void *at(const void *base, size_t offset) {
+    return (const char *)base + offset;
+}
+
+/* ---- writing -------------------------------------------------------------------------------------- */
+
+static bool put_shards(hid_t file, const skald_checkpoint *c) {
+    const uint64_t n = c->shard_count;
+    uint64_t *counts = malloc((n ? n : 1) * sizeof *counts);
+    double *mass = malloc((n ? n : 1) * sizeof *mass);
+    bool good = counts && mass;
+    for (size_t f = 0; good && f < SKALD_ARRAY_LENGTH(columns); f++) {
+        for (uint64_t k = 0; k < n; k++) memcpy(&counts[k], at(&c->shards[k], columns[f].offset), sizeof *counts);
+        good = h5_put_counts(file, columns[f].name, counts, n);
+    }
+    for (uint64_t k = 0; good && k < n; k++) mass[k] = c->shards[k].mass;
+    good = good && h5_put_vector(file, "shard_mass", mass, n);
+    free(counts);
+    free(mass);
+    return good;
+}
+
+static bool put_checkpoint(hid_t file, const void *contents) {
+    const skald_checkpoint *c = contents;
+    bool good = h5_put_string(file, "run", c->run) && h5_put_string(file, "algo", c->algo) &&
+                h5_put_string(file, "loss", c->loss);
+    for (size_t f = 0; good && f < SKALD_ARRAY_LENGTH(fields); f++) {
+        uint64_t count;
+        double number;
+        memcpy(&count, at(c, fields[f].offset), sizeof count);
+        memcpy(&number, &count, sizeof number);
+        good = fields[f].kind == COUNT ? h5_set_attribute(file, fields[f].name, count) == SKALD_OK
+                                       : h5_put_number(file, fields[f].name, number);
+    }
+    for (size_t f = 0; good && f < SKALD_ARRAY_LENGTH(vectors); f++) {
+        const double *x;
+        memcpy(&x, at(c, vectors[f].offset), sizeof x);
+        good = h5_put_vector(file, vectors[f].name, x, c->length);
+    }
+    good = good && put_shards(file, c);
+    if (good && c->anchors) good = h5_put_matrix(file, "anchors", c->anchors, c->shard_count, c->length);
+    if (good && c->manifest) good = h5_put_bytes(file, "manifest", c->manifest, c->manifest_bytes);
+    return good;
+}
+
+skald_status checkpoint_image_make(const skald_checkpoint *c, size_t reserve, uint8_t **out, size_t *size) {
+    return h5_image_make(put_checkpoint, c, reserve, out, size);
+}
+
+/* ---- reading -------------------------------------------------------------------------------------- */
+
+static bool all_finite(const double *x, uint64_t n) {
+    for (uint64_t k = 0; k < n; k++)
+        if (!isfinite(x[k])) return false;
+    return true;
+}
+
+static bool get_text(hid_t file, const char *name, char *out, size_t size) {
+    char *text = NULL;
+    const bool good = h5_get_string(file, name, &text) && text[0] && strlen(text) < size;
+    if (good) snprintf(out, size, "%s", text);
+    free(text);
+    return good;
+}
+
+static bool get_field(hid_t file, const field *f, skald_checkpoint *c) {
+    uint64_t count = 0;
+    double number = 0;
+    if (f->kind == COUNT ? !h5_get_attribute(file, f->name, &count) : !h5_get_number(file, f->name, &number))
+        return false;
+    if (f->kind == FINITE && !isfinite(number)) return false;
+    memcpy((char *)c + f->offset, f->kind == COUNT ? (const void *)&count : (const void *)&number, sizeof count);
+    return true;
+}
+
+static bool get_shards(hid_t file, skald_checkpoint *c) {
+    uint64_t n = 0, rows = 0;
+    double *mass = NULL;
+    c->shards = calloc(c->shard_count, sizeof *c->shards);
+    bool good = c->shards != NULL;
+    for (size_t f = 0; good && f < SKALD_ARRAY_LENGTH(columns); f++) {
+        uint64_t *counts = NULL;
+        good = h5_get_counts(file, columns[f].name, c->shard_count, &counts, &n) && n == c->shard_count;
+        for (uint64_t k = 0; good && k < n; k++)
+            memcpy((char *)&c->shards[k] + columns[f].offset, &counts[k], sizeof *counts);
+        free(counts);
+    }
+    good = good && h5_get_vector(file, "shard_mass", c->shard_count, &mass, &n) && n == c->shard_count &&
+           all_finite(mass, n);
+    for (uint64_t k = 0; good && k < n; k++) {
+        c->shards[k].mass = mass[k];
+        good = c->shards[k].rows > 0 && c->shards[k].rows <= c->rows - rows;
+        rows += c->shards[k].rows;
+    }
+    free(mass);
+    return good && rows == c->rows;
+}
+
+static const char *get_checkpoint(hid_t file, void *contents) {
+    skald_checkpoint *c = contents;
+    uint64_t n = 0;
+    if (!get_text(file, "run", c->run, sizeof c->run)) return "run";
+    if (!get_text(file, "algo", c->algo, sizeof c->algo)) return "algo";
+    if (!get_text(file, "loss", c->loss, sizeof c->loss)) return "loss";
+    for (size_t f = 0; f < SKALD_ARRAY_LENGTH(fields); f++)
+        if (!get_field(file, &fields[f], c)) return fields[f].name;
+    if (c->term == 0 || c->term >= UINT32_MAX) return "term";
+    if (c->length == 0 || c->length > UINT32_MAX) return "length";
+    if (c->shard_count == 0 || c->shard_count > MOST_SHARDS) return "shard_count";
+    if (c->rows == 0 || c->rows > UINT64_MAX / 2) return "rows";
+    if (c->generation > UINT32_MAX || c->full_gradients > UINT32_MAX || c->failures > UINT32_MAX) return "counts";
+    if (!(c->backoff > 0 && c->backoff <= 1)) return "backoff";
+    if (!(c->L > 0) || c->passes < 0 || c->seconds < 0 || c->seconds > 1e9 || c->paused_seconds < 0) return "state";
+    for (size_t f = 0; f < SKALD_ARRAY_LENGTH(vectors); f++) {
+        double *x = NULL;
+        const bool good = h5_get_vector(file, vectors[f].name, c->length, &x, &n) && n == c->length;
+        memcpy((char *)c + vectors[f].offset, &x, sizeof x);
+        if (!good || !all_finite(x, n)) return vectors[f].name;
+    }
+    if (!get_shards(file, c)) return "shards";
+    if (H5Lexists(file, "anchors", H5P_DEFAULT) > 0) {
+        const uint64_t all = c->shard_count * c->length;
+        if (!h5_get_vector(file, "anchors", all, &c->anchors, &n) || n != all || !all_finite(c->anchors, n))
+            return "anchors";
+    }
+    if (H5Lexists(file, "manifest", H5P_DEFAULT) > 0 &&
+        !h5_get_bytes(file, "manifest", UINT64_MAX / 2, &c->manifest, &c->manifest_bytes))
+        return "manifest";
+    return NULL;
+}
+
+const char *checkpoint_image_parse(const uint8_t *image, size_t size, skald_checkpoint *out) {
+    return h5_image_parse(image, size, get_checkpoint, out);
+}
