@@ -9,7 +9,8 @@
 skald_status cuda_begin(cuda_compute *c, const cuda_shard *shard, bool history) {
     if (history && shard->doubtful)
         return skald_fail(SKALD_EIO, "the history of this shard is in doubt since an error of %s", c->spec);
-    return cuda_enter(c);
+    TRY(cuda_enter(c));
+    return cuda_vectors_precede(c, shard->lane.stream);
 }
 
 static skald_sums sums_of(const skald_gpu_sums *s) {
@@ -40,7 +41,7 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
     }
     for (int k = 0; k < models; k++) {
         pass->w[k] = lane->d_vector[k];
-        TRY(cuda_upload_vector(c, lane, k, w[k], lane->stream));
+        TRY(cuda_upload_vector(c, lane, k, w[k]));
     }
     if (batch) TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->stream));
     for (int k = 0; k < 2; k++) /* the second sum alone is not to be had */
