@@ -135,6 +135,7 @@ typedef struct skald_gpu_pass {
     double *g[2];            /* OBJECTIVE: may be NULL */
     double *margin[2];       /* OBJECTIVE: NULL, or rows->n doubles: receive z by row number */
     skald_gpu_sums *sums;    /* `points` (else 1) of them, device */
+    bool intercept;          /* the last column is 1: its share of z, and g's last entry, are f64 throughout */
     bool deterministic;      /* CSR: fixed point sums, a second read of the entries; dense sums always are */
     skald_gpu_kernel kernel; /* AUTO, or what to force: invalid value if the shape does not allow it */
 } skald_gpu_pass;

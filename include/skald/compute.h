@@ -89,7 +89,9 @@ typedef struct skald_compute_ops {
     skald_status (*difference)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w,
                                const double *u, double *g, skald_sums *sums);
     /* For each of `points` (<= 2) models w[p]: all sums over the shard, and g[p] = sum s_i phi' x_i when
-     * g[p] is not NULL. keep_margins: z_i of every point stay with the shard, in double, for `shift`. */
+     * g[p] is not NULL. keep_margins: z_i of every point stay with the shard, in double, for `shift`. (However z comes
+     * about, a constant is added to it in double, and g's entry of the intercept is dphi: a shift that makes dphi 0
+     * does so in a pass over as many points that are shifted by it.) */
     skald_status (*objective)(skald_compute *c, skald_shard *shard, uint32_t points, const double *const *w,
                               double *const *g, bool keep_margins, skald_sums *sums);
     /* sums of objective with z_i + delta[p] in place of the kept z_i; SKALD_EINVAL if none are kept. */

@@ -31,6 +31,7 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
     pass->loss = c->base.objective.loss;
     pass->huber_delta = c->base.objective.huber_delta;
     pass->rows = &shard->rows;
+    pass->intercept = c->base.objective.intercept;
     pass->deterministic = c->deterministic;
     pass->sums = lane->d_results->sums;
     if (batch && batch->rows) {
@@ -44,8 +45,10 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
         TRY(cuda_upload_vector(c, lane, k, w[k]));
     }
     if (batch) TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->stream));
-    for (int k = 0; k < 2; k++) /* the second sum alone is not to be had */
-        if (out[k] || (k == 0 && out[1])) pass->g[k] = lane->d_out[k];
+    /* The second sum alone is not to be had; and margins that are kept come from the kernel that will make sums at
+     * these points, once shifted: not a bit of them is to differ then. */
+    for (int k = 0; k < 2; k++)
+        if (out[k] || (k == 0 && out[1]) || pass->margin[k]) pass->g[k] = lane->d_out[k];
     CUDA_TRY(c, skald_gpu_pass_run(&c->gpu, pass, lane->d_workspace, lane->workspace_bytes, lane->stream),
              "starting a pass over rows");
     return SKALD_OK;
