@@ -123,43 +123,45 @@ static __device__ __forceinline__ void row_terms(const row_args &a, uint32_t row
     if (a.bias[0]) z0 += __ldg(a.bias[0]);
     if (a.bias[1]) z1 += __ldg(a.bias[1]);
     bool good = finite_f64(z0);
-    double exact;
     c[1] = 0;
-    if (a.kind == SKALD_GPU_CURVATURE) {
-        exact = s * z0;
-    } else if (a.kind == SKALD_GPU_ANCHOR) {
-        exact = s * (double)f.alpha;
-    } else {
+    if (a.kind == SKALD_GPU_OBJECTIVE) {
+        const bool binary = a.loss == SKALD_LOGISTIC || a.loss == SKALD_SQUARED_HINGE;
         const loss_terms t = loss_at(a.loss, a.delta, z0, y);
-        exact = s * t.first;
-        if (a.kind == SKALD_GPU_SAGA) {
-            const float fresh = (float)t.first;
-            good = good && finite_f32(fresh);
-            exact = s * ((double)fresh - (double)f.alpha);
-            if (tally) a.pending[position] = fresh;
-        } else if (a.kind == SKALD_GPU_DIFFERENCE) {
-            good = good && finite_f64(z1);
-            exact = s * (t.first - loss_at(a.loss, a.delta, z1, y).first);
+        c[0] = (float)(s * t.first);
+        if (tally) tally_point(tally, t, s, binary && (z0 >= 0) == (y > 0));
+        const loss_terms u = loss_at(a.loss, a.delta, z1, y); /* one point: z1 is 0 and u not looked at */
+        c[1] = (float)(s * u.first);
+        good = good && finite_f64(z1) && finite_f32(c[1]);
+        if (tally) {
+            tally_point(tally + 4, u, s, binary && (z1 >= 0) == (y > 0));
+            if (a.margin[0]) a.margin[0][row] = z0;
+            if (a.margin[1]) a.margin[1][row] = z1;
         }
-        if (a.kind == SKALD_GPU_OBJECTIVE) {
-            const bool binary = a.loss == SKALD_LOGISTIC || a.loss == SKALD_SQUARED_HINGE;
-            const loss_terms u = loss_at(a.loss, a.delta, z1, y); /* one point: z1 is 0 and u not looked at */
-            c[1] = (float)(s * u.first);
-            good = good && finite_f64(z1) && finite_f32(c[1]);
-            if (tally) {
-                tally_point(tally, t, s, binary && (z0 >= 0) == (y > 0));
-                tally_point(tally + 4, u, s, binary && (z1 >= 0) == (y > 0));
-                if (a.margin[0]) a.margin[0][row] = z0;
-                if (a.margin[1]) a.margin[1][row] = z1;
+    } else {
+        double exact = s;
+        if (a.kind == SKALD_GPU_CURVATURE) {
+            exact *= z0;
+        } else if (a.kind == SKALD_GPU_ANCHOR) {
+            exact *= (double)f.alpha;
+        } else {
+            const loss_terms t = loss_at(a.loss, a.delta, z0, y);
+            double first = t.first;
+            if (tally) tally[0] += s * t.value;
+            if (a.kind == SKALD_GPU_SAGA) {
+                const float fresh = (float)first;
+                good = good && finite_f32(fresh);
+                first = (double)fresh - (double)f.alpha;
+                if (tally) a.pending[position] = fresh;
+            } else if (a.kind == SKALD_GPU_DIFFERENCE) {
+                good = good && finite_f64(z1);
+                first -= loss_at(a.loss, a.delta, z1, y).first;
             }
-        } else if (tally) {
-            tally[0] += s * t.value;
+            exact *= first;
         }
+        c[0] = (float)exact;
+        if (tally) tally[TALLY_COEFFICIENTS(SKALD_GPU_SAGA, 0)] += exact;
     }
-    c[0] = (float)exact;
-    if (!tally) return;
-    if (a.kind != SKALD_GPU_OBJECTIVE) tally[TALLY_COEFFICIENTS(a.kind, 0)] += exact;
-    if (!good || !finite_f32(c[0])) tally[TALLY_BAD] += 1;
+    if (tally && (!good || !finite_f32(c[0]))) tally[TALLY_BAD] += 1;
 }
 
 /* ---- sums across threads ------------------------------------------------------------------------------- */
