@@ -31,6 +31,8 @@ if(SKALD_HAVE_NVCC)
   target_include_directories(skald_cuda PRIVATE include src ${CMAKE_SOURCE_DIR})
   target_link_libraries(skald_cuda PRIVATE CUDA::cudart_static Threads::Threads m ${CMAKE_DL_LIBS})
   target_link_options(skald_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,defs)
+  # the bits of updates are those of the host's vectors
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/kernels/vectors.cu PROPERTIES COMPILE_OPTIONS -fmad=false)
   # A spill to local memory costs more than any kernel can win: an error.
   target_compile_options(
     skald_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=-warn-spills,-warn-lmem-usage,-Werror;-Xcompiler=-fvisibility=hidden,-Wall;-lineinfo>")

@@ -2,7 +2,7 @@
  *
  * One launch; blocks differ by role:
  *   outputs x ceil(dim / 32):  g[o][j] = scale unit[j] sum over partials, eight warps a column block
- *   1:                         sums[p] from the blocks' tallies
+ *   1:                         sums[p] from the blocks' tallies, and g's entries of an intercept
  *   the rest:                  record[row].alpha = pending[position], unless a tally says that something is bad */
 #include "kernels/pass.cuh"
 
@@ -30,7 +30,7 @@ template <class F> static __device__ void add_columns(const finish_args &a, unsi
     }
     share[warp * COLUMNS + lane] = sum;
     __syncthreads();
-    if (warp == 0 && j < a.dim) {
+    if (warp == 0 && j < a.dim && !(j == a.dim - 1 && a.last[o])) {
         for (int k = 1; k < 8; k++) sum += share[k * COLUMNS + lane];
         double *const g = o ? a.g[1] : a.g[0];
         g[j] = a.scale * (a.unit ? (double)a.unit[j] : 1.0) * sum;
@@ -57,6 +57,11 @@ template <class F> __global__ void __launch_bounds__(FINISH_THREADS) finish(fini
     if (blockIdx.x < columns) {
         add_columns<F>(a, blockIdx.x);
     } else if (blockIdx.x == columns) {
+        for (int o = 0; o < 2; o++) {
+            if (!a.last[o]) continue;
+            const double sum = add_field(a, a.last[o], share);
+            if (threadIdx.x == 0) a.g[o][a.dim - 1] = (a.outputs ? a.scale : 1.0) * sum; /* else the caller scales */
+        }
         if (!a.sums) return;
         const double bad = add_field(a, TALLY_BAD, share);
         for (int p = 0; p < a.points; p++) {

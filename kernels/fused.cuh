@@ -20,7 +20,7 @@ typedef struct fused_args {
     const unsigned char *x;
     size_t row_bytes;
     const float *unit;
-    uint32_t dim, width; /* columns; entries of a stored row */
+    uint32_t dim, width; /* columns, without an intercept; entries of a stored row */
     const double *w[2];
     float *partial[2];
     int stages; /* RING */

@@ -135,6 +135,7 @@ typedef struct skald_gpu_pass {
     double *g[2];            /* OBJECTIVE: may be NULL */
     double *margin[2];       /* OBJECTIVE: NULL, or rows->n doubles: receive z by row number */
     skald_gpu_sums *sums;    /* `points` (else 1) of them, device */
+    bool intercept;          /* the last column is 1: its share of z, and g's last entry, are f64 throughout */
     bool deterministic;      /* CSR: fixed point sums, a second read of the entries; dense sums always are */
     skald_gpu_kernel kernel; /* AUTO, or what to force: invalid value if the shape does not allow it */
 } skald_gpu_pass;
@@ -208,15 +209,25 @@ int skald_gpu_axpy(size_t n, double *y, double a, const double *x, skald_gpu_str
 /* out = a x + b y; y may be NULL (then out = a x); out may be x or y. Weighs and adds shards' results. */
 int skald_gpu_combine(size_t n, double *out, double a, const double *x, double b, const double *y,
                       skald_gpu_stream stream);
-/* *out (device) = |x|^2; fixed order. workspace: SKALD_GPU_NORM2_BYTES. */
-#define SKALD_GPU_NORM2_BYTES 1024
+typedef struct skald_gpu_regulariser {
+    double l2, l1, nonconvex; /* nonconvex: not of saga_update */
+    bool intercept;           /* the last of each `columns` entries is not regularised */
+    uint32_t columns;         /* of a class */
+} skald_gpu_regulariser;
+/* Sums over a vector, fixed order, to *out (device): |x|^2, and those of the same names in vectors.h. workspace:
+ * SKALD_GPU_SUM_BYTES. */
+#define SKALD_GPU_SUM_BYTES 1024
 int skald_gpu_norm2(size_t n, const double *x, double *out, void *workspace, skald_gpu_stream stream);
-/* proximal_step is sgd_update with a = 1. intercept: the last entry is not regularised. */
-int skald_gpu_sgd_update(size_t n, double *w, const double *g, double a, double eta, double l2, double l1,
-                         bool intercept, skald_gpu_stream stream);
+int skald_gpu_penalty(size_t n, const double *w, const skald_gpu_regulariser *r, double *out, void *workspace,
+                      skald_gpu_stream stream);
+int skald_gpu_stationarity(size_t n, const double *w, const double *g, double eta, const skald_gpu_regulariser *r,
+                           double *out, void *workspace, skald_gpu_stream stream);
+/* proximal_step is sgd_update with a = 1. */
+int skald_gpu_sgd_update(size_t n, double *w, const double *g, double a, double eta, const skald_gpu_regulariser *r,
+                         skald_gpu_stream stream);
 /* g == h allowed. rows: n of the problem. */
 int skald_gpu_saga_update(size_t n, double *w, double *abar, const double *g, double a, const double *h, double eta,
-                          double rows, double l2, double l1, bool intercept, skald_gpu_stream stream);
+                          double rows, const skald_gpu_regulariser *r, skald_gpu_stream stream);
 /* h NULL: sgd, abar is not touched. */
 int skald_gpu_local_merge(size_t n, double *w, double *abar, const double *dw, double theta, const double *h,
                           double rows, skald_gpu_stream stream);

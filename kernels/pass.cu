@@ -241,7 +241,7 @@ static int run_fused(run *r) {
     a.x = (const unsigned char *)rows->x;
     a.row_bytes = p->row_bytes;
     a.unit = rows->unit;
-    a.dim = rows->dim;
+    a.dim = rows->dim - r->pass->intercept;
     a.width = (uint32_t)rows->stride;
     a.stages = p->stages;
     for (int q = 0; q < p->points; q++) a.w[q] = r->pass->w[q];
@@ -266,7 +266,7 @@ static int run_twice(run *r) {
     a.pieces = p->pieces;
     for (int q = 0; q < p->points; q++) {
         float *w = (float *)(r->workspace + p->model) + (size_t)q * width;
-        CUDA_TRY(skald_twice_model(r->pass->w[q], rows->unit, rows->dim, width, w, r->stream));
+        CUDA_TRY(skald_twice_model(r->pass->w[q], rows->unit, rows->dim - r->pass->intercept, width, w, r->stream));
         a.w[q] = w;
     }
     for (int o = 0; o < p->outputs; o++) {
@@ -299,7 +299,7 @@ static int run_sparse(run *r) {
     a.norm2 = rows->norm2;
     for (int q = 0; q < p->points; q++) {
         float *w = (float *)(r->workspace + p->model) + (size_t)q * rows->dim;
-        CUDA_TRY(skald_twice_model(r->pass->w[q], NULL, rows->dim, rows->dim, w, r->stream));
+        CUDA_TRY(skald_twice_model(r->pass->w[q], NULL, rows->dim - r->pass->intercept, rows->dim, w, r->stream));
         a.w[q] = w;
     }
     r->finish.outputs = 0; /* no partials: g is there already */
@@ -351,6 +351,8 @@ extern "C" int skald_gpu_pass_run(const skald_gpu_device *device, const skald_gp
     if (pass->kind == SKALD_GPU_SAGA) r.rows.pending = (float *)(r.workspace + p.pending);
     if (pass->kind == SKALD_GPU_OBJECTIVE)
         for (int q = 0; q < p.points; q++) r.rows.margin[q] = pass->margin[q];
+    for (int q = 0; pass->intercept && q < p.points; q++) r.rows.bias[q] = pass->w[q] + rows->dim - 1;
+    for (int o = 0; pass->intercept && o < p.outputs; o++) r.finish.last[o] = TALLY_COEFFICIENTS(pass->kind, o);
     r.finish.dim = rows->dim;
     r.finish.width = rows->layout == SKALD_CSR ? rows->dim : (uint32_t)rows->stride;
     r.finish.outputs = p.outputs;

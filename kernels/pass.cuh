@@ -61,7 +61,7 @@ int skald_twice_dots(skald_gpu_storage storage, int points, int blocks, const tw
                      skald_gpu_stream stream);
 int skald_twice_sums(skald_gpu_storage storage, const twice_args *a, const row_args *rows, int outputs,
                      skald_gpu_stream stream);
-/* out[j] = (float)(w[j] * unit[j]), zero from dim to width. */
+/* out[j] = (float)(w[j] * unit[j]), zero from dim (without an intercept) to width. */
 int skald_twice_model(const double *w, const float *unit, uint32_t dim, uint32_t width, float *out,
                       skald_gpu_stream stream);
 
@@ -100,6 +100,7 @@ typedef struct finish_args {
     double scale;
     const double *tally; /* tallies x TALLY */
     int tallies;
+    int last[2]; /* the tallies' field that is g[o]'s last entry; 0: that is as the others */
     uint64_t count;
     skald_gpu_sums *sums; /* points; may be NULL */
     const uint32_t *list;

@@ -57,6 +57,8 @@ static __device__ __forceinline__ bool finite_f32(float v) {
 /* A block's share of the sums: loss, dphi, d2phi, correct of both points, then bad. */
 #define TALLY 9
 #define TALLY_BAD 8
+/* The sum of output o's coefficients in f64: OBJECTIVE's are dphi; the others have one point, and room. */
+#define TALLY_COEFFICIENTS(kind, o) ((kind) == SKALD_GPU_OBJECTIVE ? 4 * (o) + 1 : 5)
 
 static __device__ __forceinline__ void tally_clear(double *slots, int count) {
     for (int k = threadIdx.x; k < count * TALLY; k += blockDim.x) slots[k] = 0;
@@ -79,10 +81,11 @@ typedef struct row_args {
     uint64_t count;
     const skald_gpu_record *record;
     const float *s;
-    float *pending;    /* SAGA: new alpha, by position */
-    double *margin[2]; /* OBJECTIVE: by row, or NULL */
-    double *tally;     /* blocks x TALLY */
-    bool more;         /* add to what is there: a later launch of the same blocks */
+    float *pending;        /* SAGA: new alpha, by position */
+    double *margin[2];     /* OBJECTIVE: by row, or NULL */
+    double *tally;         /* blocks x TALLY */
+    const double *bias[2]; /* intercept: the models' last entries, which z0 and z1 come without; else NULL */
+    bool more;             /* add to what is there: a later launch of the same blocks */
 } row_args;
 
 /* What a row's coefficients need beside its margins; loaded early. */
@@ -117,38 +120,46 @@ static __device__ __forceinline__ void tally_point(double *tally, const loss_ter
 static __device__ __forceinline__ void row_terms(const row_args &a, uint32_t row, uint64_t position, double z0,
                                                  double z1, row_facts f, float *c, double *tally) {
     const double s = f.s, y = f.y;
+    if (a.bias[0]) z0 += __ldg(a.bias[0]);
+    if (a.bias[1]) z1 += __ldg(a.bias[1]);
     bool good = finite_f64(z0);
     c[1] = 0;
-    if (a.kind == SKALD_GPU_CURVATURE) {
-        c[0] = (float)(s * z0);
-    } else if (a.kind == SKALD_GPU_ANCHOR) {
-        c[0] = (float)(s * (double)f.alpha);
-    } else {
+    if (a.kind == SKALD_GPU_OBJECTIVE) {
+        const bool binary = a.loss == SKALD_LOGISTIC || a.loss == SKALD_SQUARED_HINGE;
         const loss_terms t = loss_at(a.loss, a.delta, z0, y);
         c[0] = (float)(s * t.first);
-        if (a.kind == SKALD_GPU_SAGA) {
-            const float fresh = (float)t.first;
-            good = good && finite_f32(fresh);
-            c[0] = (float)(s * ((double)fresh - (double)f.alpha));
-            if (tally) a.pending[position] = fresh;
-        } else if (a.kind == SKALD_GPU_DIFFERENCE) {
-            good = good && finite_f64(z1);
-            c[0] = (float)(s * (t.first - loss_at(a.loss, a.delta, z1, y).first));
+        if (tally) tally_point(tally, t, s, binary && (z0 >= 0) == (y > 0));
+        const loss_terms u = loss_at(a.loss, a.delta, z1, y); /* one point: z1 is 0 and u not looked at */
+        c[1] = (float)(s * u.first);
+        good = good && finite_f64(z1) && finite_f32(c[1]);
+        if (tally) {
+            tally_point(tally + 4, u, s, binary && (z1 >= 0) == (y > 0));
+            if (a.margin[0]) a.margin[0][row] = z0;
+            if (a.margin[1]) a.margin[1][row] = z1;
         }
-        if (a.kind == SKALD_GPU_OBJECTIVE) {
-            const bool binary = a.loss == SKALD_LOGISTIC || a.loss == SKALD_SQUARED_HINGE;
-            const loss_terms u = loss_at(a.loss, a.delta, z1, y); /* one point: z1 is 0 and u not looked at */
-            c[1] = (float)(s * u.first);
-            good = good && finite_f64(z1) && finite_f32(c[1]);
-            if (tally) {
-                tally_point(tally, t, s, binary && (z0 >= 0) == (y > 0));
-                tally_point(tally + 4, u, s, binary && (z1 >= 0) == (y > 0));
-                if (a.margin[0]) a.margin[0][row] = z0;
-                if (a.margin[1]) a.margin[1][row] = z1;
+    } else {
+        double exact = s;
+        if (a.kind == SKALD_GPU_CURVATURE) {
+            exact *= z0;
+        } else if (a.kind == SKALD_GPU_ANCHOR) {
+            exact *= (double)f.alpha;
+        } else {
+            const loss_terms t = loss_at(a.loss, a.delta, z0, y);
+            double first = t.first;
+            if (tally) tally[0] += s * t.value;
+            if (a.kind == SKALD_GPU_SAGA) {
+                const float fresh = (float)first;
+                good = good && finite_f32(fresh);
+                first = (double)fresh - (double)f.alpha;
+                if (tally) a.pending[position] = fresh;
+            } else if (a.kind == SKALD_GPU_DIFFERENCE) {
+                good = good && finite_f64(z1);
+                first -= loss_at(a.loss, a.delta, z1, y).first;
             }
-        } else if (tally) {
-            tally[0] += s * t.value;
+            exact *= first;
         }
+        c[0] = (float)exact;
+        if (tally) tally[TALLY_COEFFICIENTS(SKALD_GPU_SAGA, 0)] += exact;
     }
     if (tally && (!good || !finite_f32(c[0]))) tally[TALLY_BAD] += 1;
 }

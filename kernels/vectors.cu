@@ -1,4 +1,5 @@
-/* The verbs of include/skald/vectors.h on device vectors: one pass each, f64. */
+/* The verbs of include/skald/vectors.h on device vectors: one pass each, f64. Compiled without contraction to
+ * FMA, so that entries have the bits of src/engine/vectors_host.c, and all cards the same. */
 #include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/step.cuh"
@@ -29,9 +30,46 @@ extern "C" int skald_gpu_combine(size_t n, double *out, double a, const double *
     return cudaGetLastError();
 }
 
-/* ---- |x|^2: blocks, then their sums, each in a tree --------------------------------------------------- */
+/* ---- sums over a vector: blocks, then their sums, each in a tree --------------------------------------------- */
 
-#define NORM_BLOCKS (SKALD_GPU_NORM2_BYTES / 8)
+#define SUM_BLOCKS (SKALD_GPU_SUM_BYTES / 8)
+
+static __device__ __forceinline__ bool is_free(const skald_gpu_regulariser &r, size_t j) {
+    return r.intercept && j % r.columns == r.columns - 1;
+}
+
+/* v^2 / (1 + v^2) and its slope. */
+static __device__ __forceinline__ double bounded_value(double v) {
+    return v * v / (1 + v * v);
+}
+static __device__ __forceinline__ double bounded_slope(double v) {
+    const double q = 1 + v * v;
+    return 2 * v / (q * q);
+}
+
+enum sum_kind { SUM_SQUARES, SUM_PENALTY, SUM_STATIONARITY };
+
+typedef struct sum_args {
+    int kind;
+    size_t n;
+    const double *x, *g;
+    double eta;
+    skald_gpu_regulariser r;
+} sum_args;
+
+/* As in src/engine/vectors_host.c. */
+static __device__ double sum_term(const sum_args &a, size_t j) {
+    const double x = a.x[j];
+    const skald_gpu_regulariser &r = a.r;
+    if (a.kind == SUM_SQUARES) return x * x;
+    if (is_free(r, j)) return 0;
+    if (a.kind == SUM_PENALTY)
+        return 0.5 * r.l2 * (x * x) + r.l1 * fabs(x) + (r.nonconvex > 0 ? r.nonconvex * bounded_value(x) : 0.0);
+    const double slope = r.l2 * x + (r.nonconvex > 0 ? r.nonconvex * bounded_slope(x) : 0.0);
+    const double smooth = a.g[j] + slope, ahead = x - a.eta * smooth, t = a.eta * r.l1;
+    const double s = r.l1 <= 0 ? smooth : ahead > t ? smooth + r.l1 : ahead < -t ? smooth - r.l1 : x / a.eta;
+    return s * s;
+}
 
 static __device__ void block_sum(double v, double *out) {
     SKALD_SHARED(double, share, THREADS);
@@ -44,57 +82,83 @@ static __device__ void block_sum(double v, double *out) {
     if (threadIdx.x == 0) *out = share[0];
 }
 
-__global__ void __launch_bounds__(THREADS) norm2_blocks(size_t n, const double *x, double *partial) {
+__global__ void __launch_bounds__(THREADS) sum_blocks(sum_args a, double *partial) {
     double sum = 0;
     for
-        EACH(j, n) sum += x[j] * x[j];
+        EACH(j, a.n) sum += sum_term(a, j);
     block_sum(sum, partial + blockIdx.x);
 }
 
-__global__ void __launch_bounds__(THREADS) norm2_total(int n, const double *partial, double *out) {
+__global__ void __launch_bounds__(THREADS) sum_total(int n, const double *partial, double *out) {
     block_sum((int)threadIdx.x < n ? partial[threadIdx.x] : 0.0, out);
 }
 
-extern "C" int skald_gpu_norm2(size_t n, const double *x, double *out, void *workspace, skald_gpu_stream stream) {
-    const unsigned most = NORM_BLOCKS, wanted = blocks_for(n), blocks = wanted < most ? wanted : most;
-    SKALD_LAUNCH(norm2_blocks, blocks, THREADS, 0, stream, n, x, (double *)workspace);
-    SKALD_LAUNCH(norm2_total, 1, THREADS, 0, stream, (int)blocks, (const double *)workspace, out);
+static int sum(const sum_args &a, double *out, void *workspace, skald_gpu_stream stream) {
+    const unsigned most = SUM_BLOCKS, wanted = blocks_for(a.n), blocks = wanted < most ? wanted : most;
+    SKALD_LAUNCH(sum_blocks, blocks, THREADS, 0, stream, a, (double *)workspace);
+    SKALD_LAUNCH(sum_total, 1, THREADS, 0, stream, (int)blocks, (const double *)workspace, out);
     return cudaGetLastError();
+}
+
+extern "C" int skald_gpu_norm2(size_t n, const double *x, double *out, void *workspace, skald_gpu_stream stream) {
+    sum_args a = {};
+    a.kind = SUM_SQUARES;
+    a.n = n;
+    a.x = x;
+    return sum(a, out, workspace, stream);
+}
+
+extern "C" int skald_gpu_penalty(size_t n, const double *w, const skald_gpu_regulariser *r, double *out,
+                                 void *workspace, skald_gpu_stream stream) {
+    sum_args a = {};
+    a.kind = SUM_PENALTY;
+    a.n = n;
+    a.x = w;
+    a.r = *r;
+    return sum(a, out, workspace, stream);
+}
+
+extern "C" int skald_gpu_stationarity(size_t n, const double *w, const double *g, double eta,
+                                      const skald_gpu_regulariser *r, double *out, void *workspace,
+                                      skald_gpu_stream stream) {
+    const sum_args a = {SUM_STATIONARITY, n, w, g, eta, *r};
+    return sum(a, out, workspace, stream);
 }
 
 /* ---- updates ------------------------------------------------------------------------------------------- */
 
 __global__ void __launch_bounds__(THREADS)
-    sgd_update(size_t n, double *w, const double *g, double a, double eta, double l2, double l1, bool intercept) {
+    sgd_update(size_t n, double *w, const double *g, double a, double eta, skald_gpu_regulariser r) {
     for
         EACH(j, n) {
-            const bool free = intercept && j == n - 1;
-            w[j] = soft(w[j] - eta * (a * g[j] + (free ? 0.0 : l2) * w[j]), free ? 0.0 : eta * l1);
+            const bool free = is_free(r, j);
+            double slope = a * g[j] + (free ? 0.0 : r.l2) * w[j];
+            if (r.nonconvex > 0 && !free) slope += r.nonconvex * bounded_slope(w[j]);
+            w[j] = soft(w[j] - eta * slope, free ? 0.0 : eta * r.l1);
         }
 }
 
-extern "C" int skald_gpu_sgd_update(size_t n, double *w, const double *g, double a, double eta, double l2, double l1,
-                                    bool intercept, skald_gpu_stream stream) {
-    SKALD_LAUNCH(sgd_update, blocks_for(n), THREADS, 0, stream, n, w, g, a, eta, l2, l1, intercept);
+extern "C" int skald_gpu_sgd_update(size_t n, double *w, const double *g, double a, double eta,
+                                    const skald_gpu_regulariser *r, skald_gpu_stream stream) {
+    SKALD_LAUNCH(sgd_update, blocks_for(n), THREADS, 0, stream, n, w, g, a, eta, *r);
     return cudaGetLastError();
 }
 
 __global__ void __launch_bounds__(THREADS)
     saga_update(size_t n, double *w, double *abar, const double *g, double a, const double *h, double eta, double inv_n,
-                double l2, double l1, bool intercept) {
+                skald_gpu_regulariser r) {
     for
         EACH(j, n) {
-            const bool free = intercept && j == n - 1;
+            const bool free = is_free(r, j);
             const double b = abar[j];
-            w[j] = soft(w[j] - eta * (a * g[j] + b + (free ? 0.0 : l2) * w[j]), free ? 0.0 : eta * l1);
+            w[j] = soft(w[j] - eta * (a * g[j] + b + (free ? 0.0 : r.l2) * w[j]), free ? 0.0 : eta * r.l1);
             abar[j] = b + h[j] * inv_n;
         }
 }
 
 extern "C" int skald_gpu_saga_update(size_t n, double *w, double *abar, const double *g, double a, const double *h,
-                                     double eta, double rows, double l2, double l1, bool intercept,
-                                     skald_gpu_stream stream) {
-    SKALD_LAUNCH(saga_update, blocks_for(n), THREADS, 0, stream, n, w, abar, g, a, h, eta, 1 / rows, l2, l1, intercept);
+                                     double eta, double rows, const skald_gpu_regulariser *r, skald_gpu_stream stream) {
+    SKALD_LAUNCH(saga_update, blocks_for(n), THREADS, 0, stream, n, w, abar, g, a, h, eta, 1 / rows, *r);
     return cudaGetLastError();
 }
 

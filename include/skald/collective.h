@@ -35,7 +35,8 @@ typedef struct skald_stretch {
 
 typedef struct skald_collective_options {
     uint32_t rank, size;
-    uint32_t device;                     /* the card's number (NCCL); 0 otherwise */
+    uint32_t device; /* the card's number (NCCL); 0 otherwise */
+    void *queue;     /* skald_vectors.queue: operations take their place in it; NULL: in their own */
     skald_status (*waiting)(void *user); /* see above; NULL: waits as long as the adapter does */
     void *user;
 } skald_collective_options;
@@ -60,6 +61,7 @@ typedef struct skald_collective_ops {
     uint32_t (*size)(const skald_collective *c);
     /* Leaves and frees, whatever is under way. Does not wait for the others. NULL-safe. */
     void (*close)(skald_collective *c);
+    bool on_device; /* stretches may be on the device */
 } skald_collective_ops;
 
 struct skald_collective {

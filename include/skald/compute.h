@@ -1,9 +1,9 @@
 /* The compute port: what a backend (CPU, CUDA) must be able to do.
  *
  * A `skald_compute` is one device. Shards are loaded once and live with their history on the device.
- * Operations are coarse: each is one fused pass over rows. Pointers in arguments are host memory, dim
- * entries of double unless said (softmax: dim entries for each class, one after the other); an adapter stages them as
- * it likes. Operations return when their results are in the caller's memory.
+ * Operations are coarse: each is one fused pass over rows. Pointers in arguments are host memory (or see
+ * `vectors`), dim entries of double unless said (softmax: dim entries for each class, one after the other); an adapter
+ * stages them as it likes. Operations return when their results are in the caller's memory.
  *
  * Threads: create/destroy from one thread. Operations on *distinct* shards may run concurrently from
  * different threads; on one shard the caller serialises. Errors: SKALD_ENUMERIC when a coefficient
@@ -23,6 +23,7 @@
 #include "skald/objective.h"
 #include "skald/status.h"
 
+struct skald_vectors;
 typedef struct skald_compute skald_compute;
 typedef struct skald_shard skald_shard; /* rows + history on a device; opaque, belongs to its backend */
 
@@ -88,7 +89,9 @@ typedef struct skald_compute_ops {
     skald_status (*difference)(skald_compute *c, skald_shard *shard, const skald_batch *batch, const double *w,
                                const double *u, double *g, skald_sums *sums);
     /* For each of `points` (<= 2) models w[p]: all sums over the shard, and g[p] = sum s_i phi' x_i when
-     * g[p] is not NULL. keep_margins: z_i of every point stay with the shard, in double, for `shift`. */
+     * g[p] is not NULL. keep_margins: z_i of every point stay with the shard, in double, for `shift`. (However z comes
+     * about, a constant is added to it in double, and g's entry of the intercept is dphi: a shift that makes dphi 0
+     * does so in a pass over as many points that are shifted by it.) */
     skald_status (*objective)(skald_compute *c, skald_shard *shard, uint32_t points, const double *const *w,
                               double *const *g, bool keep_margins, skald_sums *sums);
     /* sums of objective with z_i + delta[p] in place of the kept z_i; SKALD_EINVAL if none are kept. */
@@ -106,6 +109,12 @@ typedef struct skald_compute_ops {
     /* Copy the history (n x C floats, a row's together) out or in. */
     skald_status (*history_get)(skald_compute *c, skald_shard *shard, float *alpha);
     skald_status (*history_set)(skald_compute *c, skald_shard *shard, const float *alpha);
+
+    /* NULL: there is no memory but the host's. Else *out: vectors (of skald_objective_length entries) in the device's
+     * memory, the same at each call. Operations take them in place of the host's, any of them; an operation begins when
+     * what was done to them before is done, and is complete when it returns. One thread at a time uses them, and runs
+     * the operations that take them; nothing runs beside their making and freeing. They go before the device does. */
+    skald_status (*vectors)(skald_compute *c, struct skald_vectors *out);
 
     void (*destroy)(skald_compute *c);
 } skald_compute_ops;

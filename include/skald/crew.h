@@ -13,6 +13,7 @@
 
 #include "skald/problem.h"
 #include "skald/task.h"
+#include "skald/vectors.h"
 
 typedef struct skald_crew skald_crew;
 
@@ -71,7 +72,7 @@ typedef struct skald_crew_ops {
  * the end: SKALD_EVENT_LOST (worker: UINT32_MAX) says that nothing that was in flight will come, that the lost have no
  * slots any more (perhaps nobody is lost), and that others have their shards. */
 typedef struct skald_ranks_ops {
-    /* In place: adds up `count` vectors of dim doubles over all ranks. SKALD_AGAIN: somebody was lost, the vectors hold
+    /* In place: adds up `count` vectors (of `vectors`) over all ranks. SKALD_AGAIN: somebody was lost, the vectors hold
      * anything, SKALD_EVENT_LOST follows. Blocks. */
     skald_status (*reduce)(skald_crew *crew, double *const *vectors, uint32_t count);
 } skald_ranks_ops;
@@ -87,6 +88,9 @@ struct skald_crew {
     /* What the problem was made of, for checkpoints: owned by the crew; NULL where it is quickly found again. */
     const struct skald_manifest *manifest;
     const skald_ranks_ops *ranks; /* NULL: the engine is in one place, and so are all results */
+    /* The memory that models and results are in; the engine keeps its own vectors there too. NULL: the host's. Only of
+     * ranks: elsewhere results come from many places, and are looked into. */
+    const skald_vectors *vectors;
     /* May be NULL. Synchronous runs: trains with the members' own engines, as skald_train would. SKALD_EUNSUPPORTED,
      * with the reason, when they cannot. */
     skald_status (*conduct)(skald_crew *crew, const struct skald_train_options *options,

@@ -1,8 +1,8 @@
 /* What a plugin with a compute backend exports: one function, named as in SKALD_CUDA_ENTRY.
  *
  * The host opens the library by name and calls the entry once; the library is never closed. Nothing of a device's own
- * interface crosses this line. Both sides must have been built from the same revision of this file, compute.h and
- * data.h: SKALD_PLUGIN_ABI counts those. */
+ * interface crosses this line. Both sides must have been built from the same revision of this file, compute.h,
+ * vectors.h, collective.h and data.h: SKALD_PLUGIN_ABI counts those. */
 #ifndef SKALD_PLUGIN_H
 #define SKALD_PLUGIN_H
 
@@ -11,7 +11,7 @@
 #include "skald/collective.h"
 #include "skald/compute.h"
 
-#define SKALD_PLUGIN_ABI 1u
+#define SKALD_PLUGIN_ABI 2u
 #define SKALD_CUDA_ENTRY "skald_cuda_plugin"
 
 /* What the host lends the plugin. */

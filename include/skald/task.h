@@ -26,13 +26,14 @@ const char *skald_task_kind_name(skald_task_kind kind);
 
 /* A published set of vectors: immutable and refcounted from the moment it is published. */
 typedef struct skald_version {
-    uint64_t id;      /* unique in the run, increasing */
-    uint64_t commits; /* the clock: model commits when it was published */
-    uint32_t count;   /* vectors: 1 (w), 2 (w and abar, or two points to evaluate) */
-    uint32_t dim;     /* entries of a vector: skald_problem_length */
-    const double *vectors[SKALD_MAX_POINTS];
-    const float *narrow[SKALD_MAX_POINTS]; /* the vectors as floats, if that will do on the wire; else NULL */
-    skald_bytes bytes; /* vectors, one after the other; references are taken on this, for `narrow` too */
+    uint64_t id;                             /* unique in the run, increasing */
+    uint64_t commits;                        /* the clock: model commits when it was published */
+    uint32_t count;                          /* vectors: 1 (w), 2 (w and abar, or two points to evaluate) */
+    uint32_t dim;                            /* entries of a vector: skald_problem_length */
+    const double *vectors[SKALD_MAX_POINTS]; /* in the memory of the run's skald_vectors, as those of results are */
+    const float *narrow[SKALD_MAX_POINTS];   /* the vectors as floats, if that will do on the wire; else NULL */
+    skald_bytes bytes; /* vectors, one after the other (none on a device); references are taken on this, for `narrow`
+                        * too */
 } skald_version;
 
 static inline skald_version *skald_version_ref(skald_version *v) {

@@ -238,8 +238,8 @@ static void close_rank(skald_collective *c) {
     free(c);
 }
 
-static const skald_collective_ops operations = {"inproc",  probe,   make_id, open_rank, sum,
-                                                broadcast, rank_of, size_of, close_rank};
+static const skald_collective_ops operations = {"inproc",  probe,   make_id, open_rank,  sum,
+                                                broadcast, rank_of, size_of, close_rank, false};
 
 const skald_collective_ops *skald_collective_inproc(void) {
     return &operations;

@@ -93,7 +93,7 @@ static skald_status probe(uint32_t device, char version[32], char card[80]) {
 typedef struct member {
     skald_collective base;
     nccl_comm comm;
-    cudaStream_t stream;
+    cudaStream_t stream; /* options.queue, or its own */
     skald_collective_options options;
     bool broken;
     double *h_stage, *d_stage;
@@ -202,7 +202,7 @@ static void close_rank(skald_collective *c) {
     }
     if (m->stream) {
         cudaStreamSynchronize(m->stream);
-        cudaStreamDestroy(m->stream);
+        if (!m->options.queue) cudaStreamDestroy(m->stream);
     }
     if (m->d_stage) cudaFree(m->d_stage);
     if (m->h_stage) cudaFreeHost(m->h_stage);
@@ -216,7 +216,8 @@ static skald_status join(member *m, const uint8_t *id) {
     nccl_config config = {sizeof config, (unsigned)NCCL_CONFIG_MAGIC, NCCL_CONFIG_VERSION, 0};
     memcpy(&name, id, sizeof name);
     CUDA_TRY(m, cudaSetDevice((int)o->device), "choosing the card");
-    CUDA_TRY(m, cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), "making a stream");
+    m->stream = o->queue;
+    if (!m->stream) CUDA_TRY(m, cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking), "making a stream");
     return settle(m, nccl.api.ncclCommInitRankConfig(&m->comm, (int)o->size, name, (int)o->rank, &config),
                   "joining the group");
 }
@@ -316,8 +317,8 @@ static uint32_t size_of(const skald_collective *c) {
     return ((const member *)c)->options.size;
 }
 
-static const skald_collective_ops operations = {"nccl",    probe,   make_id, open_rank, sum,
-                                                broadcast, rank_of, size_of, close_rank};
+static const skald_collective_ops operations = {"nccl",    probe,   make_id, open_rank,  sum,
+                                                broadcast, rank_of, size_of, close_rank, true};
 
 const skald_collective_ops *skald_collective_nccl(void) {
     return &operations;

@@ -23,7 +23,7 @@ skald_status skald_run_publish(skald_run *run) {
     skald_version *v =
         skald_versions_publish(run->versions, run->commits, vectors, run->work.local && run->work.history ? 2 : 1);
     if (!v) return SKALD_ENOMEM;
-    if (run->work.local) skald_versions_narrow(v, run->current);
+    if (run->work.local && !run->crew->ranks) skald_versions_narrow(v, run->current); /* those send no models */
     skald_version_unref(run->current);
     run->current = v;
     run->dirty = false;
@@ -200,6 +200,7 @@ static skald_status dispatch(skald_engine *engine, const skald_work *work) {
     skald_run *run = of(engine);
     if (!run->current) run->dirty = true;
     run->work = *work;
+    TRY(engine->vectors.ops->status(&engine->vectors));
     if (!run->watch.good) TRY(skald_watch_init(run));
     if (run->crew->ranks) TRY(skald_ranks_tend(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
@@ -295,17 +296,13 @@ static void merge_one(skald_run *run, const skald_flight *flight, skald_result *
     run->held = r;
 }
 
-static void add_scaled(double *restrict to, double a, const double *restrict from, uint32_t dim) {
-    for (uint32_t j = 0; j < dim; j++) to[j] += a * from[j];
-}
-
 /* The round is complete: one merge for all of it, summed in the order of dispatch. SKALD_AGAIN: ranks were lost
  * meanwhile, and the round with them. */
 static skald_status merge_round(skald_run *run, skald_merge *m) {
-    const uint32_t dim = skald_problem_length(run->problem);
+    skald_vectors *v = &run->engine.vectors;
     *m = (skald_merge){.weight = 1, .bias = 1, .chains = 1, .local = run->work.local};
-    memset(run->round_g, 0, dim * sizeof(double));
-    if (run->history) memset(run->history_sum, 0, dim * sizeof(double));
+    v->ops->zero(v, run->round_g);
+    if (run->history) v->ops->zero(v, run->history_sum);
     uint64_t order = 0;
     while (run->training) {
         skald_flight *next = NULL;
@@ -319,13 +316,13 @@ static skald_status merge_round(skald_run *run, skald_merge *m) {
         m->fold |= next->refresh || next->generation != run->generation || run->round_spoilt;
         if (next->piece && !run->round_spoilt) skald_path_part(next->piece);
         next->lost |= run->round_spoilt; /* no step is made of it: a piece of the way is to be covered again */
-        if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
+        if (r->vectors[0]) v->ops->axpy(v, run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0]);
         const double *h = history_of(run, r);
         if (next->rebuild) {
             skald_ledger_replace(&run->ledger, next->shard, h, run->history_sum);
         } else if (h) {
             skald_ledger_merge(&run->ledger, next->shard, h);
-            add_scaled(run->history_sum, 1, h, dim);
+            v->ops->axpy(v, run->history_sum, 1, h);
         }
         count(run, next, r, 0);
         skald_run_land(run, next);
@@ -550,9 +547,8 @@ static bool over(skald_engine *engine) {
         run->stop = SKALD_STOP_UPDATES;
     else if (o->max_seconds > 0 && (double)skald_run_now(run) * 1e-9 >= o->max_seconds)
         run->stop = SKALD_STOP_TIME;
-    if (run->stop && run->work.w) { /* the solver's vectors go with it: keep the last model */
-        memcpy(run->watch.good, run->work.w, skald_problem_length(run->problem) * sizeof(double));
-    }
+    if (run->stop && run->work.w) /* the solver's vectors go with it: keep the last model */
+        engine->vectors.ops->copy(&engine->vectors, run->watch.good, run->work.w);
     return run->stop != SKALD_STOP_NONE;
 }
 

@@ -8,10 +8,11 @@
 
 enum { NEWTON_MAX = 30, MOST_ANEW = 100 };
 
-skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, skald_versions *versions,
-                                  uint32_t workers) {
+skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, skald_vectors *v,
+                                  skald_versions *versions, uint32_t workers) {
     memset(ev, 0, sizeof *ev);
     ev->problem = problem;
+    ev->v = v;
     ev->versions = versions;
     ev->workers = ev->expected = workers;
     ev->asked = skald_zalloc(workers, sizeof *ev->asked);
@@ -23,6 +24,7 @@ skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *prob
         ev->point[p] = skald_zalloc(length, sizeof(double));
         ev->gradient[p] = skald_zalloc(length, sizeof(double));
         if (!ev->point[p] || !ev->gradient[p]) return SKALD_ENOMEM;
+        TRY(v->ops->create(v, &ev->total[p]));
         if (together && !(ev->shifts[p] = skald_zalloc(length, sizeof(double)))) return SKALD_ENOMEM;
     }
     if (together && !(ev->scratch = skald_alloc(classes * (classes + 1), sizeof(double)))) return SKALD_ENOMEM;
@@ -33,6 +35,7 @@ void skald_evaluator_fini(skald_evaluator *ev) {
     skald_version_unref(ev->model);
     skald_version_unref(ev->shifts_model);
     for (int p = 0; p < SKALD_MAX_POINTS; p++) {
+        if (ev->total[p]) ev->v->ops->destroy(ev->v, ev->total[p]);
         free(ev->point[p]);
         free(ev->gradient[p]);
         free(ev->shifts[p]);
@@ -51,30 +54,33 @@ static skald_status enter(skald_evaluator *ev, skald_phase phase) {
     if (!final && !ev->scratch) return SKALD_OK;
     double **vectors = final ? ev->point : ev->shifts;
     skald_version **held = final ? &ev->model : &ev->shifts_model, *old = *held;
-    *held = skald_versions_publish(ev->versions, ev->model->commits, (const double *const *)vectors, ev->points);
+    *held = skald_versions_publish_host(ev->versions, ev->model->commits, (const double *const *)vectors, ev->points);
     skald_version_unref(old);
     return *held ? SKALD_OK : SKALD_ENOMEM;
 }
 
-skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const double *const *points, uint32_t count,
-                                   bool gradients) {
-    const size_t bytes = skald_problem_length(ev->problem) * sizeof(double);
-    ev->points = count;
-    ev->gradients = gradients;
+/* At the points as they are in ev->point. */
+static skald_status begin(skald_evaluator *ev, uint64_t commits) {
     ev->newton_rounds = 0;
     memset(ev->shift, 0, sizeof ev->shift);
-    for (uint32_t p = 0; p < count; p++) {
-        memmove(ev->point[p], points[p], bytes);
-        if (ev->shifts[p]) memset(ev->shifts[p], 0, bytes);
-    }
+    for (uint32_t p = 0; p < ev->points; p++)
+        if (ev->shifts[p]) memset(ev->shifts[p], 0, skald_problem_length(ev->problem) * sizeof(double));
     skald_version_unref(ev->model);
-    ev->model = skald_versions_publish(ev->versions, commits, points, count);
+    ev->model = skald_versions_publish_host(ev->versions, commits, (const double *const *)ev->point, ev->points);
     if (!ev->model) return SKALD_ENOMEM;
     ev->phase = ev->problem->objective.intercept ? SKALD_PHASE_MARGINS : SKALD_PHASE_FINAL;
     ev->outstanding = ev->expected;
     ev->round++;
     memset(ev->asked, 0, ev->workers * sizeof *ev->asked);
     return SKALD_OK;
+}
+
+skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const double *const *points, uint32_t count,
+                                   bool gradients) {
+    ev->points = count;
+    ev->gradients = gradients;
+    for (uint32_t p = 0; p < count; p++) TRY(ev->v->ops->read(ev->v, ev->point[p], points[p]));
+    return begin(ev, commits);
 }
 
 void skald_evaluator_drop(skald_evaluator *ev, skald_crew *crew) {
@@ -88,8 +94,7 @@ skald_status skald_evaluator_again(skald_evaluator *ev, uint32_t workers, bool w
     ev->expected = workers;
     ev->waiting = waiting;
     if (ev->phase == SKALD_PHASE_IDLE) return SKALD_OK;
-    const double *points[SKALD_MAX_POINTS] = {ev->point[0], ev->point[1]};
-    return skald_evaluator_begin(ev, ev->model ? ev->model->commits : 0, points, ev->points, ev->gradients);
+    return begin(ev, ev->model ? ev->model->commits : 0);
 }
 
 bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
@@ -111,9 +116,11 @@ bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
 }
 
 static skald_status reduce(skald_evaluator *ev, skald_crew *crew) {
-    const uint32_t dim = skald_problem_length(ev->problem);
+    skald_vectors *v = ev->v;
+    const bool vectors =
+        ev->phase == SKALD_PHASE_FINAL ? ev->gradients : ev->phase == SKALD_PHASE_NEWTON && ev->scratch;
     memset(ev->sums, 0, sizeof ev->sums);
-    for (int p = 0; p < SKALD_MAX_POINTS; p++) memset(ev->gradient[p], 0, dim * sizeof(double));
+    for (uint32_t p = 0; vectors && p < ev->points; p++) v->ops->zero(v, ev->total[p]);
     for (uint32_t k = 0; k < ev->workers; k++) { /* in worker order, so that the bits do not depend on arrival */
         skald_result *r = ev->results[k];
         if (!r) continue;
@@ -123,16 +130,16 @@ static skald_status reduce(skald_evaluator *ev, skald_crew *crew) {
             ev->sums[p].d2phi += r->sums[p].d2phi;
             ev->sums[p].correct += r->sums[p].correct;
             ev->sums[p].rows += r->sums[p].rows;
-            if (p < r->count && r->vectors[p])
-                for (uint32_t j = 0; j < dim; j++) ev->gradient[p][j] += r->vectors[p][j];
+            if (vectors && p < r->count && r->vectors[p]) v->ops->axpy(v, ev->total[p], 1, r->vectors[p]);
         }
         if (r->kind == SKALD_TASK_OBJECTIVE) ev->rows += (uint64_t)r->sums[0].rows;
         crew->ops->release(crew, r);
         ev->results[k] = NULL;
     }
-    const bool vectors =
-        ev->phase == SKALD_PHASE_FINAL ? ev->gradients : ev->phase == SKALD_PHASE_NEWTON && ev->scratch;
-    return crew->ranks && vectors ? crew->ranks->reduce(crew, ev->gradient, ev->points) : SKALD_OK;
+    if (!vectors) return SKALD_OK;
+    if (crew->ranks) TRY(crew->ranks->reduce(crew, ev->total, ev->points));
+    for (uint32_t p = 0; p < ev->points; p++) TRY(v->ops->read(v, ev->gradient[p], ev->total[p]));
+    return SKALD_OK;
 }
 
 /* One Newton step on b0 for every point; true when all are there. */

@@ -20,6 +20,7 @@ typedef enum skald_phase {
 
 typedef struct skald_evaluator {
     const skald_problem *problem;
+    skald_vectors *v; /* the run's: of results */
     skald_versions *versions;
     uint32_t workers, expected; /* all, and those that have rows */
     bool waiting;               /* rows are missing: nobody is asked */
@@ -34,11 +35,12 @@ typedef struct skald_evaluator {
     /* with intercepts of several classes, else NULL: their shifts (vectors, since they travel as a version) */
     double *shifts[SKALD_MAX_POINTS], *scratch;
     skald_version *shifts_model;
-    bool *asked;            /* workers */
-    skald_result **results; /* workers; owned by the crew until released */
+    bool *asked;                     /* workers */
+    skald_result **results;          /* workers; owned by the crew until released */
+    double *total[SKALD_MAX_POINTS]; /* their sum, of `v` */
     uint32_t outstanding;
     uint64_t rows; /* passes over rows made so far, all evaluations */
-    /* the outcome, valid after the phase went back to idle */
+    /* the outcome, valid after the phase went back to idle; host memory, as the shifts are */
     double *point[SKALD_MAX_POINTS];    /* skald_problem_length each: with the b0 found */
     double *gradient[SKALD_MAX_POINTS]; /* sums, not means */
     skald_sums sums[SKALD_MAX_POINTS];
@@ -46,11 +48,11 @@ typedef struct skald_evaluator {
 } skald_evaluator;
 
 /* Versions are published from the run's own pool: their ids are unique in the run. */
-skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, skald_versions *versions,
-                                  uint32_t workers);
+skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, skald_vectors *v,
+                                  skald_versions *versions, uint32_t workers);
 void skald_evaluator_fini(skald_evaluator *ev);
 
-/* Pins the points (copies) and begins. */
+/* Pins the points (vectors of `v`: copies) and begins. */
 skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const double *const *points, uint32_t count,
                                    bool gradients);
 /* From here on `workers` have rows; waiting: not all rows are there, until the next call. What is running begins anew.

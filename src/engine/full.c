@@ -65,22 +65,6 @@ bool skald_full_task(skald_run *run, uint32_t worker, skald_task *task) {
     return false;
 }
 
-/* |grad F| at the round's model, with l1 as the certificate has it. g: of the data term. */
-static double norm_of(const skald_run *run, const double *g) {
-    const skald_objective *o = &run->problem->objective;
-    const double eta = 1 / (run->problem->L + o->l2);
-    double sum = 0;
-    for (uint32_t c = 0; c < skald_objective_classes(o); c++) {
-        const double *w = run->full.model->vectors[0] + (size_t)c * run->problem->dim;
-        const double *gc = g + (size_t)c * run->problem->dim;
-        for (uint32_t j = 0; j < run->problem->features; j++) {
-            double sub = skald_gradient_entry(w[j], gc[j] + skald_smooth_slope(o, w[j]), o->l1, eta);
-            sum += sub * sub;
-        }
-    }
-    return sqrt(sum);
-}
-
 bool skald_full_add(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     skald_full *full = &run->full;
     run->rows += r->rows;
@@ -102,7 +86,7 @@ bool skald_full_add(skald_run *run, const skald_flight *flight, skald_result *r,
     }
     if (full->summed < run->ledger.count) return false;
     for (uint32_t j = 0; j < dim; j++) sum[j] /= run->problem->n;
-    full->norm = norm_of(run, sum);
+    full->norm = skald_run_stationarity(run, full->model->vectors[0], sum);
     *m = (skald_merge){.full = true, .g = sum, .weight = 1, .bias = 1, .chains = 1, .rows = (uint64_t)run->problem->n};
     return true;
 }

@@ -10,26 +10,18 @@
 static const double BUDGET = 0.1;
 static const uint64_t FREE = 3;
 
-/* |abar + l2 w|, with l1 as the certificate has it: the gradient by the history, at no cost, about a pass behind. */
-static double history_gradient(const skald_run *run) {
-    const skald_objective *o = &run->problem->objective;
-    double sum = 0, eta = 1 / (run->problem->L + o->l2);
-    for (uint32_t c = 0; c < skald_objective_classes(o); c++) {
-        const double *w = run->work.w + (size_t)c * run->problem->dim;
-        const double *abar = run->work.abar + (size_t)c * run->problem->dim;
-        for (uint32_t j = 0; j < run->problem->features; j++) {
-            double sub = skald_gradient_entry(w[j], abar[j] + o->l2 * w[j], o->l1, eta);
-            sum += sub * sub;
-        }
-    }
-    return sqrt(sum);
+double skald_run_stationarity(skald_run *run, const double *w, const double *g) {
+    skald_vectors *v = &run->engine.vectors;
+    const skald_regulariser r = skald_engine_regulariser(&run->engine);
+    return sqrt(v->ops->stationarity(v, w, g, 1 / (run->problem->L + r.l2), &r));
 }
 
 /* How far the history's gradient, or the last full one, is from what the targets ask for: 1 or less looks reached. An
- * estimate: it only decides whether to look, and each look calibrates it. */
-static double estimated_excess(const skald_run *run) {
+ * estimate: it only decides whether to look, and each look calibrates it. The history's is that of abar, about a pass
+ * behind. */
+static double estimated_excess(skald_run *run) {
     const skald_train_options *o = run->options;
-    double norm = run->history ? history_gradient(run) : run->full.norm, excess = 0;
+    double norm = run->history ? skald_run_stationarity(run, run->work.w, run->work.abar) : run->full.norm, excess = 0;
     if (o->target_gap > 0)
         excess = norm * norm / (2 * run->problem->objective.l2) / (o->target_gap * fabs(run->watch.estimate));
     if (o->target_gradient > 0) excess = fmax(excess, norm / o->target_gradient);

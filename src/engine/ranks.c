@@ -6,7 +6,6 @@
  * A_k)/n, and with it come the results that were in flight, whose steps were not taken but which are in the tables. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/base.h"
 #include "engine/run.h"
@@ -19,10 +18,15 @@ static void note_holders(skald_run *run) {
 }
 
 skald_status skald_ranks_init(skald_run *run) {
-    run->ending = skald_zalloc(2 * (size_t)skald_problem_length(run->problem), sizeof *run->ending);
-    if (!run->ending) return SKALD_ENOMEM;
+    skald_vectors *v = &run->engine.vectors;
+    for (int k = 0; k < 2; k++) TRY(v->ops->create(v, &run->ending[k]));
     note_holders(run);
     return SKALD_OK;
+}
+
+void skald_ranks_fini(skald_run *run) {
+    for (int k = 0; k < 2; k++) skald_run_drop(run, &run->ending[k]);
+    free(run->holders);
 }
 
 skald_status skald_ranks_lost(skald_run *run) {
@@ -32,14 +36,14 @@ skald_status skald_ranks_lost(skald_run *run) {
 }
 
 void skald_ranks_finish(skald_run *run) {
-    const size_t dim = skald_problem_length(run->problem);
+    skald_vectors *v = &run->engine.vectors;
     skald_work *work = &run->work;
-    if (!work->w || work->w == run->ending) return;
-    memcpy(run->ending, work->w, dim * sizeof(double));
-    work->w = run->ending;
+    if (!work->w || work->w == run->ending[0]) return;
+    v->ops->copy(v, run->ending[0], work->w);
+    work->w = run->ending[0];
     if (!work->abar) return;
-    memcpy(run->ending + dim, work->abar, dim * sizeof(double));
-    work->abar = run->ending + dim;
+    v->ops->copy(v, run->ending[1], work->abar);
+    work->abar = run->ending[1];
 }
 
 static void drop_flights(skald_run *run) {
@@ -58,8 +62,8 @@ static void drop_flights(skald_run *run) {
 /* Waits for all that was submitted; adds up its vectors over all ranks (sum NULL: does not). SKALD_AGAIN: another
  * loss. */
 static skald_status gather(skald_run *run, double *sum) {
-    const uint32_t dim = skald_problem_length(run->problem);
-    if (sum) memset(sum, 0, dim * sizeof(double));
+    skald_vectors *v = &run->engine.vectors;
+    if (sum) v->ops->zero(v, sum);
     while (run->flight_count) {
         skald_event event = {0};
         TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
@@ -73,7 +77,7 @@ static skald_status gather(skald_run *run, double *sum) {
             st =
                 skald_fail(r->status, "worker %u (%s), %s task: %s", r->worker,
                            run->crew->ops->member(run->crew, r->worker)->name, skald_task_kind_name(r->kind), r->error);
-        for (uint32_t j = 0; sum && r->vectors[0] && j < dim; j++) sum[j] += r->vectors[0][j];
+        if (sum && st == SKALD_OK && r->vectors[0]) v->ops->axpy(v, sum, 1, r->vectors[0]);
         if (flight) skald_run_land(run, flight);
         run->crew->ops->release(run->crew, r);
         TRY(st);
@@ -124,8 +128,8 @@ static skald_status regroup(skald_run *run) {
     TRY(skald_run_publish(run));
     TRY(refill(run));
     TRY(total_anchor(run));
-    for (uint32_t j = 0; j < skald_problem_length(run->problem); j++)
-        run->work.abar[j] = run->history_sum[j] / run->problem->n;
+    skald_vectors *v = &run->engine.vectors;
+    v->ops->combine(v, run->work.abar, 1 / run->problem->n, run->history_sum, 0, NULL);
     run->dirty = true;
     return SKALD_OK;
 }
@@ -133,12 +137,10 @@ static skald_status regroup(skald_run *run) {
 /* |n abar - sum_k A_k| relative to the sum: what has been added up against what there is. */
 static skald_status audit(skald_run *run) {
     TRY(total_anchor(run));
-    double difference = 0, norm = 0;
-    for (uint32_t j = 0; j < skald_problem_length(run->problem); j++) {
-        const double a = run->history_sum[j], d = run->problem->n * run->work.abar[j] - a;
-        difference += d * d;
-        norm += a * a;
-    }
+    skald_vectors *v = &run->engine.vectors;
+    const double norm = v->ops->norm2(v, run->history_sum);
+    v->ops->combine(v, run->round_g, run->problem->n, run->work.abar, -1, run->history_sum);
+    const double difference = v->ops->norm2(v, run->round_g);
     run->audit.drift = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
     run->audit.outstanding = 0;
     skald_audit_finish(run);

@@ -62,7 +62,8 @@ typedef struct skald_watch {
     double window_loss, window_rows, window_begin; /* since this many passes */
     double estimate;                               /* F by the last full window; NaN before */
     double best;                                   /* lowest mean loss of a window; at first the loss at 0 */
-    double *good;                                  /* w at the beginning of the last window that was well */
+    double *good;                                  /* w at the beginning of the last window that was well (vectors are
+                                                    * the engine's) */
     double *candidate;                             /* w at its end: good if the next window is well too */
     double k, k2;                                  /* sums of curvature (skald_sums), forgotten over a pass */
     uint32_t failures;                             /* rollbacks without a good window in between */
@@ -137,11 +138,11 @@ typedef struct skald_run {
     bool dirty;             /* the vectors changed since `current` was published */
 
     skald_result *held;  /* async: the result being merged */
-    double *round_g;     /* sync: the round's direction or model difference */
+    double *round_g;     /* sync: the round's direction or model difference; the engine's vectors, as the next */
     double *history_sum; /* sync: the round's history; repair and rebuild: the anchor's change */
 
-    bool regroup;   /* ranks: somebody was lost, which has not been dealt with */
-    double *ending; /* ranks: w and abar once training is over */
+    bool regroup;      /* ranks: somebody was lost, which has not been dealt with */
+    double *ending[2]; /* ranks: w and abar once training is over */
 
     uint64_t applied, scaled, folded, rejected; /* results merged, by what became of them */
     float steps[SKALD_STEPS_KEPT];              /* by commit: how much of a full step it was (action adapt) */
@@ -158,8 +159,8 @@ typedef struct skald_run {
     double last_eval_passes, estimate_checked, eval_estimate, calibration;
     double bound; /* of F*, from below: the best certified so far; -infinity: none */
     skald_evaluation last;
-    bool quiesce; /* training waits for the running evaluation */
-    double *delivered;
+    bool quiesce;      /* training waits for the running evaluation */
+    double *delivered; /* host memory */
 
     skald_audit audit;
     double audit_drift;
@@ -184,6 +185,7 @@ typedef struct skald_run {
 int64_t skald_run_now(const skald_run *run); /* ns since training began */
 void skald_run_notice(const skald_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 double skald_run_passes(const skald_run *run);
+void skald_run_drop(skald_run *run, double **x); /* frees one of the engine's vectors, if there is one */
 
 /* watch.c: after each commit; rolls back when the run diverges (SKALD_EDIVERGED when that does not help). */
 skald_status skald_watch_init(skald_run *run);
@@ -194,6 +196,8 @@ skald_status skald_watch_rollback(skald_run *run, const char *why);
 
 /* judge.c: when to evaluate, and what the outcome means for stopping. */
 bool skald_judge_due(skald_run *run);
+/* |grad F| at w, g being the data term's gradient, with l1 as the certificate has it and intercepts apart. */
+double skald_run_stationarity(skald_run *run, const double *w, const double *g);
 skald_status skald_judge_begin(skald_run *run);
 void skald_judge_done(skald_run *run);
 
@@ -288,6 +292,7 @@ void skald_checkpoint_last(skald_run *run);
 /* ranks.c: what a crew of ranks needs besides, before anything is dispatched: the audit somebody asked for, and putting
  * things right after a loss. */
 skald_status skald_ranks_init(skald_run *run);
+void skald_ranks_fini(skald_run *run);
 skald_status skald_ranks_lost(skald_run *run); /* notes it; SKALD_AGAIN */
 skald_status skald_ranks_tend(skald_run *run);
 /* The solver is about to free its vectors: `work` has copies from here on, for what comes after training. */

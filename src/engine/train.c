@@ -66,6 +66,11 @@ const char *skald_stop_name(skald_stop stop) {
     return "unknown";
 }
 
+void skald_run_drop(skald_run *run, double **x) {
+    if (*x) run->engine.vectors.ops->destroy(&run->engine.vectors, *x);
+    *x = NULL;
+}
+
 /* ---- smoothness ------------------------------------------------------------------------------------ */
 
 /* A result of the product is in, or what was in flight has changed; again: the members have, and all is to be asked
@@ -105,12 +110,12 @@ static skald_status product_event(skald_run *run, const skald_task *asked, bool 
     return SKALD_OK;
 }
 
-/* One product (1/m) X'SX v over a sample of rows, summed over the workers. */
+/* One product (1/m) X'SX v over a sample of rows, summed over the workers; `out` is host memory. */
 static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_shard, double *out, double *rows) {
-    const uint32_t dim = skald_problem_length(run->problem);
+    skald_vectors *vectors = &run->engine.vectors;
     const skald_task task = {
         .kind = SKALD_TASK_CURVATURE, .shard = SKALD_ALL_SHARDS, .model = v, .rows = rows_per_shard};
-    memset(out, 0, dim * sizeof(double));
+    vectors->ops->zero(vectors, run->round_g);
     *rows = 0;
     for (bool again = true; again || run->flight_count;) {
         if (again && !run->flight_count && skald_members_complete(run)) {
@@ -126,11 +131,12 @@ static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_
     for (uint32_t k = 0; k < run->size; k++) { /* in worker order: the step's bits do not depend on arrival */
         skald_result *r = run->evaluator.results[k];
         if (!r) continue;
-        for (uint32_t j = 0; j < dim && r->vectors[0]; j++) out[j] += r->vectors[0][j];
+        if (r->vectors[0]) vectors->ops->axpy(vectors, run->round_g, 1, r->vectors[0]);
         *rows += r->sums[0].rows;
     }
     skald_evaluator_drop(&run->evaluator, run->crew);
-    return run->crew->ranks ? run->crew->ranks->reduce(run->crew, &out, 1) : SKALD_OK;
+    if (run->crew->ranks) TRY(run->crew->ranks->reduce(run->crew, &run->round_g, 1));
+    return vectors->ops->read(vectors, out, run->round_g);
 }
 
 /* L = max phi'' times the largest eigenvalue of (1/n) sum s_i x_i x_i', by power iteration on a sample;
@@ -151,7 +157,7 @@ static skald_status measure_L(skald_run *run, double *L) {
         if (!(norm > 0)) break;
         for (uint32_t j = 0; j < p->dim; j++) v[j] /= norm;
         const double *vectors[1] = {v};
-        skald_version *version = skald_versions_publish(run->versions, 0, vectors, 1);
+        skald_version *version = skald_versions_publish_host(run->versions, 0, vectors, 1);
         if (!version) {
             st = SKALD_ENOMEM;
             goto out;
@@ -199,9 +205,11 @@ static skald_status begin(skald_run *run) {
     const uint32_t dim = skald_problem_length(run->problem);
     TRY(check(run->options, run->problem));
     run->engine.ops = &skald_crew_engine_ops;
-    skald_vectors_host(&run->engine.vectors, dim);
-    run->engine.vectors.classes = skald_objective_classes(&run->problem->objective);
-    run->engine.vectors.columns = run->problem->dim;
+    skald_vectors *v = &run->engine.vectors;
+    skald_vectors_host(v, dim);
+    v->classes = skald_objective_classes(&run->problem->objective);
+    v->columns = run->problem->dim;
+    if (run->crew->vectors) *v = *run->crew->vectors;
     run->engine.problem = run->problem;
     run->engine.backoff = 1;
     run->calibration = 1;
@@ -210,17 +218,18 @@ static skald_status begin(skald_run *run) {
     run->quiesce =
         (run->options->has_target_objective && !run->options->eval_beside) || run->options->mode == SKALD_SYNC;
     TRY(skald_members_init(run));
-    run->round_g = skald_zalloc(dim, sizeof(double));
-    run->history_sum = skald_zalloc(dim, sizeof(double));
     run->delivered = skald_zalloc(dim, sizeof(double));
-    if (!run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
+    if (!run->delivered) return SKALD_ENOMEM;
+    TRY(v->ops->create(v, &run->round_g));
+    TRY(v->ops->create(v, &run->history_sum));
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history && !run->crew->ranks));
     if (run->crew->ranks) TRY(skald_ranks_init(run));
     TRY(skald_full_init(run));
-    TRY(skald_versions_create(dim, 2, &run->versions));
-    /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated */
-    TRY(skald_versions_reserve(run->versions, run->flight_capacity + run->size + 2));
-    TRY(skald_evaluator_init(&run->evaluator, run->problem, run->versions, run->most));
+    TRY(skald_versions_create(v, dim, 2, &run->versions));
+    /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated; ranks, all
+     * of whose tasks are of one version: that, the one before, and the one being evaluated */
+    TRY(skald_versions_reserve(run->versions, run->crew->ranks ? 3 : run->flight_capacity + run->size + 2));
+    TRY(skald_evaluator_init(&run->evaluator, run->problem, v, run->versions, run->most));
     TRY(skald_members_ready(run));
     run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = NAN;
     run->audit_drift = -1;
@@ -259,13 +268,16 @@ static skald_status evaluate_now(skald_run *run, const double *const *points, ui
 /* l1: one full proximal step of the point delivered, so that its zeros are exact. */
 static skald_status sharpen(skald_run *run) {
     const skald_problem *p = run->problem;
+    skald_vectors *v = &run->engine.vectors;
     if (!(p->objective.l1 > 0)) return SKALD_OK;
     uint32_t best = skald_evaluator_best(&run->evaluator);
     double *g = run->evaluator.gradient[best];
     for (uint32_t j = 0; j < skald_problem_length(p); j++) g[j] /= p->n;
     const skald_regulariser r = skald_engine_regulariser(&run->engine);
-    run->engine.vectors.ops->proximal_step(&run->engine.vectors, run->delivered, g, 1 / (p->L + p->objective.l2), &r);
-    const double *points[1] = {run->delivered};
+    TRY(v->ops->write(v, run->history_sum, g));
+    TRY(v->ops->write(v, run->round_g, run->delivered));
+    v->ops->proximal_step(v, run->round_g, run->history_sum, 1 / (p->L + p->objective.l2), &r);
+    const double *points[1] = {run->round_g};
     run->eval_passes = run->engine.passes;
     return evaluate_now(run, points, 1);
 }
@@ -363,12 +375,11 @@ static void end(skald_run *run) {
     skald_versions_destroy(run->versions);
     skald_ledger_fini(&run->ledger);
     skald_watch_fini(run);
-    free(run->holders);
-    free(run->ending);
+    skald_ranks_fini(run);
+    skald_run_drop(run, &run->round_g);
+    skald_run_drop(run, &run->history_sum);
     free(run->members);
     free(run->flights);
-    free(run->round_g);
-    free(run->history_sum);
     free(run->delivered);
     free(run->start_w);
     free(run->start_abar);

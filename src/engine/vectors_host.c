@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/base.h"
-#include "skald/objective.h"
+#include "engine/certificate.h"
 #include "skald/vectors.h"
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -33,6 +33,25 @@ static void destroy(skald_vectors *v, double *x) {
 
 static void copy(skald_vectors *v, double *to, const double *from) {
     memmove(to, from, v->dim * sizeof *to);
+}
+
+static void zero(skald_vectors *v, double *x) {
+    memset(x, 0, v->dim * sizeof *x);
+}
+
+WIDE static void combine_n(size_t n, double *out, double a, const double *x, double b, const double *y) {
+    for (size_t j = 0; j < n; j++) out[j] = a * x[j] + b * y[j];
+}
+
+WIDE static void scale_n(size_t n, double *out, double a, const double *x) {
+    for (size_t j = 0; j < n; j++) out[j] = a * x[j];
+}
+
+static void combine(skald_vectors *v, double *out, double a, const double *x, double b, const double *y) {
+    if (y)
+        combine_n(v->dim, out, a, x, b, y);
+    else
+        scale_n(v->dim, out, a, x);
 }
 
 WIDE static void axpy_n(size_t n, double *y, double a, const double *x) {
@@ -121,11 +140,46 @@ static void proximal_step(skald_vectors *v, double *w, const double *g, double e
     sgd_update(v, w, g, 1, eta, r);
 }
 
-static const skald_vectors_ops operations = {create,     destroy,     copy,        axpy,         norm2,
-                                             sgd_update, saga_update, local_merge, proximal_step};
+static double penalty(skald_vectors *v, const double *w, const skald_regulariser *r) {
+    double norm2 = 0, norm1 = 0, bounded = 0;
+    for (uint32_t c = 0; c < v->classes; c++, w += v->columns)
+        for (uint32_t j = 0; j < v->columns - r->intercept; j++) {
+            norm2 += w[j] * w[j];
+            norm1 += fabs(w[j]);
+            bounded += r->nonconvex > 0 ? skald_bounded_value(w[j]) : 0;
+        }
+    return 0.5 * r->l2 * norm2 + r->l1 * norm1 + r->nonconvex * bounded;
+}
+
+static double stationarity(skald_vectors *v, const double *w, const double *g, double eta, const skald_regulariser *r) {
+    const skald_objective o = {.l2 = r->l2, .nonconvex = r->nonconvex};
+    double sum = 0;
+    for (uint32_t c = 0; c < v->classes; c++, w += v->columns, g += v->columns)
+        for (uint32_t j = 0; j < v->columns - r->intercept; j++) {
+            const double s = skald_gradient_entry(w[j], g[j] + skald_smooth_slope(&o, w[j]), r->l1, eta);
+            sum += s * s;
+        }
+    return sum;
+}
+
+static skald_status read_out(skald_vectors *v, double *host, const double *x) {
+    memmove(host, x, v->dim * sizeof *x);
+    return SKALD_OK;
+}
+
+static skald_status write_in(skald_vectors *v, double *x, const double *host) {
+    return read_out(v, x, host);
+}
+
+static skald_status status(skald_vectors *v) {
+    (void)v;
+    return SKALD_OK;
+}
+
+static const skald_vectors_ops operations = {create,       destroy,    copy,        zero,        combine,       axpy,
+                                             norm2,        sgd_update, saga_update, local_merge, proximal_step, penalty,
+                                             stationarity, read_out,   write_in,    status};
 
 void skald_vectors_host(skald_vectors *out, uint32_t dim) {
-    out->ops = &operations;
-    out->dim = out->columns = dim;
-    out->classes = 1;
+    *out = (skald_vectors){.ops = &operations, .dim = dim, .classes = 1, .columns = dim};
 }

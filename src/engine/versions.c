@@ -10,15 +10,10 @@ typedef struct entry {
     skald_version version;
     skald_versions *pool;
     struct entry *next;
-    double *data;
+    double *data; /* host: all vectors, one after the other */
     float *narrow;
+    double *vectors[SKALD_MAX_POINTS];
 } entry;
-
-static void free_entry(entry *e) {
-    free(e->data);
-    free(e->narrow);
-    free(e);
-}
 
 struct skald_versions {
     pthread_mutex_t mutex; /* releases come from the transport's threads */
@@ -26,15 +21,25 @@ struct skald_versions {
     size_t out; /* versions not in the idle list, plus one while the pool itself is open */
     uint32_t dim, capacity;
     uint64_t next_id;
+    skald_vectors v; /* on_device: else the memory is the host's */
 };
 
-skald_status skald_versions_create(uint32_t dim, uint32_t count, skald_versions **out) {
+static void free_entry(skald_versions *p, entry *e) {
+    for (uint32_t k = 0; p->v.on_device && k < p->capacity; k++)
+        if (e->vectors[k]) p->v.ops->destroy(&p->v, e->vectors[k]);
+    free(e->data);
+    free(e->narrow);
+    free(e);
+}
+
+skald_status skald_versions_create(const skald_vectors *v, uint32_t dim, uint32_t count, skald_versions **out) {
     skald_versions *p = skald_zalloc(1, sizeof *p);
     if (!p) return SKALD_ENOMEM;
     pthread_mutex_init(&p->mutex, NULL);
     p->dim = dim;
     p->capacity = count;
     p->out = 1;
+    if (v) p->v = *v;
     *out = p;
     return SKALD_OK;
 }
@@ -51,7 +56,7 @@ static void free_if_unused(skald_versions *p, size_t out) {
     if (out) return;
     for (entry *e = p->idle, *next; e; e = next) {
         next = e->next;
-        free_entry(e);
+        free_entry(p, e);
     }
     pthread_mutex_destroy(&p->mutex);
     free(p);
@@ -76,14 +81,22 @@ void skald_versions_destroy(skald_versions *p) {
     free_if_unused(p, out);
 }
 
+static skald_status fill(skald_versions *p, entry *e) {
+    for (uint32_t k = 0; p->v.on_device && k < p->capacity; k++) TRY(p->v.ops->create(&p->v, &e->vectors[k]));
+    if (p->v.on_device) return SKALD_OK;
+    e->data = skald_alloc((size_t)p->capacity * p->dim, sizeof(double));
+    e->narrow = skald_alloc((size_t)p->capacity * p->dim, sizeof(float));
+    if (!e->data || !e->narrow) return SKALD_ENOMEM;
+    for (uint32_t k = 0; k < p->capacity; k++) e->vectors[k] = e->data + (size_t)k * p->dim;
+    return SKALD_OK;
+}
+
 static entry *make(skald_versions *p) {
     entry *e = skald_zalloc(1, sizeof *e);
     if (!e) return NULL;
-    e->data = skald_alloc((size_t)p->capacity * p->dim, sizeof(double));
-    e->narrow = skald_alloc((size_t)p->capacity * p->dim, sizeof(float));
     e->pool = p;
-    if (e->data && e->narrow) return e;
-    free_entry(e);
+    if (fill(p, e) == SKALD_OK) return e;
+    free_entry(p, e);
     return NULL;
 }
 
@@ -117,11 +130,11 @@ skald_version *skald_versions_blank(skald_versions *p, uint64_t id, uint32_t cou
     v->count = count;
     v->dim = p->dim;
     for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++) {
-        v->vectors[k] = k < count ? e->data + (size_t)k * p->dim : NULL;
+        v->vectors[k] = k < count ? e->vectors[k] : NULL;
         v->narrow[k] = NULL;
     }
     v->bytes.data = (const uint8_t *)e->data;
-    v->bytes.size = (size_t)count * p->dim * sizeof(double);
+    v->bytes.size = e->data ? (size_t)count * p->dim * sizeof(double) : 0;
     v->bytes.release = release;
     v->bytes.refs = 1;
     return v;
@@ -132,7 +145,26 @@ skald_version *skald_versions_publish(skald_versions *p, uint64_t commits, const
     skald_version *v = skald_versions_blank(p, ++p->next_id, count); /* published by the owner thread alone */
     if (!v) return NULL;
     v->commits = commits;
-    for (uint32_t k = 0; k < count; k++) memcpy(skald_version_data(v, k), vectors[k], p->dim * sizeof(double));
+    for (uint32_t k = 0; k < count; k++) {
+        if (p->v.on_device)
+            p->v.ops->copy(&p->v, skald_version_data(v, k), vectors[k]);
+        else
+            memcpy(skald_version_data(v, k), vectors[k], p->dim * sizeof(double));
+    }
+    return v;
+}
+
+skald_version *skald_versions_publish_host(skald_versions *p, uint64_t commits, const double *const *vectors,
+                                           uint32_t count) {
+    if (!p->v.on_device) return skald_versions_publish(p, commits, vectors, count);
+    skald_version *v = skald_versions_blank(p, ++p->next_id, count);
+    if (!v) return NULL;
+    v->commits = commits;
+    for (uint32_t k = 0; k < count; k++)
+        if (p->v.ops->write(&p->v, skald_version_data(v, k), vectors[k]) != SKALD_OK) {
+            skald_version_unref(v);
+            return NULL;
+        }
     return v;
 }
 

@@ -1,7 +1,5 @@
 /* The guard: an objective estimate from the batches, the last model that was well, the way back to it. */
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/base.h"
 #include "engine/run.h"
@@ -21,24 +19,23 @@ static double loss_at_zero(const skald_problem *p) {
 
 skald_status skald_watch_init(skald_run *run) {
     skald_watch *w = &run->watch;
-    uint32_t dim = skald_problem_length(run->problem);
-    w->good = skald_alloc(dim, sizeof(double));
-    w->candidate = skald_alloc(dim, sizeof(double));
-    w->sum = skald_zalloc(dim, sizeof(double));
-    w->average = skald_zalloc(dim, sizeof(double));
-    if (!w->good || !w->candidate || !w->sum || !w->average) return SKALD_ENOMEM;
-    memcpy(w->good, run->work.w, dim * sizeof(double));
-    memcpy(w->candidate, w->good, dim * sizeof(double));
+    skald_vectors *v = &run->engine.vectors;
+    TRY(v->ops->create(v, &w->candidate));
+    TRY(v->ops->create(v, &w->sum));
+    TRY(v->ops->create(v, &w->average));
+    TRY(v->ops->create(v, &w->good));
+    v->ops->copy(v, w->good, run->work.w);
+    v->ops->copy(v, w->candidate, w->good);
     w->estimate = NAN;
     w->best = loss_at_zero(run->problem);
     return SKALD_OK;
 }
 
 void skald_watch_fini(skald_run *run) {
-    free(run->watch.good);
-    free(run->watch.candidate);
-    free(run->watch.sum);
-    free(run->watch.average);
+    skald_run_drop(run, &run->watch.good);
+    skald_run_drop(run, &run->watch.candidate);
+    skald_run_drop(run, &run->watch.sum);
+    skald_run_drop(run, &run->watch.average);
 }
 
 void skald_watch_loss(skald_run *run, const skald_result *r) {
@@ -56,9 +53,9 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     skald_watch *w = &run->watch;
     if (++w->failures > PATIENCE)
         return skald_fail(SKALD_EDIVERGED, "diverged %u times in a row, the last time because %s", w->failures, why);
-    const size_t bytes = skald_problem_length(run->problem) * sizeof(double);
-    memcpy(run->work.w, w->good, bytes);
-    memcpy(w->candidate, w->good, bytes);
+    skald_vectors *v = &run->engine.vectors;
+    v->ops->copy(v, run->work.w, w->good);
+    v->ops->copy(v, w->candidate, w->good);
     run->engine.backoff /= 2;
     run->generation++; /* what is in flight was computed from the bad model: it only counts as history */
     run->engine.generation = run->generation;
@@ -68,7 +65,7 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     run->dirty = true;
     w->window_loss = w->window_rows = 0;
     w->window_begin = run->engine.passes;
-    memset(w->sum, 0, bytes);
+    v->ops->zero(v, w->sum);
     w->sum_count = 0;
     w->has_average = false;
     w->average_begin = run->engine.passes;
@@ -79,16 +76,12 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
 
 static void average(skald_run *run) {
     skald_watch *w = &run->watch;
-    const double *restrict x = run->work.w;
-    double *restrict sum = w->sum;
-    const uint32_t dim = skald_problem_length(run->problem);
-    for (uint32_t j = 0; j < dim; j++) sum[j] += x[j];
+    skald_vectors *v = &run->engine.vectors;
+    v->ops->axpy(v, w->sum, 1, run->work.w);
     w->sum_count++;
     if (run->engine.passes - w->average_begin < 1) return;
-    for (uint32_t j = 0; j < dim; j++) {
-        w->average[j] = sum[j] / w->sum_count;
-        sum[j] = 0;
-    }
+    v->ops->combine(v, w->average, 1 / w->sum_count, w->sum, 0, NULL);
+    v->ops->zero(v, w->sum);
     w->sum_count = 0;
     w->has_average = true;
     w->average_begin = run->engine.passes;
@@ -103,16 +96,9 @@ skald_status skald_watch_commit(skald_run *run) {
     if (run->engine.passes - w->window_begin < WINDOW || w->window_rows < 1) return SKALD_OK;
 
     double mean = w->window_loss / w->window_rows;
-    double norm2 = 0, norm1 = 0, bounded = 0;
-    for (uint32_t c = 0; c < skald_objective_classes(&p->objective); c++) {
-        const double *wc = run->work.w + (size_t)c * p->dim;
-        for (uint32_t j = 0; j < p->features; j++) {
-            norm2 += wc[j] * wc[j];
-            norm1 += fabs(wc[j]);
-            bounded += p->objective.nonconvex > 0 ? skald_bounded_value(wc[j]) : 0;
-        }
-    }
-    double estimate = mean + 0.5 * p->objective.l2 * norm2 + p->objective.l1 * norm1 + p->objective.nonconvex * bounded;
+    skald_vectors *v = &run->engine.vectors;
+    const skald_regulariser r = skald_engine_regulariser(&run->engine);
+    double estimate = mean + v->ops->penalty(v, run->work.w, &r);
     w->window_loss = w->window_rows = 0;
     w->window_begin = run->engine.passes;
     if (!isfinite(estimate)) return skald_watch_rollback(run, "the model is not finite");
@@ -123,6 +109,6 @@ skald_status skald_watch_commit(skald_run *run) {
     double *old = w->good;
     w->good = w->candidate;
     w->candidate = old;
-    memcpy(w->candidate, run->work.w, skald_problem_length(p) * sizeof(double));
+    v->ops->copy(v, w->candidate, run->work.w);
     return SKALD_OK;
 }

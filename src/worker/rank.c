@@ -252,8 +252,14 @@ static skald_status make_problem(skald_rank *r, const skald_rank_spec *spec) {
 }
 
 static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
+    skald_runner *runner = &r->w->runner;
     TRY(make_problem(r, spec));
-    r->crew = (skald_crew){.ops = &skald_rank_crew_ops, .problem = &r->problem, .ranks = &skald_rank_reduce_ops};
+    r->vectors = &runner->vectors;
+    skald_lane_fini(r->lane);
+    if (r->w->options->collective->on_device) TRY(skald_runner_to_device(runner));
+    TRY(skald_lane_init(r->lane, runner));
+    r->crew = (skald_crew){
+        .ops = &skald_rank_crew_ops, .problem = &r->problem, .ranks = &skald_rank_reduce_ops, .vectors = r->vectors};
     r->me = spec->worker;
     r->size = spec->size;
     r->clock.clock.now_ns = clock_now;
@@ -266,21 +272,37 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
     r->tasks = skald_zalloc(r->task_capacity, sizeof *r->tasks);
     r->owners = skald_zalloc(r->task_capacity, sizeof *r->owners);
     r->results = skald_zalloc(r->task_capacity, sizeof *r->results);
-    r->buffers = skald_zalloc(r->task_capacity, sizeof(skald_bytes *));
+    r->held = skald_zalloc(SKALD_MAX_POINTS * (size_t)r->task_capacity, sizeof(double *));
+    r->spare = skald_zalloc(SKALD_MAX_POINTS * (size_t)r->task_capacity, sizeof(double *));
     r->block = skald_zalloc(64 * (size_t)r->task_capacity, sizeof *r->block);
-    if (!r->members || !r->lists || !r->holder || !r->lost || !r->tasks || !r->owners || !r->results || !r->buffers ||
-        !r->block)
+    if (!r->members || !r->lists || !r->holder || !r->lost || !r->tasks || !r->owners || !r->results || !r->held ||
+        !r->spare || !r->block)
         return SKALD_ENOMEM;
     memcpy(r->members, spec->members, r->size * sizeof *r->members);
     memcpy(r->holder, spec->holder, r->problem.shard_count * sizeof *r->holder);
     skald_rank_deal(r);
+    for (uint32_t k = 0; r->vectors->on_device && k < SKALD_MAX_POINTS; k++)
+        TRY(r->vectors->ops->create(r->vectors, &r->kept_vectors[k]));
     return skald_rank_join(r, spec->id);
+}
+
+/* The lane is made anew by whoever needs it, in the host's memory. */
+static void free_vectors(skald_rank *r) {
+    skald_vectors *v = r->vectors;
+    if (!v) return;
+    for (uint32_t k = 0; r->held && k < SKALD_MAX_POINTS * r->task_capacity; k++)
+        if (r->held[k]) v->ops->destroy(v, r->held[k]);
+    while (r->spare_count) v->ops->destroy(v, r->spare[--r->spare_count]);
+    for (uint32_t k = 0; k < SKALD_MAX_POINTS; k++)
+        if (r->kept_vectors[k]) v->ops->destroy(v, r->kept_vectors[k]);
+    skald_lane_fini(r->lane);
+    skald_runner_to_host(&r->w->runner);
 }
 
 static void fini(skald_rank *r) {
     skald_rank_leave(r);
     for (uint32_t k = 0; r->tasks && k < r->task_count; k++) skald_version_unref(r->tasks[k].model);
-    for (uint32_t k = 0; r->buffers && k < r->task_capacity; k++) skald_bytes_unref(r->buffers[k]);
+    free_vectors(r);
     free(r->problem.shards);
     free(r->problem.blocks);
     free(r->problem.labels);
@@ -291,9 +313,10 @@ static void fini(skald_rank *r) {
     free(r->tasks);
     free(r->owners);
     free(r->results);
-    free(r->buffers);
+    free(r->held);
+    free(r->spare);
     free(r->block);
-    free(r->kept);
+    free(r->kept_block);
     free(r->order);
 }
 
@@ -310,6 +333,7 @@ bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, skald_lane *la
     } else {
         r.alone = true;
     }
+    if (st != SKALD_OK && r.vectors && r.vectors->ops->status(r.vectors) != SKALD_OK) r.alone = true;
     if (st == SKALD_OK) (void)skald_rank_barrier(&r); /* the outcome stands whoever is lost now */
     if (!r.stopped) report_done(&r, st, &outcome);
     skald_outcome_free(&outcome);

@@ -46,7 +46,7 @@ skald_status skald_regroup_order_read(const skald_worker *w, const Skald__V1__Re
  * among them. Never fails: the coordinator is told. */
 bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, skald_lane *lane, skald_queue *jobs);
 
-/* ---- between rank_crew.c and rank.c ---------------------------------------------------------------- */
+/* ---- between rank.c, rank_crew.c and rank_group.c ---------------------------------------------------------------- */
 
 typedef struct skald_rank_ask {
     uint64_t ticket;
@@ -81,14 +81,19 @@ typedef struct skald_rank {
     skald_task *tasks;
     uint32_t *owners;
     skald_result *results;
-    skald_bytes **buffers; /* vectors of own results; NULL otherwise */
     uint32_t task_count, task_capacity, result_count, result_next;
+    /* vectors are the runner's, on the card if they can be; those of own results, SKALD_MAX_POINTS a task, and those
+     * that are free */
+    skald_vectors *vectors;
+    double **held, **spare;
+    uint32_t spare_count;
     double *block; /* what is exchanged */
     /* the last operation, for a rank that missed its result */
     uint64_t done;
-    double *kept;
-    size_t kept_capacity, kept_sizes[SKALD_MAX_POINTS];
+    skald_stretch kept[SKALD_MAX_POINTS];
     uint32_t kept_count;
+    double *kept_block, *kept_vectors[SKALD_MAX_POINTS]; /* where they lie: on the host, on the device */
+    size_t kept_capacity;
     /* time and flags */
     skald_rank_clock clock;
     int64_t heard_ns; /* this machine's clock when `clock` was set */
@@ -101,10 +106,14 @@ typedef struct skald_rank {
 
 extern const skald_crew_ops skald_rank_crew_ops;
 extern const skald_ranks_ops skald_rank_reduce_ops;
-skald_status skald_rank_waiting(void *rank); /* for skald_collective_options */
-void skald_rank_leave(skald_rank *r);        /* the group it is in, if any, whatever is under way */
+/* Takes the jobs that are there, at most until an order to regroup (SKALD_ELOST); leases come after such an order only.
+ */
+skald_status skald_rank_take_jobs(skald_rank *r);
+void skald_rank_leave(skald_rank *r); /* the group it is in, if any, whatever is under way */
 /* Joins a group of the living. */
 skald_status skald_rank_join(skald_rank *r, const uint8_t *id);
+/* Adds up over all ranks. SKALD_AGAIN: ranks were lost, the stretches hold anything. */
+skald_status skald_rank_combine(skald_rank *r, const skald_stretch *stretches, uint32_t count);
 bool skald_rank_leads(const skald_rank *r); /* the first living rank: it speaks for all */
 /* All ranks come here before they leave, so that nobody leaves with a result that another still needs. */
 skald_status skald_rank_barrier(skald_rank *r);

@@ -17,7 +17,19 @@ skald_status skald_runner_init(skald_runner *r, const skald_compute_options *opt
     r->shards = skald_zalloc(shard_count, sizeof(skald_shard *));
     r->histories = skald_zalloc(shard_count, sizeof(skald_history *));
     if (!r->shards || !r->histories) return SKALD_ENOMEM;
-    return skald_compute_open(options, objective, columns, &r->compute);
+    TRY(skald_compute_open(options, objective, columns, &r->compute));
+    skald_runner_to_host(r);
+    return SKALD_OK;
+}
+
+void skald_runner_to_host(skald_runner *r) {
+    skald_vectors_host(&r->vectors, r->dim);
+    r->vectors.classes = skald_objective_classes(&r->compute->objective);
+    r->vectors.columns = r->compute->dim;
+}
+
+skald_status skald_runner_to_device(skald_runner *r) {
+    return r->compute->ops->vectors ? r->compute->ops->vectors(r->compute, &r->vectors) : SKALD_OK;
 }
 
 skald_status skald_runner_add(skald_runner *r, uint32_t shard, skald_rows *rows) {
@@ -46,12 +58,14 @@ void skald_runner_fini(skald_runner *r) {
 }
 
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner) {
+    lane->vectors = runner->vectors;
     lane->room = skald_max_size(runner->max_rows, 1);
     lane->rows = skald_alloc(lane->room, sizeof *lane->rows);
-    lane->partial = skald_alloc(SKALD_MAX_POINTS * (size_t)runner->dim, sizeof *lane->partial);
-    if (lane->rows && lane->partial) return SKALD_OK;
-    skald_lane_fini(lane);
-    return SKALD_ENOMEM;
+    skald_status st = lane->rows ? SKALD_OK : SKALD_ENOMEM;
+    for (int p = 0; st == SKALD_OK && p < SKALD_MAX_POINTS; p++)
+        st = lane->vectors.ops->create(&lane->vectors, &lane->partial[p]);
+    if (st != SKALD_OK) skald_lane_fini(lane);
+    return st;
 }
 
 skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner) {
@@ -62,7 +76,8 @@ skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner) {
 
 void skald_lane_fini(skald_lane *lane) {
     free(lane->rows);
-    free(lane->partial);
+    for (int p = 0; p < SKALD_MAX_POINTS; p++)
+        if (lane->partial[p]) lane->vectors.ops->destroy(&lane->vectors, lane->partial[p]);
     memset(lane, 0, sizeof *lane);
 }
 
@@ -127,7 +142,7 @@ static skald_status run_by_version(skald_runner *r, skald_lane *lane, const skal
                                    skald_sums *sums) {
     skald_compute *c = r->compute;
     skald_shard *s = r->shards[k];
-    const skald_history_sum to = {g, lane->partial + r->dim, entries(r, t->kind)};
+    const skald_history_sum to = {g, lane->partial[1], entries(r, t->kind)};
     if (!r->histories[k]) TRY(skald_history_create(s->facts.rows, &r->histories[k]));
     if (t->kind == SKALD_TASK_ANCHOR) return skald_history_anchor(r->histories[k], c, s, &to);
     skald_batch batch = {lane->rows, 0};
@@ -136,13 +151,14 @@ static skald_status run_by_version(skald_runner *r, skald_lane *lane, const skal
     return skald_history_saga(r->histories[k], c, s, &batch, t->model, &to, sums);
 }
 
-/* One shard's part of a task; vectors overwritten. */
+/* One shard's part of a task; vectors overwritten, and to be taken *times times. */
 static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_task *t, uint32_t k,
-                              double *const *vectors, skald_sums *sums) {
+                              double *const *vectors, skald_sums *sums, double *times) {
     skald_compute *c = r->compute;
     skald_shard *s = r->shards[k];
     const double *const *w = t->model ? t->model->vectors : NULL;
     memset(sums, 0, SKALD_MAX_POINTS * sizeof *sums);
+    *times = 1;
     switch (t->kind) {
     case SKALD_TASK_OBJECTIVE: {
         double *g[SKALD_MAX_POINTS] = {NULL};
@@ -160,9 +176,7 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
     case SKALD_TASK_CURVATURE: {
         size_t m = skald_min_size(t->rows, s->facts.rows);
         TRY(c->ops->curvature(c, s, m, w[0], vectors[0]));
-        /* the port gives a mean; sums over shards need totals */
-        for (uint32_t j = 0; j < c->dim; j++) vectors[0][j] *= (double)m;
-        sums[0].rows = (double)m;
+        sums[0].rows = *times = (double)m; /* the port gives a mean; sums over shards need totals */
         return SKALD_OK;
     }
     case SKALD_TASK_SAGA:
@@ -192,21 +206,23 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
 
 static skald_status run(skald_runner *r, skald_lane *lane, const skald_task *t, skald_result *out) {
     TRY(check(r, t));
+    skald_vectors *v = &r->vectors;
+    const bool all = t->shard == SKALD_ALL_SHARDS, rest = entries(r, t->kind) < r->dim;
+    double times;
     out->count = skald_task_vectors(t);
-    for (uint64_t p = 0, written = entries(r, t->kind); p < out->count && written < r->dim; p++)
-        memset(out->vectors[p] + written, 0, (r->dim - written) * sizeof(double));
-    if (t->shard != SKALD_ALL_SHARDS) return run_shard(r, lane, t, t->shard, out->vectors, out->sums);
-
-    double *partial[SKALD_MAX_POINTS];
-    for (uint32_t p = 0; p < SKALD_MAX_POINTS; p++) partial[p] = lane->partial + (size_t)p * r->dim;
-    for (uint32_t p = 0; p < out->count; p++) memset(out->vectors[p], 0, r->dim * sizeof(double));
+    for (uint32_t p = 0; (all || rest) && p < out->count; p++) v->ops->zero(v, out->vectors[p]);
+    if (!all) {
+        TRY(run_shard(r, lane, t, t->shard, out->vectors, out->sums, &times));
+        if (times != 1) v->ops->combine(v, out->vectors[0], times, out->vectors[0], 0, NULL);
+        return SKALD_OK;
+    }
+    for (uint32_t p = 0; rest && p < out->count; p++) v->ops->zero(v, lane->partial[p]);
     for (uint32_t k = 0; k < r->shard_count; k++) { /* in shard order: the sum's bits are fixed */
         if (!r->shards[k]) continue;
         skald_sums sums[SKALD_MAX_POINTS];
-        TRY(run_shard(r, lane, t, k, partial, sums));
+        TRY(run_shard(r, lane, t, k, lane->partial, sums, &times));
         for (uint32_t p = 0; p < SKALD_MAX_POINTS; p++) add_sums(&out->sums[p], &sums[p]);
-        for (uint32_t p = 0; p < out->count; p++)
-            for (uint64_t j = 0; j < entries(r, t->kind); j++) out->vectors[p][j] += partial[p][j];
+        for (uint32_t p = 0; p < out->count; p++) v->ops->axpy(v, out->vectors[p], times, lane->partial[p]);
     }
     return SKALD_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "skald/problem.h"
 #include "skald/task.h"
+#include "skald/vectors.h"
 #include "worker/history.h"
 
 typedef struct skald_runner {
@@ -14,13 +15,15 @@ typedef struct skald_runner {
     skald_shard **shards;      /* shard_count entries; NULL where not held */
     skald_history **histories; /* the same; NULL before the first task by version */
     size_t max_rows;           /* rows of the largest shard held */
+    skald_vectors vectors;     /* where models and results lie: at first in the host's memory */
 } skald_runner;
 
 /* What one thread needs to run tasks. */
 typedef struct skald_lane {
     uint32_t *rows; /* room: the runner's max_rows when it was made */
     size_t room;
-    double *partial; /* SKALD_MAX_POINTS x dim: of a task over all shards; scratch otherwise */
+    skald_vectors vectors;             /* the runner's as the lane was made */
+    double *partial[SKALD_MAX_POINTS]; /* of them: of a task over all shards; scratch otherwise */
 } skald_lane;
 
 /* columns: of the rows, intercept included. */
@@ -32,13 +35,17 @@ skald_status skald_runner_add(skald_runner *runner, uint32_t shard, skald_rows *
 void skald_runner_drop(skald_runner *runner, uint32_t shard);
 void skald_runner_fini(skald_runner *runner);
 
-/* For the shards held now. */
+/* For the shards held now, once it is settled where vectors lie. */
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner);
 /* Made anew, if it was not made or larger shards have come. */
 skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner);
 void skald_lane_fini(skald_lane *lane);
 
-/* Runs one task. result->vectors[0..skald_task_vectors) must point to dim doubles each; fills rows, sums,
+/* Models and results in the device's memory from here on, if that has any of its own; else nothing changes. */
+skald_status skald_runner_to_device(skald_runner *runner);
+void skald_runner_to_host(skald_runner *runner);
+
+/* Runs one task. result->vectors[0..skald_task_vectors) must be runner->vectors; fills rows, sums,
  * count, status, error, compute_ns. Failures are in result->status; the task is checked as if it came from a stranger.
  * Tasks on one shard must not run at the same time (the caller serialises); on distinct shards they may. */
 void skald_runner_run(skald_runner *runner, skald_lane *lane, const skald_task *task, skald_result *result);

@@ -176,7 +176,7 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         if (!w->read || !w->lane_of) return SKALD_ENOMEM;
         TRY(skald_runner_init(&w->runner, &w->options->compute, &w->objective, dim, m->seed, m->shards));
         w->shelf.budget = m->version_budget;
-        TRY(skald_versions_create(w->runner.dim, SKALD_MAX_POINTS, &w->versions));
+        TRY(skald_versions_create(NULL, w->runner.dim, SKALD_MAX_POINTS, &w->versions));
         TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)w->runner.dim * sizeof(double), &w->vectors));
         TRY(skald_pool_create(SKALD_MAX_POINTS * (size_t)w->runner.dim * sizeof(float), &w->narrow));
         w->carries = skald_zalloc(m->shards, sizeof *w->carries);

@@ -118,6 +118,7 @@ static void run_pass(const problem *p, skald_gpu_kind kind, skald_gpu_kernel ker
     pass.points = points;
     pass.kernel = kernel;
     pass.deterministic = deterministic;
+    pass.intercept = p->intercept;
     const double *w[2] = {problem_model(p, 1), problem_model(p, 0.5)};
     uint32_t *list = listed ? problem_list(p, count) : NULL;
     double *g_again[2], *bits[2];

@@ -24,11 +24,38 @@ static void same(pair v, size_t n, const char *what) {
               found[j], v.host[j]);
 }
 
-static void test_updates(size_t n, bool intercept) {
+static void test_sums(size_t n, const skald_gpu_regulariser *r, pair w, pair g, double eta) {
+    static const char *const names[3] = {"|w|^2", "the penalty", "the stationarity"};
+    double found[6], want[3] = {0}, *sums = device_take(sizeof found);
+    void *workspace = device_take(SKALD_GPU_SUM_BYTES);
+    for (int k = 0; k < 2; k++) {
+        CUDA(skald_gpu_norm2(n, w.device, sums + 3 * k, workspace, check_stream));
+        CUDA(skald_gpu_penalty(n, w.device, r, sums + 3 * k + 1, workspace, check_stream));
+        CUDA(skald_gpu_stationarity(n, w.device, g.device, eta, r, sums + 3 * k + 2, workspace, check_stream));
+    }
+    to_host(found, sums, sizeof found);
+    for (size_t j = 0; j < n; j++) {
+        const double v = w.host[j];
+        want[0] += v * v;
+        if (r->intercept && j % r->columns == r->columns - 1) continue;
+        const double slope = g.host[j] + r->l2 * v + r->nonconvex * skald_bounded_slope(v);
+        const double s = (v - soft(v - eta * slope, eta * r->l1)) / eta;
+        want[1] += 0.5 * r->l2 * v * v + r->l1 * fabs(v) + r->nonconvex * skald_bounded_value(v);
+        want[2] += s * s;
+    }
+    for (int k = 0; k < 3; k++) {
+        CHECK(fabs(found[k] - want[k]) <= 1e-12 * want[k], "%s is %.17g, not %.17g", names[k], found[k], want[k]);
+        CHECK(memcmp(&found[k], &found[3 + k], sizeof *found) == 0, "%s differs between two runs", names[k]);
+    }
+}
+
+/* columns: of a class. */
+static void test_updates(size_t n, size_t columns, bool intercept, double bent) {
     const check_mark before = mark();
     const double eta = 0.3, l2 = 0.1, l1 = 0.5, a = 0.7, rows = 11, theta = 0.6;
     pair w = vector(n), abar = vector(n), g = vector(n), h = vector(n), out = vector(n);
-    CASE("vectors of %zu", n);
+    const skald_gpu_regulariser r = {l2, l1, bent, intercept, (uint32_t)columns};
+    CASE("vectors of %zu, %zu a class", n, columns);
     CUDA(skald_gpu_combine(n, out.device, a, w.device, -2, g.device, check_stream));
     for (size_t j = 0; j < n; j++) out.host[j] = a * w.host[j] - 2 * g.host[j];
     same(out, n, "combine");
@@ -39,18 +66,19 @@ static void test_updates(size_t n, bool intercept) {
     for (size_t j = 0; j < n; j++) out.host[j] += a * g.host[j];
     same(out, n, "axpy");
 
-    CUDA(skald_gpu_sgd_update(n, w.device, g.device, a, eta, l2, l1, intercept, check_stream));
+    CUDA(skald_gpu_sgd_update(n, w.device, g.device, a, eta, &r, check_stream));
     for (size_t j = 0; j < n; j++) {
-        const bool last = intercept && j == n - 1;
-        w.host[j] = soft(w.host[j] - eta * (a * g.host[j] + (last ? 0 : l2) * w.host[j]), last ? 0 : eta * l1);
+        const bool last = intercept && j % columns == columns - 1;
+        double slope = a * g.host[j] + (last ? 0 : l2) * w.host[j];
+        if (!last) slope += bent * skald_bounded_slope(w.host[j]);
+        w.host[j] = soft(w.host[j] - eta * slope, last ? 0 : eta * l1);
     }
     same(w, n, "sgd_update");
     for (int alias = 0; alias < 2; alias++) {
         const pair d = alias ? g : h;
-        CUDA(skald_gpu_saga_update(n, w.device, abar.device, g.device, a, d.device, eta, rows, l2, l1, intercept,
-                                   check_stream));
+        CUDA(skald_gpu_saga_update(n, w.device, abar.device, g.device, a, d.device, eta, rows, &r, check_stream));
         for (size_t j = 0; j < n; j++) {
-            const bool last = intercept && j == n - 1;
+            const bool last = intercept && j % columns == columns - 1;
             const double step = a * g.host[j] + abar.host[j] + (last ? 0 : l2) * w.host[j];
             w.host[j] = soft(w.host[j] - eta * step, last ? 0 : eta * l1);
             abar.host[j] += d.host[j] / rows;
@@ -69,13 +97,7 @@ static void test_updates(size_t n, bool intercept) {
         same(abar, n, "local_merge's abar");
     }
 
-    double found[2], sum = 0, *norm2 = device_take(2 * sizeof(double));
-    void *workspace = device_take(SKALD_GPU_NORM2_BYTES);
-    for (int k = 0; k < 2; k++) CUDA(skald_gpu_norm2(n, w.device, norm2 + k, workspace, check_stream));
-    to_host(found, norm2, sizeof found);
-    for (size_t j = 0; j < n; j++) sum += w.host[j] * w.host[j];
-    CHECK(fabs(found[0] - sum) <= 1e-13 * sum, "|w|^2 is %.17g, not %.17g", found[0], sum);
-    CHECK(memcmp(&found[0], &found[1], sizeof *found) == 0, "|w|^2 differs between two runs");
+    test_sums(n, &r, w, g, eta);
     release(before);
 }
 
@@ -111,7 +133,9 @@ int main(void) {
     const int skip = check_begin();
     if (skip) return skip;
     static const size_t sizes[] = {1, 2, 255, 2001, 70000};
-    for (size_t k = 0; k < 5; k++) test_updates(sizes[k], k % 2 == 1);
+    for (size_t k = 0; k < 5; k++) test_updates(sizes[k], sizes[k], k % 2 == 1, k % 3 ? 0.2 : 0);
+    test_updates(7 * 29, 29, true, 0);
+    test_updates(7 * 29, 29, false, 0);
     test_pack();
     return check_end("test_kernels_vectors");
 }

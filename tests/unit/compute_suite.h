@@ -17,6 +17,7 @@
 
 #include "base/base.h"
 #include "skald/compute.h"
+#include "skald/vectors.h"
 
 typedef struct compute_suite {
     skald_status (*open)(const void *user, const skald_objective *objective, uint32_t dim, skald_compute **out);
@@ -486,6 +487,121 @@ static inline void suite_local(const compute_suite *suite) {
         }
 }
 
+/* An intercept is minimised over by shifts of kept margins, and then told optimal by the gradient of a pass: the
+ * margins of both, and its entry of the gradient, are the same to the rounding of doubles, whatever the rest is made
+ * of. */
+static inline void suite_intercept(const compute_suite *suite) {
+    for (int variant = 0; variant < 8; variant++) {
+        const bool wide = variant & 4;
+        const shape s = {(skald_layout)(variant & 1), wide ? 60 : 500, wide ? 2500 : 83, variant & 2, 1, 29};
+        const skald_objective o = objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
+        problem p = problem_open(suite, &s, &o);
+        const skald_compute_ops *ops = p.c->ops;
+        double *w[2] = {vector(&p, 1, 0.1), vector(&p, 2, 0.1)};
+        double *g[2] = {vector(&p, 1, 1), vector(&p, 1, 1)};
+        const double delta[2] = {0.123, -0.77}, tolerance = 1e-13 * (double)p.n;
+        skald_sums shifted[2], sums[2];
+        for (int k = 0; k < 2; k++) w[k][p.dim - 1] = 1.0 / 3 + k;
+        for (uint32_t points = 1; points <= 2; points++) {
+            OK(ops->objective(p.c, p.shard, points, (const double *const *)w, (double *[2]){NULL, NULL}, true, sums));
+            OK(ops->shift(p.c, p.shard, points, delta, shifted));
+            for (uint32_t k = 0; k < points; k++) w[k][p.dim - 1] += delta[k];
+            OK(ops->objective(p.c, p.shard, points, (const double *const *)w, g, false, sums));
+            for (uint32_t k = 0; k < points; k++) {
+                assert_true(fabs(sums[k].dphi - shifted[k].dphi) <= tolerance);
+                assert_true(fabs(g[k][p.dim - 1] - sums[k].dphi) <= tolerance);
+            }
+        }
+        for (int k = 0; k < 2; k++) {
+            free(w[k]);
+            free(g[k]);
+        }
+        problem_close(&p);
+    }
+}
+
+/* Vectors on a device: verbs do what the host's do, to the same bits but for sums over a vector; operations do with
+ * them, in any mix, what they do with the host's. */
+static inline void suite_vectors(const compute_suite *suite) {
+    const shape s = {SKALD_DENSE, 90, 31, true, 1, 41};
+    const skald_objective o = objective_of(SKALD_LOGISTIC, 0.05, 0.02, true);
+    const skald_regulariser r = {0.05, 0.02, true, 0.3}, plain = {0.05, 0.02, true, 0};
+    problem p = problem_open(suite, &s, &o);
+    const skald_compute_ops *ops = p.c->ops;
+    skald_vectors sides[2];
+    if (!ops->vectors) {
+        problem_close(&p);
+        return;
+    }
+    skald_vectors_host(&sides[0], p.dim);
+    OK(ops->vectors(p.c, &sides[1]));
+    assert_true(sides[1].dim == p.dim && sides[1].columns == p.dim && sides[1].classes == 1 && sides[1].on_device);
+    double *x[2][4], value[2][3], *seen[2] = {vector(&p, 1, 1), vector(&p, 1, 1)};
+    uint32_t *rows = draw(p.n, 60, 1);
+    float *none = skald_zalloc(p.n, sizeof *none);
+    const skald_batch batch = {rows, 60};
+    const skald_local local = {true, 7, 0.1, 500};
+    skald_sums sums[2][2];
+    for (int k = 0; k < 2; k++) {
+        skald_vectors *v = &sides[k];
+        double **y = x[k], *out[2], *loose = vector(&p, 9, 0.1), *zeros = skald_zalloc(p.dim, sizeof *zeros);
+        for (int j = 0; j < 4; j++) {
+            double *start = vector(&p, (uint64_t)j + 1, 0.3);
+            OK(v->ops->create(v, &y[j]));
+            OK(v->ops->read(v, seen[0], y[j]));
+            assert_memory_equal(seen[0], zeros, p.dim * sizeof *zeros);
+            OK(v->ops->write(v, y[j], start));
+            free(start);
+        }
+        v->ops->saga_update(v, y[0], y[1], y[2], 0.7, y[3], 0.3, 11, &plain);
+        v->ops->sgd_update(v, y[0], y[2], 0.7, 0.3, &r);
+        v->ops->local_merge(v, y[0], y[1], y[2], 0.4, y[3], 13);
+        v->ops->local_merge(v, y[0], NULL, y[2], 0.4, NULL, 13);
+        v->ops->proximal_step(v, y[0], y[1], 0.2, &r);
+        v->ops->axpy(v, y[2], -0.3, y[3]);
+        v->ops->combine(v, y[3], 2, y[3], -1, y[2]);
+        v->ops->copy(v, y[2], y[3]);
+        v->ops->combine(v, y[3], 0.5, y[0], 0, NULL);
+        value[k][0] = v->ops->norm2(v, y[0]);
+        value[k][1] = v->ops->penalty(v, y[0], &r);
+        value[k][2] = v->ops->stationarity(v, y[0], y[1], 0.3, &r);
+        /* operations: y[0] the model, y[1] abar */
+        OK(ops->history_set(p.c, p.shard, none));
+        OK(ops->saga(p.c, p.shard, &batch, y[0], y[2], sums[k]));
+        v->ops->axpy(v, y[1], 0.01, y[2]); /* behind the operation, and before the next */
+        OK(ops->local(p.c, p.shard, &batch, &local, y[0], y[1], y[2], y[3], sums[k]));
+        v->ops->axpy(v, y[0], 0.5, y[2]);
+        OK(ops->gradient(p.c, p.shard, &batch, y[0], y[2], sums[k]));
+        v->ops->axpy(v, y[1], 1, y[2]);
+        OK(ops->difference(p.c, p.shard, &batch, y[0], loose, y[2], sums[k]));
+        v->ops->axpy(v, y[1], 1, y[2]);
+        OK(ops->curvature(p.c, p.shard, 50, y[1], y[2]));
+        v->ops->axpy(v, y[1], 1, y[2]);
+        OK(ops->anchor(p.c, p.shard, y[2]));
+        v->ops->axpy(v, y[1], 1, y[2]);
+        out[0] = loose; /* the host's beside the device's */
+        out[1] = y[2];
+        OK(ops->objective(p.c, p.shard, 2, (const double *[2]){y[0], loose}, out, false, sums[k]));
+        OK(v->ops->write(v, y[3], loose));
+        OK(v->ops->status(v));
+        free(loose);
+        free(zeros);
+    }
+    for (int j = 0; j < 4; j++) {
+        for (int k = 0; k < 2; k++) {
+            OK(sides[k].ops->read(&sides[k], seen[k], x[k][j]));
+            sides[k].ops->destroy(&sides[k], x[k][j]);
+        }
+        assert_memory_equal(seen[0], seen[1], p.dim * sizeof *seen[0]);
+    }
+    assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
+    for (int j = 0; j < 3; j++) assert_true(fabs(value[0][j] - value[1][j]) <= 1e-14 * value[0][j]);
+    for (int k = 0; k < 2; k++) free(seen[k]);
+    free(none);
+    free(rows);
+    problem_close(&p);
+}
+
 /* The sums handed out since the start add up to the anchor. Seen to fail when local rounded c_i to float
  * after subtracting alpha_i instead of before. */
 static inline void suite_invariant(const compute_suite *suite) {
@@ -700,6 +816,7 @@ static inline void compute_suite_run(const compute_suite *suite) {
     suite_operations(suite);
     suite_local(suite);
     suite_invariant(suite);
+    suite_intercept(suite);
     suite_numeric(suite);
     suite_refusals(suite);
 }

@@ -146,6 +146,7 @@ typedef struct setup {
     uint64_t version_budget;
     const char *isa;
     const skald_collective_ops *collective; /* of the workers */
+    bool cards;                             /* worker k is on card k, and has that card's collective */
     const atomic_int *stop_flag;
     const char *record; /* with workers: keep a record here */
 } setup;
@@ -163,7 +164,7 @@ typedef struct worker_thread {
     pthread_t thread;
     const skald_net_ops *net;
     skald_worker_options options;
-    char name[16];
+    char name[16], device[16];
     skald_status status;
     char error[600];
 } worker_thread;
@@ -241,6 +242,11 @@ static skald_status train_any(const setup *s, skald_solver solver, skald_outcome
                                             .repeat_ns = s->repeat_ns,
                                             .collective = s->collective,
                                             .pace_ms = s->pace_ms[k]};
+        if (s->cards) {
+            snprintf(w->device, sizeof w->device, "cuda:%u", k);
+            w->options.compute.device = w->device;
+            w->options.collective = skald_compute_collective(&w->options.compute, &w->options.collective_device);
+        }
         assert_int_equal(pthread_create(&w->thread, NULL, worker_main, w), 0);
     }
     skald_crew *crew = NULL;

@@ -246,6 +246,15 @@ static void test_graphs(void **state) {
     problem_close(&many);
 }
 
+/* In every order of streams: vectors that stay on the card, and intercepts. */
+static void test_vectors(void **state) {
+    NEEDS_CARD();
+    const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_F32, .deterministic = true};
+    const compute_suite suite = suite_of(&options);
+    suite_vectors(&suite);
+    suite_intercept(&suite);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
 #ifdef SKALD_EMULATED_PLUGIN
@@ -262,10 +271,15 @@ int main(int argc, char **argv) {
     skald_compute_cards(&card, 1, why, NULL);
     emulated = strstr(card.name, "emulated");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),     cmocka_unit_test(test_storage),
-        cmocka_unit_test(test_bits),        cmocka_unit_test(test_graphs),
-        cmocka_unit_test(conforms_f32),     cmocka_unit_test(conforms_deterministic_from_host),
-        cmocka_unit_test(conforms_bf16),    cmocka_unit_test(conforms_u8),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_storage),
+        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(conforms_f32),
+        cmocka_unit_test(conforms_deterministic_from_host),
+        cmocka_unit_test(conforms_bf16),
+        cmocka_unit_test(conforms_u8),
         cmocka_unit_test(conforms_softmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,6 +43,8 @@ typedef struct subject {
     uint32_t rows[N];
     double w[DIM], u[DIM];
     float before[N];
+    skald_vectors v; /* on the card: card[0] = w, card[1] = u, and room for results */
+    double *card[4];
 } subject;
 
 typedef skald_status operation(subject *s, output *out);
@@ -99,15 +101,33 @@ static skald_status history_set(subject *s, output *out) {
     return s->c->ops->history_set(s->c, s->shard, alpha);
 }
 
+/* The same on vectors that stay on the card. */
+static skald_status saga_there(subject *s, output *out) {
+    const skald_batch b = some(s);
+    return s->c->ops->saga(s->c, s->shard, &b, s->card[0], s->card[2], out->sums);
+}
+static skald_status local_there(subject *s, output *out) {
+    const skald_batch b = some(s);
+    const skald_local l = {true, 1, 0.01, N};
+    return s->c->ops->local(s->c, s->shard, &b, &l, s->card[0], s->card[1], s->card[2], s->card[3], out->sums);
+}
+
 static const struct {
     const char *name;
     operation *run;
-} operations[] = {{"gradient", gradient},         {"saga", saga},
-                  {"difference", difference},     {"local saga", local_saga},
-                  {"local sgd", local_sgd},       {"objective", objective},
-                  {"objective and shift", shift}, {"anchor", anchor},
-                  {"curvature", curvature},       {"history_get", history_get},
-                  {"history_set", history_set}};
+} operations[] = {{"gradient", gradient},
+                  {"saga", saga},
+                  {"difference", difference},
+                  {"local saga", local_saga},
+                  {"local sgd", local_sgd},
+                  {"objective", objective},
+                  {"objective and shift", shift},
+                  {"anchor", anchor},
+                  {"curvature", curvature},
+                  {"history_get", history_get},
+                  {"history_set", history_set},
+                  {"saga, vectors there", saga_there},
+                  {"local saga, vectors there", local_there}};
 
 static const shape shape_of[2] = {{SKALD_DENSE, N, DIM, true, 1, 3}, {SKALD_CSR, N, DIM, true, 1, 3}};
 static const skald_objective the_objective = {
@@ -118,6 +138,7 @@ static skald_status begin(subject *s, skald_layout layout) {
     skald_rows r = make_rows(&(compute_suite){0}, &shape_of[layout], &the_objective);
     s->c = NULL;
     s->shard = NULL;
+    memset(s->card, 0, sizeof s->card);
     skald_status st = skald_compute_open(&the_options, &the_objective, DIM, &s->c);
     if (st == SKALD_OK) st = s->c->ops->load(s->c, &r, &s->shard);
     skald_rows_free(&r); /* load has, if it was called */
@@ -125,6 +146,8 @@ static skald_status begin(subject *s, skald_layout layout) {
 }
 
 static void end(subject *s) {
+    for (int k = 0; k < 4; k++)
+        if (s->card[k]) s->v.ops->destroy(&s->v, s->card[k]);
     if (s->shard) s->c->ops->unload(s->c, s->shard);
     if (s->c) s->c->ops->destroy(s->c);
 }
@@ -139,6 +162,21 @@ static void fill(subject *s) {
         s->u[j] = 0.1 * skald_normal(2, j);
     }
     OK(s->c->ops->history_set(s->c, s->shard, s->before));
+}
+
+static void fill_card(subject *s) {
+    OK(s->c->ops->vectors(s->c, &s->v));
+    for (int k = 0; k < 4; k++) OK(s->v.ops->create(&s->v, &s->card[k]));
+    OK(s->v.ops->write(&s->v, s->card[0], s->w));
+    OK(s->v.ops->write(&s->v, s->card[1], s->u));
+}
+
+static bool is_there(size_t k) {
+    return operations[k].run == saga_there || operations[k].run == local_there;
+}
+
+static void take_there(subject *s, size_t k, output *out) {
+    for (int i = 0; is_there(k) && i < 2; i++) OK(s->v.ops->read(&s->v, out->v[i], s->card[2 + i]));
 }
 
 static void history_is(subject *s, const float *want, const char *name, long n) {
@@ -167,13 +205,16 @@ static void test_operations(void **state) {
     for (int layout = 0; layout < 2; layout++)
         for (size_t k = 0; k < SKALD_ARRAY_LENGTH(operations); k++) {
             const char *name = operations[k].name;
+            if (is_there(k) && layout != (operations[k].run == local_there)) continue; /* takes long enough */
             subject s;
             output want = {0}, got;
             OK(begin(&s, (skald_layout)layout));
             fill(&s);
+            if (is_there(k)) fill_card(&s);
             const long first = emulated.calls();
             OK(operations[k].run(&s, &want));
             const long calls = emulated.calls() - first;
+            take_there(&s, k, &want);
             OK(s.c->ops->history_get(s.c, s.shard, want.alpha));
             end(&s);
             assert_true(calls > 0);
@@ -182,6 +223,7 @@ static void test_operations(void **state) {
             for (long n = 1; n <= calls; n++) {
                 OK(begin(&s, (skald_layout)layout));
                 fill(&s);
+                if (is_there(k)) fill_card(&s);
                 memset(&got, 0, sizeof got);
                 emulated.fail_at(n);
                 skald_status st = operations[k].run(&s, &got);
@@ -194,6 +236,7 @@ static void test_operations(void **state) {
                     OK(operations[k].run(&s, &got));
                 }
                 history_is(&s, want.alpha, name, n);
+                take_there(&s, k, &got);
                 memcpy(got.alpha, want.alpha, sizeof got.alpha);
                 if (memcmp(&got, &want, sizeof want) != 0) fail_msg("%s, call %ld: another result", name, n);
                 end(&s);
@@ -223,8 +266,63 @@ static void test_loading(void **state) {
     }
 }
 
+/* All verbs once; what came out. */
+static skald_status verbs(subject *s, double *out) {
+    const skald_regulariser r = {0.1, 0.02, true, 0};
+    skald_vectors *v = &s->v;
+    TRY(s->c->ops->vectors(s->c, v));
+    for (int k = 0; k < 4; k++) TRY(v->ops->create(v, &s->card[k]));
+    double **x = s->card;
+    TRY(v->ops->write(v, x[0], s->w));
+    TRY(v->ops->write(v, x[1], s->u));
+    v->ops->copy(v, x[2], x[1]);
+    v->ops->saga_update(v, x[0], x[1], x[2], 0.5, x[2], 0.1, N, &r);
+    v->ops->sgd_update(v, x[0], x[2], 0.5, 0.1, &r);
+    v->ops->local_merge(v, x[0], x[1], x[2], 0.1, x[2], N);
+    v->ops->proximal_step(v, x[0], x[1], 0.1, &r);
+    v->ops->zero(v, x[3]);
+    v->ops->axpy(v, x[3], 2, x[0]);
+    v->ops->combine(v, x[3], 2, x[0], 1, x[3]);
+    out[DIM] = v->ops->norm2(v, x[3]);
+    out[DIM + 1] = v->ops->penalty(v, x[3], &r);
+    out[DIM + 2] = v->ops->stationarity(v, x[3], x[1], 0.1, &r);
+    TRY(v->ops->status(v));
+    return v->ops->read(v, out, x[3]);
+}
+
+/* A verb that fails is known to have, from then on; or it made no difference. */
+static void test_verbs(void **state) {
+    subject s;
+    double want[DIM + 3], got[DIM + 3];
+    OK(begin(&s, SKALD_DENSE));
+    fill(&s);
+    const long first = emulated.calls();
+    OK(verbs(&s, want));
+    const long calls = emulated.calls() - first;
+    end(&s);
+    int live = emulated.live();
+    long failures = 0;
+    for (long n = 1; n <= calls; n++) {
+        OK(begin(&s, SKALD_DENSE));
+        fill(&s);
+        emulated.fail_at(n);
+        skald_status st = verbs(&s, got);
+        emulated.fail_at(0);
+        if (st == SKALD_OK) {
+            assert_memory_equal(got, want, sizeof want);
+        } else {
+            clean_error(st, "verbs", n);
+            failures++;
+        }
+        end(&s);
+        nothing_left(st, &live, "verbs", n);
+    }
+    assert_true(failures >= calls / 2);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_loading), cmocka_unit_test(test_operations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_loading), cmocka_unit_test(test_operations),
+                                       cmocka_unit_test(test_verbs)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }
 

@@ -5,6 +5,7 @@
  *   lane.c     what an operation runs on: streams, staging, results; upload, download, failure
  *   ops.c      one pass over rows an operation
  *   local.c    local steps, as CUDA graphs
+ *   vectors.c  vectors that stay on the card
  *   softmax.h  several classes
  *
  * Threads and streams: a shard has a lane of its own, with two streams, so operations on distinct shards share nothing
@@ -29,6 +30,8 @@
 #include "kernels/kernels.h"
 #include "skald/compute.h"
 
+typedef struct cuda_vectors cuda_vectors;
+
 typedef struct cuda_compute {
     skald_compute base; /* first */
     uint32_t index;
@@ -37,8 +40,9 @@ typedef struct cuda_compute {
     skald_storage_kind storage;
     skald_resident resident;
     bool deterministic;
-    atomic_bool broken; /* an error that stays was seen */
-    atomic_size_t held; /* bytes of the card that its shards take, about */
+    cuda_vectors *vectors; /* NULL: nobody has asked for any */
+    atomic_bool broken;    /* an error that stays was seen */
+    atomic_size_t held;    /* bytes of the card that its shards take, about */
 } cuda_compute;
 
 /* Sets skald_error from a CUDA error, forgets what can be forgotten; see above. Returns SKALD_ENOMEM or SKALD_EIO. */
@@ -51,6 +55,18 @@ skald_status cuda_enter(cuda_compute *c);
         const int cuda_error_ = (int)(expr);                                                                           \
         if (cuda_error_ != cudaSuccess) return cuda_fail((c), cuda_error_, (doing));                                   \
     } while (0)
+
+/* ---- vectors.c ------------------------------------------------------------------------------------ */
+
+skald_status cuda_vectors_open(skald_compute *c, struct skald_vectors *out);
+void cuda_vectors_close(cuda_compute *c);
+bool cuda_is_vector(const cuda_compute *c, const void *p); /* else host memory */
+/* What `stream` is given from here on comes behind what was done to vectors until now. */
+skald_status cuda_vectors_precede(cuda_compute *c, cudaStream_t stream);
+/* Which way memory goes to, or comes from, the caller's vector. */
+static inline enum cudaMemcpyKind cuda_to(const cuda_compute *c, const void *vector) {
+    return cuda_is_vector(c, vector) ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost;
+}
 
 /* ---- lanes ---------------------------------------------------------------------------------------- */
 
@@ -86,13 +102,16 @@ size_t cuda_lane_bytes(size_t rows, size_t dim, size_t workspace_bytes);
 skald_status cuda_lane_init(cuda_compute *c, cuda_lane *lane, size_t rows, size_t dim, size_t workspace_bytes);
 void cuda_lane_fini(cuda_lane *lane);
 
-/* A vector or a list onto the card, in the order of `stream` (lane->stream or lane->copy). */
-skald_status cuda_upload_vector(cuda_compute *c, cuda_lane *lane, int which, const double *v, cudaStream_t stream);
+/* A vector of the caller's, wherever it is, to d_vector[which], or the beginning of one to anywhere on the card; in the
+ * order of the lane's stream. */
+skald_status cuda_upload_vector(cuda_compute *c, cuda_lane *lane, int which, const double *v);
+skald_status cuda_upload(cuda_compute *c, cuda_lane *lane, double *to, const double *from, size_t bytes);
+/* In the order of `stream` (lane->stream or lane->copy). */
 skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *rows, size_t count,
                               cudaStream_t stream);
 /* Waits for the lane's stream, with a second try: for when the history has changed already. A cudaError_t. */
 int cuda_wait(cuda_lane *lane);
-/* After the kernels: waits, copies `vectors` vectors to out[] (NULL: not wanted). SKALD_ENUMERIC if a sum is bad. */
+/* After the kernels: waits, copies d_out[] to out[] (NULL: not wanted). SKALD_ENUMERIC if a sum is bad. */
 skald_status cuda_download(cuda_compute *c, cuda_lane *lane, uint32_t points, double *const out[2],
                            skald_gpu_sums sums[2]);
 /* Waits for what a failed operation left in flight; then nothing touches the staging buffers. Returns st. */
@@ -129,7 +148,8 @@ typedef struct cuda_shard {
     struct cuda_softmax *softmax; /* NULL: one class */
 } cuda_shard;
 
-/* Refused when the card is broken or, with `history`, when the history is in doubt. Makes the card current. */
+/* Refused when the card is broken or, with `history`, when the history is in doubt. Makes the card current, and lets
+ * the shard's stream wait for what is being done to vectors. */
 skald_status cuda_begin(cuda_compute *c, const cuda_shard *shard, bool history);
 /* Drops all graphs and the workspace of local steps. */
 void cuda_local_drop(cuda_shard *shard);

@@ -81,6 +81,7 @@ static skald_status devices(skald_device *out, uint32_t room, uint32_t *count) {
 /* ---- open and destroy ----------------------------------------------------------------------------- */
 
 void cuda_destroy(skald_compute *base) {
+    cuda_vectors_close((cuda_compute *)base);
     free(base); /* shards have been unloaded; the card's context stays with the process */
 }
 
@@ -98,6 +99,7 @@ static const skald_compute_ops operations = {
     .curvature = cuda_curvature,
     .history_get = cuda_history_get,
     .history_set = cuda_history_set,
+    .vectors = cuda_vectors_open,
     .destroy = cuda_destroy,
 };
 

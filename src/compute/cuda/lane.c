@@ -69,12 +69,23 @@ void cuda_lane_fini(cuda_lane *lane) {
     memset(lane, 0, sizeof *lane);
 }
 
-skald_status cuda_upload_vector(cuda_compute *c, cuda_lane *lane, int which, const double *v, cudaStream_t stream) {
-    const size_t bytes = lane->dim * sizeof(double);
-    memcpy(lane->h_vector[which], v, bytes);
-    CUDA_TRY(c, cudaMemcpyAsync(lane->d_vector[which], lane->h_vector[which], bytes, cudaMemcpyHostToDevice, stream),
+static skald_status upload(cuda_compute *c, const cuda_lane *lane, double *to, const double *from, size_t bytes,
+                           double *stage) {
+    const bool there = cuda_is_vector(c, from);
+    if (!there) memcpy(stage, from, bytes);
+    CUDA_TRY(c,
+             cudaMemcpyAsync(to, there ? from : stage, bytes, there ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice,
+                             lane->stream),
              "copying a model to the card");
     return SKALD_OK;
+}
+
+skald_status cuda_upload_vector(cuda_compute *c, cuda_lane *lane, int which, const double *v) {
+    return upload(c, lane, lane->d_vector[which], v, lane->dim * sizeof *v, lane->h_vector[which]);
+}
+
+skald_status cuda_upload(cuda_compute *c, cuda_lane *lane, double *to, const double *from, size_t bytes) {
+    return upload(c, lane, to, from, bytes, lane->h_vector[0]);
 }
 
 skald_status cuda_upload_list(cuda_compute *c, cuda_lane *lane, const uint32_t *rows, size_t count,
@@ -96,27 +107,37 @@ int cuda_wait(cuda_lane *lane) {
 
 /* The copy of the results and the wait for it come after the history may have changed, and an error that does not
  * stay must not leave the two sides apart: both calls get a second try. */
-static int fetch(cuda_lane *lane, size_t bytes) {
-    int error = cudaMemcpyAsync(lane->h_results, lane->d_results, bytes, cudaMemcpyDeviceToHost, lane->stream);
-    if (error != cudaSuccess) {
-        (void)cudaGetLastError();
-        error = cudaMemcpyAsync(lane->h_results, lane->d_results, bytes, cudaMemcpyDeviceToHost, lane->stream);
-    }
-    return error != cudaSuccess ? error : cuda_wait(lane);
+static int fetch(cuda_lane *lane, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
+    int error = cudaMemcpyAsync(to, from, bytes, kind, lane->stream);
+    if (error == cudaSuccess) return error;
+    (void)cudaGetLastError();
+    return cudaMemcpyAsync(to, from, bytes, kind, lane->stream);
 }
 
 skald_status cuda_download(cuda_compute *c, cuda_lane *lane, uint32_t points, double *const out[2],
                            skald_gpu_sums sums[2]) {
-    const size_t vectors = out[1] ? 2 : out[0] ? 1 : 0;
-    CUDA_TRY(c, fetch(lane, sizeof(cuda_results) + vectors * lane->width * sizeof(double)),
-             "waiting for the results of the card");
+    const char *doing = "waiting for the results of the card";
+    size_t vectors = 0;
+    bool stays[2];
+    for (size_t k = 0; k < 2; k++) {
+        stays[k] = cuda_is_vector(c, out[k]);
+        if (out[k] && !stays[k]) vectors = k + 1;
+        if (stays[k])
+            CUDA_TRY(c, fetch(lane, out[k], lane->d_out[k], lane->dim * sizeof(double), cudaMemcpyDeviceToDevice),
+                     doing);
+    }
+    CUDA_TRY(c,
+             fetch(lane, lane->h_results, lane->d_results,
+                   sizeof(cuda_results) + vectors * lane->width * sizeof(double), cudaMemcpyDeviceToHost),
+             doing);
+    CUDA_TRY(c, cuda_wait(lane), doing);
     memcpy(sums, lane->h_results->sums, points * sizeof *sums);
     for (uint32_t p = 0; p < points; p++)
         if (!(sums[p].bad == 0))
             return skald_fail(SKALD_ENUMERIC, "a margin or derivative is not finite: the model has diverged, or the "
                                               "rows hold values too large; use a smaller step, or scale the features");
     for (size_t k = 0; k < vectors; k++)
-        if (out[k])
+        if (out[k] && !stays[k])
             memcpy(out[k], (double *)(void *)(lane->h_results + 1) + k * lane->width, lane->dim * sizeof(double));
     return SKALD_OK;
 }

@@ -95,8 +95,8 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
              cudaMemcpyAsync(lane->d_settings, lane->h_settings, sizeof *lane->h_settings, cudaMemcpyHostToDevice,
                              lane->stream),
              "copying the settings of local steps");
-    TRY(cuda_upload_vector(c, lane, 0, w, lane->stream));
-    if (l->saga) TRY(cuda_upload_vector(c, lane, 1, abar, lane->stream));
+    TRY(cuda_upload_vector(c, lane, 0, w));
+    if (l->saga) TRY(cuda_upload_vector(c, lane, 1, abar));
     CUDA_TRY(c, skald_gpu_local_begin(l, shard->local_workspace, lane->stream), "beginning local steps");
     TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->copy)); /* travels meanwhile */
     CUDA_TRY(c, cudaEventRecord(lane->copied, lane->copy), "recording an event");
@@ -151,6 +151,6 @@ skald_status cuda_local(skald_compute *base, skald_shard *base_shard, const skal
         return cuda_settle(lane, st);
     }
     *sums = (skald_sums){.loss = got[0].loss, .rows = got[0].rows, .k = got[0].k, .k2 = got[0].k2};
-    if (!local->saga && g) memset(g, 0, lane->dim * sizeof *g);
+    if (!local->saga && g) memset(g, 0, lane->dim * sizeof *g); /* the host's: who keeps vectors here asks for none */
     return SKALD_OK;
 }

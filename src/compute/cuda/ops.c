@@ -9,7 +9,8 @@
 skald_status cuda_begin(cuda_compute *c, const cuda_shard *shard, bool history) {
     if (history && shard->doubtful)
         return skald_fail(SKALD_EIO, "the history of this shard is in doubt since an error of %s", c->spec);
-    return cuda_enter(c);
+    TRY(cuda_enter(c));
+    return cuda_vectors_precede(c, shard->lane.stream);
 }
 
 static skald_sums sums_of(const skald_gpu_sums *s) {
@@ -30,6 +31,7 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
     pass->loss = c->base.objective.loss;
     pass->huber_delta = c->base.objective.huber_delta;
     pass->rows = &shard->rows;
+    pass->intercept = c->base.objective.intercept;
     pass->deterministic = c->deterministic;
     pass->sums = lane->d_results->sums;
     if (batch && batch->rows) {
@@ -40,11 +42,13 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
     }
     for (int k = 0; k < models; k++) {
         pass->w[k] = lane->d_vector[k];
-        TRY(cuda_upload_vector(c, lane, k, w[k], lane->stream));
+        TRY(cuda_upload_vector(c, lane, k, w[k]));
     }
     if (batch) TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->stream));
-    for (int k = 0; k < 2; k++) /* the second sum alone is not to be had */
-        if (out[k] || (k == 0 && out[1])) pass->g[k] = lane->d_out[k];
+    /* The second sum alone is not to be had; and margins that are kept come from the kernel that will make sums at
+     * these points, once shifted: not a bit of them is to differ then. */
+    for (int k = 0; k < 2; k++)
+        if (out[k] || (k == 0 && out[1]) || pass->margin[k]) pass->g[k] = lane->d_out[k];
     CUDA_TRY(c, skald_gpu_pass_run(&c->gpu, pass, lane->d_workspace, lane->workspace_bytes, lane->stream),
              "starting a pass over rows");
     return SKALD_OK;

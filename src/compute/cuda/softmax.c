@@ -215,7 +215,7 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
     const bool listed = batch && batch->rows;
     const uint64_t count = listed ? batch->count : shard->rows.n;
     for (int k = 0; k < q->models; k++) {
-        TRY(cuda_upload_vector(c, lane, k, w[k], lane->stream));
+        TRY(cuda_upload_vector(c, lane, k, w[k]));
         CUDA_TRY(c,
                  skald_gpu_softmax_narrow(lane->d_vector[k], shard->rows.dim, m->columns, m->classes, m->narrow[k],
                                           m->ld, lane->stream),
@@ -322,12 +322,10 @@ static skald_status one_product(cuda_compute *c, cuda_shard *shard, size_t rows,
                                     .g = {lane->d_out[0]},
                                     .sums = lane->d_results->sums,
                                     .deterministic = c->deterministic};
-    memcpy(lane->h_vector[0], v, bytes);
-    CUDA_TRY(c, cudaMemcpyAsync(lane->d_vector[0], lane->h_vector[0], bytes, cudaMemcpyHostToDevice, lane->stream),
-             "copying a vector to the card");
+    TRY(cuda_upload(c, lane, lane->d_vector[0], v, bytes));
     CUDA_TRY(c, skald_gpu_pass_run(&c->gpu, &product, lane->d_workspace, lane->workspace_bytes, lane->stream),
              "starting a pass over rows");
-    CUDA_TRY(c, cudaMemcpyAsync(g, lane->d_out[0], bytes, cudaMemcpyDeviceToHost, lane->stream), "copying a product");
+    CUDA_TRY(c, cudaMemcpyAsync(g, lane->d_out[0], bytes, cuda_to(c, g), lane->stream), "copying a product");
     return cuda_download(c, lane, 1, (double *[2]){NULL}, got);
 }
 
@@ -354,16 +352,12 @@ static skald_status one_shift(cuda_compute *c, cuda_shard *shard, const double *
     if (!m->scratch)
         CUDA_TRY(c, cudaMalloc(&m->scratch, skald_max_size(shard->rows.n, 1) * m->classes * sizeof(double)),
                  "allocating room for probabilities");
-    memcpy(lane->h_vector[0], delta, m->classes * sizeof(double));
-    CUDA_TRY(
-        c,
-        cudaMemcpyAsync(m->delta, lane->h_vector[0], m->classes * sizeof(double), cudaMemcpyHostToDevice, lane->stream),
-        "copying shifts to the card");
+    TRY(cuda_upload(c, lane, m->delta, delta, m->classes * sizeof(double)));
     CUDA_TRY(c,
              skald_gpu_softmax_moments(&shard->rows, m->classes, margin, m->delta, m->scratch, m->moments, m->tally[0],
                                        lane->d_results->sums, lane->stream),
              "starting a pass over margins");
-    CUDA_TRY(c, cudaMemcpyAsync(moments, m->moments, bytes, cudaMemcpyDeviceToHost, lane->stream), "copying moments");
+    CUDA_TRY(c, cudaMemcpyAsync(moments, m->moments, bytes, cuda_to(c, moments), lane->stream), "copying moments");
     return cuda_download(c, lane, 1, (double *[2]){NULL}, got);
 }
 
@@ -398,5 +392,6 @@ const skald_compute_ops cuda_softmax_operations = {
     .curvature = curvature,
     .history_get = cuda_softmax_history_get,
     .history_set = cuda_softmax_history_set,
+    .vectors = cuda_vectors_open,
     .destroy = cuda_destroy,
 };

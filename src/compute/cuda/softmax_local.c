@@ -29,9 +29,9 @@ static skald_status start(cuda_compute *c, cuda_shard *shard, const skald_batch 
     const uint64_t n = shard->rows.n, count = batch->rows ? batch->count : n;
     const size_t b = skald_max_size(1, skald_min_size(local->step_rows, count));
     TRY(prepare(c, shard, b));
-    TRY(cuda_upload_vector(c, lane, 0, w, lane->stream));
+    TRY(cuda_upload_vector(c, lane, 0, w));
     TRY(cuda_upload_list(c, lane, batch->rows, batch->count, lane->stream));
-    if (local->saga) TRY(cuda_upload_vector(c, lane, 1, abar, lane->stream));
+    if (local->saga) TRY(cuda_upload_vector(c, lane, 1, abar));
     const skald_gpu_softmax_local l = {.rows = &shard->rows,
                                        .classes = m->classes,
                                        .step_rows = (uint32_t)b,

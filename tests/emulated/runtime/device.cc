@@ -172,6 +172,16 @@ long skald_emulated_calls(void) {
     return calls;
 }
 
+long skald_emulated_copies(int kind, size_t bytes) {
+    long count = 0;
+    if (kind < 0 || kind > 3) return 0;
+    lock_runtime();
+    for (const auto &entry : rt().copies[kind])
+        if (entry.first >= bytes) count += entry.second;
+    unlock_runtime();
+    return count;
+}
+
 int skald_emulated_live(void) {
     lock_runtime();
     runtime &r = rt();

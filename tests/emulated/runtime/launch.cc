@@ -121,6 +121,7 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, enum cudaMemcp
     mark_ptr mark;
     cudaError_t error = enqueue(stream, std::move(op), &mark);
     if (error || capturing) return error;
+    rt().copies[(to_device ? 1 : 0) + (from_device ? 2 : 0)][bytes]++;
     if ((!to_device && !pinned_to) || (wait && !(to_device && from_device) && !(to_device && !pinned_from)))
         run_until(mark);
     return cudaSuccess;

@@ -101,6 +101,7 @@ struct runtime {
     std::map<const void *, size_t> dynamic;               // cudaFuncSetAttribute
     std::set<CUgraph_st *> captures;
     long calls = 0;
+    std::map<size_t, long> copies[4]; // by cudaMemcpyKind and bytes
 };
 runtime &rt();
 
