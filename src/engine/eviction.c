@@ -31,6 +31,7 @@ static void prune(skald_run *run, uint32_t worker) {
     }
     uint32_t gone = 0;
     while (gone < s->held_count && s->held[gone] < oldest) gone++;
+    if (!gone) return;
     s->held_count -= gone;
     memmove(s->held, s->held + gone, s->held_count * sizeof *s->held);
 }
