@@ -27,15 +27,10 @@ skald_status skald_runner_add(skald_runner *r, uint32_t shard, skald_rows *rows)
     return r->compute->ops->load(r->compute, rows, &r->shards[shard]);
 }
 
-void skald_runner_forget(skald_runner *r, uint32_t shard) {
-    skald_history_free(r->histories[shard]);
-    r->histories[shard] = NULL;
-}
-
 void skald_runner_fini(skald_runner *r) {
     for (uint32_t k = 0; r->shards && k < r->shard_count; k++)
         if (r->shards[k]) r->compute->ops->unload(r->compute, r->shards[k]);
-    for (uint32_t k = 0; r->histories && k < r->shard_count; k++) skald_runner_forget(r, k);
+    for (uint32_t k = 0; r->histories && k < r->shard_count; k++) skald_history_free(r->histories[k]);
     free(r->shards);
     free(r->histories);
     if (r->compute) r->compute->ops->destroy(r->compute);

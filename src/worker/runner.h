@@ -27,8 +27,6 @@ skald_status skald_runner_init(skald_runner *runner, const skald_compute_options
                                const skald_objective *objective, uint32_t columns, uint64_t seed, uint32_t shard_count);
 /* Takes over the rows (already rescaled). SKALD_EINVAL if the shard is out of range or held already. */
 skald_status skald_runner_add(skald_runner *runner, uint32_t shard, skald_rows *rows);
-/* Forgets the shard's history by version, if it has one: as when it was loaded. (Numbers: the port's history_set.) */
-void skald_runner_forget(skald_runner *runner, uint32_t shard);
 void skald_runner_fini(skald_runner *runner);
 
 /* After the last add. */
