@@ -31,6 +31,7 @@ static void prune(skald_run *run, uint32_t worker) {
     }
     uint32_t gone = 0;
     while (gone < s->held_count && s->held[gone] < oldest) gone++;
+    if (!gone) return;
     s->held_count -= gone;
     memmove(s->held, s->held + gone, s->held_count * sizeof *s->held);
 }
@@ -56,10 +57,14 @@ void skald_eviction_look(skald_run *run) {
     }
 }
 
+static bool holds(const skald_member_state *s, const skald_version *newest) {
+    return s->held_count && s->held[s->held_count - 1] == newest->id;
+}
+
 /* May a task at the current model be given, as far as versions go? */
 static bool room(const skald_run *run, uint32_t worker) {
     const skald_member_state *s = &run->members[worker];
-    const bool has = !run->dirty && run->current && s->newest && s->newest->id == run->current->id;
+    const bool has = !run->dirty && run->current && holds(s, run->current);
     return has || s->held_count < run->options->history_versions;
 }
 
@@ -85,7 +90,7 @@ skald_status skald_eviction_issued(skald_run *run, uint32_t worker, const skald_
     if (!e->oldest) e->oldest = t->model->id;
     run->evictions += t->before > 0;
     e->before = 0;
-    if (s->newest && s->newest->id == t->model->id) return SKALD_OK;
+    if (holds(s, t->model)) return SKALD_OK;
     if (s->held_count == s->held_capacity) { /* more than history_versions only by rollbacks, one each */
         const uint32_t capacity = s->held_capacity ? 2 * s->held_capacity : 64;
         uint64_t *grown = realloc(s->held, capacity * sizeof *grown);
