@@ -151,6 +151,8 @@ expect "a model is not overwritten" 1 "other.svm: is not a Skald checkpoint, and
     "${resume[@]}" --checkpoint other.svm train.svm
 expect "every what" 2 "--checkpoint-every 3x: must be a time" "${resume[@]}" --checkpoint y.ck --checkpoint-every 3x train.svm
 expect "a folder that is not there" 1 "cannot write in" "${resume[@]}" --checkpoint nowhere/y.ck train.svm
+expect "who only follows keeps nothing" 2 "--checkpoint and --resume are its" \
+    "$skald" train --connect "unix:$work/none" --checkpoint y.ck
 expect "a record begins at the beginning" 2 "--record" "${resume[@]}" --record r.rec --resume whole.ck train.svm
 
 # --- a disk that fills up, and one that may only be read: training goes on, the last good one resumes ---

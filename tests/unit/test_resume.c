@@ -78,32 +78,55 @@ static void must_run(const setup *s, uint32_t members, const char *from, const c
     assert_int_equal(st, SKALD_OK);
 }
 
+/* All but when. */
+static void same_state(const char *a, const char *b) {
+    skald_checkpoint c[2];
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(skald_checkpoint_load(NULL, k ? b : a, &c[k]), SKALD_OK);
+        c[k].term = 0;
+        c[k].seconds = c[k].paused_seconds = c[k].eval_seconds = c[k].eval_train_seconds = 0;
+    }
+    const size_t bytes = c[0].length * sizeof(double);
+    assert_memory_equal(&c[0], &c[1], offsetof(skald_checkpoint, w));
+    assert_memory_equal(c[0].w, c[1].w, bytes);
+    assert_memory_equal(c[0].good, c[1].good, bytes);
+    assert_memory_equal(c[0].candidate, c[1].candidate, bytes);
+    assert_memory_equal(c[0].sum, c[1].sum, bytes);
+    assert_memory_equal(c[0].average, c[1].average, bytes);
+    assert_memory_equal(c[0].shards, c[1].shards, c[0].shard_count * sizeof *c[0].shards);
+    skald_checkpoint_free(&c[0]);
+    skald_checkpoint_free(&c[1]);
+}
+
 /* Without tables there is nothing to rebuild: a run of one worker that ended and went on has the bits of one that did
- * not. Seen to fail: with the positions in the shards not kept, the step mass, the guard's window, the mean iterate. */
+ * not, in all of its state. Seen to fail: with the positions in the shards not kept; the step mass; the guard's window;
+ * the mean iterate. */
 static void sgd_goes_on_bit_for_bit(void **state) {
     toy t = {700, 20, 1, SKALD_LOGISTIC, false, 3};
     for (int local = 0; local < 2; local++) {
         setup s = setup_default(toy_write(&t, "bits"));
-        const char *path = scratch("bits");
+        const char *one = scratch("whole"), *two = scratch("parts");
         s.train.algo = SKALD_SGD;
         s.train.local = local;
         s.train.target_gap = 0;
+        s.train.eval_every = 3; /* the second evaluation is in the second part, the last ones are after the end */
         s.data.shards = 3;
-        s.train.max_passes = 9;
+        s.train.max_passes = 6.6;
         skald_outcome whole, half, rest;
-        must_run(&s, 0, NULL, NULL, &whole);
+        must_run(&s, 0, NULL, one, &whole);
         s.train.max_passes = 4.3;
-        must_run(&s, 0, NULL, path, &half);
-        s.train.max_passes = 9;
-        must_run(&s, 0, path, NULL, &rest);
+        must_run(&s, 0, NULL, two, &half);
+        s.train.max_passes = 6.6;
+        must_run(&s, 0, two, two, &rest);
         assert_memory_equal(whole.w, rest.w, 20 * sizeof(double));
         assert_memory_not_equal(whole.w, half.w, 20 * sizeof(double));
-        assert_true(whole.updates == rest.updates && whole.passes == rest.passes && rest.updates > half.updates);
-        assert_true(whole.evaluations == rest.evaluations);
+        same_state(one, two);
+        assert_true(whole.evaluations == rest.evaluations && whole.updates == rest.updates);
         skald_outcome_free(&whole);
         skald_outcome_free(&half);
         skald_outcome_free(&rest);
-        clean(path);
+        clean(one);
+        clean(two);
         unlink(s.data.path);
     }
 }
