@@ -119,7 +119,9 @@ int run_failed(run *r, skald_status st, const skald_problem *problem, const skal
     skald_progress_finish(&r->view);
     skald_runlog_end(&r->log, problem, outcome ? outcome : &nothing, skald_error());
     report_failure(r->self);
-    return st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : EXIT_FAILED;
+    /* a supervisor ends the workers too, which may be quicker */
+    const bool together = st == SKALD_ELOST && signals_terminated() && r->kept.writer;
+    return st == SKALD_INTERRUPTED || together ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
 
 static void on_merged(void *user, const skald_merged *m) {

@@ -111,6 +111,9 @@ static int run_command(const command *self, int argc, char **argv) {
     arguments_parse(self, argc, argv, &s, &args);
     signals_install();
     if (s.connect) {
+        if (s.checkpoint || s.resume)
+            arguments_error(self,
+                            "with --connect the coordinator keeps the checkpoints: --checkpoint and --resume are its");
         if (args.word_count)
             arguments_error(self, "with --connect the coordinator has the data; %s is one too many", args.words[0]);
         int code = follow_run(self, &s);
