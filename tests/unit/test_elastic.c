@@ -1,7 +1,7 @@
 /* Workers that come and go in the middle of a run, over the in-process net: for every message of the protocol and both
  * ends, the connection breaks there, or the worker dies there and is started again; then the same by seed, many at a
  * time, hundreds of times. Afterwards the model is the optimum of an undisturbed run, and every A_k is what its holder
- * has (invariants 2, 3). Each test says how it was seen to fail. */
+ * has (invariants 2, 3). */
 #include "harness.h"
 #include "wire/wire.h"
 
@@ -24,6 +24,8 @@ struct stage {
     int evaluated; /* since the last fault */
     atomic_int enough;
     char notes[1 << 16];
+    const char *await; /* until this has been said; NULL: until the faults have happened */
+    int64_t grace_ns, overdue_ns;
     /* one fault: the n-th frame of this type from that end, once training has begun (or among all, of the one that
      * joins later) */
     int type, nth, seen;
@@ -133,7 +135,9 @@ static void note_all(void *user, const char *text) {
 static void on_evaluation(void *user, const skald_evaluation *e) {
     stage *s = user;
     pthread_mutex_lock(&fate_lock);
-    const bool happened = s->chance > 0 ? s->left == 0 : atomic_load(&s->fired);
+    const bool happened = s->await        ? strstr(s->notes, s->await) != NULL
+                          : s->chance > 0 ? s->left == 0
+                                          : atomic_load(&s->fired);
     s->evaluated += happened && e->relative_gap < 1e-10;
     if (s->evaluated >= 3) atomic_store(&s->enough, 1);
     pthread_mutex_unlock(&fate_lock);
@@ -157,7 +161,9 @@ static void perform(stage *s, const char *what) {
                                    .clock = skald_clock_system(),
                                    .repeat_ns = 20000000,
                                    .heartbeat_timeout_ns = 5 * SKALD_NS_PER_S,
-                                   .reconnect_grace_ns = 300000000,
+                                   .reconnect_grace_ns = s->grace_ns ? s->grace_ns : 300000000,
+                                   .overdue_ns = s->overdue_ns,
+                                   .straggler = s->setup.straggler,
                                    .alone_ns = 10 * SKALD_NS_PER_S,
                                    .pace_ms = 1,
                                    .notice = note_all,
@@ -215,7 +221,8 @@ static setup problem(skald_algo algo, skald_mode mode) {
     return s;
 }
 
-/* Every message that the protocol has once training goes on, and all of those on the way in. */
+/* Every message that the protocol has once training goes on, and all of those on the way in. Seen to fail: without the
+ * rebuild of an empty table (the gap stays at 1e-2), and with tasks of the lost that stay in flight. */
 static void at_every_message(void **state) {
     int runs = 0;
     for (size_t b = 0; b < SKALD_ARRAY_LENGTH(BODY); b++) {
@@ -245,6 +252,11 @@ static void at_every_message(void **state) {
     print_message("%d runs\n", runs);
 }
 
+/* Several at a time, with messages lost, doubled, late and out of order besides in every other run. SKALD_TEST_SEEDS:
+ * how many; SKALD_TEST_SEED: this one. Seen to fail: with shards that move before their last task is done; in
+ * synchronous runs, with a shard that moved while its rebuilt history waited for the rest of its round, and was taken
+ * for rebuilt.
+ */
 static void by_seed(void **state) {
     const char *count = getenv("SKALD_TEST_SEEDS"), *only = getenv("SKALD_TEST_SEED");
     const uint64_t first = only ? strtoull(only, NULL, 10) : 1, last = only    ? first
@@ -267,7 +279,55 @@ static void by_seed(void **state) {
     print_message("%d seeds, %d lives lost\n", (int)(last - first + 1), lives);
 }
 
+static stage *broken_task(int64_t grace_ns) {
+    stage *s = calloc(1, sizeof *s);
+    s->setup = problem(SKALD_SAGA, SKALD_ASYNC);
+    s->type = SKALD__V1__FRAME__BODY_TASK;
+    s->nth = 3;
+    s->grace_ns = grace_ns;
+    return s;
+}
+
+/* A session that breaks is taken up again: the worker keeps its rows and its history, nobody takes them over. */
+static void who_comes_back_goes_on(void **state) {
+    stage *s = broken_task(20 * SKALD_NS_PER_S);
+    s->await = ") is back";
+    perform(s, "back");
+    assert_non_null(strstr(s->notes, ": the connection broke (the connection broke); it may come back within 20 s"));
+    assert_null(strstr(s->notes, "is gone"));
+    free(s);
+}
+
+/* Who was given up is new: no task and no result of its earlier life counts. Seen to fail with rows that it keeps:
+ * evaluations are of more rows than there are. */
+static void who_was_given_up_is_new(void **state) {
+    stage *s = broken_task(-1);
+    s->await = "has joined";
+    perform(s, "new");
+    assert_non_null(strstr(s->notes, ") is gone: the connection broke; "));
+    assert_null(strstr(s->notes, "is back"));
+    free(s);
+}
+
+/* A worker that lives but does nothing is lost as one that is dead. Seen to fail (it is waited for) without `overdue`.
+ */
+static void a_task_that_does_not_end_is_a_loss(void **state) {
+    stage *s = calloc(1, sizeof *s);
+    s->setup = problem(SKALD_SAGA, SKALD_SYNC);
+    s->setup.straggler = "pause:1@0.3+5";
+    s->type = -1;
+    s->overdue_ns = 200000000;
+    s->await = "is gone: it is alive, but its task does not end";
+    perform(s, "overdue");
+    free(s);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(at_every_message), cmocka_unit_test(by_seed)};
+    const char *only = getenv("SKALD_TEST_ONLY");
+    if (only) cmocka_set_test_filter(only);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(who_comes_back_goes_on),
+                                       cmocka_unit_test(who_was_given_up_is_new),
+                                       cmocka_unit_test(a_task_that_does_not_end_is_a_loss),
+                                       cmocka_unit_test(at_every_message), cmocka_unit_test(by_seed)};
     return cmocka_run_group_tests_name("elastic", tests, NULL, NULL);
 }
