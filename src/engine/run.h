@@ -252,6 +252,22 @@ char *skald_table_json(const skald_run *run, bool audit); /* free() it; NULL whe
 void skald_slow_fill(const skald_run *run, skald_worker_row *rows); /* slowdown and cause */
 void skald_slow_watch(skald_run *run); /* tells when that changes; about 10 times a second */
 
+/* Does a task of this kind process rows for training? */
+static inline bool skald_task_trains(skald_task_kind kind) {
+    return kind <= SKALD_TASK_DIFFERENCE;
+}
+
+/* dispatch.c: the engine port's; who is given what. */
+skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work);
+
+/* merge.c: what a result does to the ledger, and the merge that the solver is given. One: *m is its merge, and it is
+ * held until committed. Round: all that has come, summed in the order of dispatch; SKALD_AGAIN: ranks were lost
+ * meanwhile, and the round with them. Anchor: one recomputed from scratch; true: it is held, and *m puts things right.
+ */
+void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m);
+skald_status skald_merge_round(skald_run *run, skald_merge *m);
+bool skald_merge_anchor(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m);
+
 /* engine.c: the engine port over a crew. */
 extern const skald_engine_ops skald_crew_engine_ops;
 /* The next event, dealt with; SKALD_AGAIN when it was not a training result, or none came. */
@@ -269,8 +285,6 @@ void skald_audit_finish(skald_run *run);
 uint32_t skald_run_slots(const skald_member *member);
 uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
-/* Makes `current` a version of the solver's vectors as they are. */
-skald_status skald_run_publish(skald_run *run);
 
 /* membership.c: who is there and who has which shard. Event: lost, joined, withdrawn, leased (a
  * synchronous round may be complete then, but for what is lost). Complete: every shard is somebody's. */
