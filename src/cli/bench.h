@@ -3,6 +3,7 @@
 #define SKALD_CLI_BENCH_H
 
 #include <stdint.h>
+#include <stdio.h>
 
 #include "cli/settings.h"
 
@@ -65,7 +66,14 @@ typedef struct bench {
 skald_status bench_read(bench *b, bench_run *run, const char *log, const char *record);
 /* Solves with others (bench_baseline.c). */
 skald_status bench_baselines(bench *b);
-/* Writes results.json and index.html (bench_report.c). */
+/* Whole SVG documents, nothing where there is nothing to show (bench_plot.c). Gap against time, a line a mode of the
+ * cells [first, last) (their first repeats); how stale merges were, in the mode's colour; what each worker did when. */
+void bench_plot_gap(FILE *f, const bench *b, int first, int last);
+void bench_plot_stale(FILE *f, const bench_cell *cell, int style);
+void bench_plot_lanes(FILE *f, const bench *b, const bench_cell *cell);
+/* As HTML or SVG wants it: what the user wrote may hold anything. */
+void bench_text(FILE *f, const char *s);
+/* Writes results.json, index.html and the plots, a file each (bench_report.c). */
 skald_status bench_report(const bench *b, const skald_options *options);
 /* "12.3 s", "850 ms"; returns out. */
 const char *bench_seconds(double seconds, char out[32]);

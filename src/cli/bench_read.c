@@ -35,7 +35,7 @@ static void read_end(bench_run *run, json_t *o) {
     run->stale_max = number(o, "staleness_max");
     json_array_foreach(json_object_get(o, "workers"), i, w) {
         tasks += number(w, "tasks");
-        run->wait_ms += number(w, "tasks") * number(w, "wait_ms_mean");
+        run->wait_ms += 1e3 * number(w, "waited_s");
         run->task_ms += number(w, "tasks") * number(w, "task_ms_mean");
         run->mb += (number(w, "bytes_sent") + number(w, "bytes_received")) * 1e-6;
     }

@@ -89,6 +89,7 @@ static skald_status fill(skald_conduct *x, const Skald__V1__Done *m) {
                                            .rows = q->rows,
                                            .task_ms_mean = q->task_ms,
                                            .wait_ms_mean = q->wait_ms,
+                                           .waited_s = q->waited_s,
                                            .compute_ms_mean = q->compute_ms,
                                            .network_ms_mean = q->network_ms,
                                            .bytes_sent = member->bytes_sent,

@@ -40,6 +40,7 @@ typedef struct skald_member_state {
     uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
     skald_histogram occupied;                      /* by a task: computing, and held back */
     double task_ns, wait_ns, part_ns[SKALD_PARTS]; /* moving averages */
+    int64_t waited_ns;                             /* in all */
     float recent_ms[SKALD_RECENT];                 /* the last task times, oldest overwritten */
     int64_t least_there, least_back; /* least difference of the clocks as a task arrived, as its result did */
     int64_t slow_since, told_ns;     /* slow.c: 0: it is not slow; nobody has been told */

@@ -45,6 +45,7 @@ void skald_table_result(skald_run *run, const skald_flight *flight, const skald_
     split_network(m, flight, r, &part[SKALD_PART_RECEIVE], &part[SKALD_PART_SEND]);
     smooth(&m->task_ns, task, m->tasks);
     smooth(&m->wait_ns, (double)r->wait_ns, m->tasks);
+    m->waited_ns += r->wait_ns;
     skald_histogram_add(&m->occupied, (double)(r->compute_ns + r->delay_ns));
     for (int p = 0; p < SKALD_PARTS; p++) smooth(&m->part_ns[p], part[p], m->tasks);
     m->recent_ms[m->tasks % SKALD_RECENT] = (float)(task * 1e-6);
@@ -80,6 +81,7 @@ static void fill_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     row->staleness_max = m->staleness_max;
     row->task_ms_mean = m->task_ns * 1e-6;
     row->wait_ms_mean = m->wait_ns * 1e-6;
+    row->waited_s = (double)m->waited_ns * 1e-9;
     for (int k = 0; k < SKALD_ROW_QUANTILES; k++)
         row->occupied_ms[k] = 1e-6 * skald_histogram_quantile(&m->occupied, k / (SKALD_ROW_QUANTILES - 1.0));
     for (int p = 0; p < SKALD_PARTS; p++) row->part_ms[p] = m->part_ns[p] * 1e-6;

@@ -126,6 +126,7 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "staleness_max", whole((double)w->staleness_max));
     json_object_set_new(o, "task_ms_mean", real(w->task_ms_mean));
     json_object_set_new(o, "wait_ms_mean", real(w->wait_ms_mean));
+    json_object_set_new(o, "waited_s", real(w->waited_s));
     json_object_set_new(o, "network_ms_mean", real(w->network_ms_mean));
     json_t *occupied = json_array();
     for (int k = 0; k < SKALD_ROW_QUANTILES; k++) json_array_append_new(occupied, real(w->occupied_ms[k]));

@@ -38,6 +38,7 @@ static void parse_worker(const json_t *o, skald_worker_row *w) {
     w->staleness_max = count_of(o, "staleness_max");
     w->task_ms_mean = number(o, "task_ms_mean", 0);
     w->wait_ms_mean = number(o, "wait_ms_mean", 0);
+    w->waited_s = number(o, "waited_s", 0);
     text(o, "state", w->state, sizeof w->state);
     text(o, "cause", w->cause, sizeof w->cause);
     if (strcmp(w->cause, "?") == 0) w->cause[0] = '\0';

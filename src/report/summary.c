@@ -9,20 +9,23 @@ void skald_worker_table(FILE *out, const skald_worker_row *rows, uint32_t count)
         if (strlen(rows[k].name) > name) name = strlen(rows[k].name);
         if (strlen(rows[k].device) > device) device = strlen(rows[k].device);
     }
-    fprintf(
-        out,
-        "%-*s  %-*s  state    shards      rows     tasks  stale last/mean/max   task ms     p50     p95  of it recv   "
-        "held   comp  delay   send  queue    wait  x med   MB out    MB in\n",
-        (int)name, "worker", (int)device, "device");
+    fprintf(out, "%-*s  %-*s  state    shards      rows     tasks  stale last/mean/max   MB out    MB in\n", (int)name,
+            "worker", (int)device, "device");
     for (uint32_t k = 0; k < count; k++) {
         const skald_worker_row *w = &rows[k];
-        fprintf(out, "%-*s  %-*s  %-7s  %6u  %8llu  %8llu  %6llu %6.1f %5llu  %8.2f %7.2f %7.2f      ", (int)name,
-                w->name, (int)device, w->device, w->state, w->shards, (unsigned long long)w->rows_held,
+        fprintf(out, "%-*s  %-*s  %-7s  %6u  %8llu  %8llu  %6llu %6.1f %5llu  %7.1f  %7.1f\n", (int)name, w->name,
+                (int)device, w->device, w->state, w->shards, (unsigned long long)w->rows_held,
                 (unsigned long long)w->tasks, (unsigned long long)w->staleness_last, w->staleness_mean,
-                (unsigned long long)w->staleness_max, w->task_ms_mean, w->task_ms_p50, w->task_ms_p95);
+                (unsigned long long)w->staleness_max, (double)w->bytes_sent / 1e6, (double)w->bytes_received / 1e6);
+    }
+    fprintf(out, "%-*s  task ms     p50     p95  of it recv   held   comp  delay   send  queue    wait  x med\n",
+            (int)name, "worker");
+    for (uint32_t k = 0; k < count; k++) {
+        const skald_worker_row *w = &rows[k];
+        fprintf(out, "%-*s %8.2f %7.2f %7.2f      ", (int)name, w->name, w->task_ms_mean, w->task_ms_p50,
+                w->task_ms_p95);
         for (int p = 0; p < SKALD_PARTS; p++) fprintf(out, " %6.2f", w->part_ms[p]);
-        fprintf(out, " %7.2f  %5.1f  %7.1f  %7.1f\n", w->wait_ms_mean, w->slowdown, (double)w->bytes_sent / 1e6,
-                (double)w->bytes_received / 1e6);
+        fprintf(out, " %7.2f  %5.1f\n", w->wait_ms_mean, w->slowdown);
     }
 }
 

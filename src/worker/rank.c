@@ -197,6 +197,7 @@ static void report_done(skald_rank *r, skald_status st, const skald_outcome *o) 
         rows[k].rows = from->rows;
         rows[k].task_ms = from->task_ms_mean;
         rows[k].wait_ms = from->wait_ms_mean;
+        rows[k].waited_s = from->waited_s;
         rows[k].compute_ms = from->compute_ms_mean;
         rows[k].network_ms = from->network_ms_mean;
         list[k] = &rows[k];

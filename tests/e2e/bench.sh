@@ -31,7 +31,7 @@ check "a page" grep -q '</html>' report/index.html
 check "with lanes and curves" test "$(grep -c 'what each worker did when' report/index.html)" -eq 6
 if command -v python3 >/dev/null; then
     check "results add up" python3 - <<'PYTHON'
-import json, re, sys, xml.dom.minidom
+import glob, json, xml.dom.minidom
 r = json.load(open("report/results.json"))
 assert len(r["cells"]) == 6 and len(r["runs"]) == 12, "cells"
 assert all(c["reached"] == 2 and c["seconds"] > 0 for c in r["cells"]), "reached"
@@ -39,8 +39,13 @@ pcs = {c["mode"]: c for c in r["cells"] if c["straggler"] == "pcs"}
 assert pcs["async"]["speedup"] > 1.3 and abs(pcs["sync"]["speedup"] - 1) < 1e-12, pcs
 assert pcs["async"]["wait_ms"] < pcs["sync"]["wait_ms"], "waiting"
 assert any("not known" in b.get("skipped", "") for b in r["baselines"]), "baselines"
-for svg in re.findall(r"<svg.*?</svg>", open("report/index.html").read(), re.S):
-    xml.dom.minidom.parseString(svg)
+page = open("report/index.html").read()
+plots = glob.glob("report/*.svg")
+assert len(plots) == 2 + 6 + 6, plots
+for path in plots:
+    text = open(path).read()
+    xml.dom.minidom.parseString(text)
+    assert text in page, path
 PYTHON
 fi
 expect "bench without what it compares" 2 "--modes" "$skald" bench --mode sync train.h5
