@@ -18,9 +18,12 @@ typedef struct skald_coordinator_options {
     skald_objective objective;
     skald_net_options net;
     skald_clock *clock;
-    const char *run;                              /* run id; NULL: made up */
-    uint64_t version_budget;                      /* bytes of versions a worker keeps; 0: skald_shelf_budget */
-    int64_t heartbeat_timeout_ns;                 /* silence after which a worker counts as dead; 0: 30 s */
+    const char *run;              /* run id; NULL: made up */
+    uint64_t version_budget;      /* bytes of versions a worker keeps; 0: skald_shelf_budget */
+    int64_t heartbeat_timeout_ns; /* silence after which a worker counts as dead; 0: 30 s */
+    uint32_t
+        offences; /* so many of a peer within `refuse_ns` (frames that are none, others' names), and it is refused */
+    int64_t refuse_ns;                            /* ... for so long. 0: 5 within a minute */
     int64_t repeat_ns;                            /* what is unanswered is sent again after this; 0: 5 s */
     const char *straggler;                        /* models of slow workers, for them to play; NULL: none */
     int pace_ms;                                  /* training tasks take at least that long, by waiting */

@@ -34,8 +34,20 @@ void skald_runner_fini(skald_runner *r) {
     memset(r, 0, sizeof *r);
 }
 
+/* A shard may have come since, larger than any before. */
+static skald_status fit(skald_lane *lane, size_t rows) {
+    if (rows <= lane->capacity) return SKALD_OK;
+    uint32_t *more = skald_alloc(rows, sizeof *more);
+    if (!more) return SKALD_ENOMEM;
+    free(lane->rows);
+    lane->rows = more;
+    lane->capacity = rows;
+    return SKALD_OK;
+}
+
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner) {
-    lane->rows = skald_alloc(skald_max_size(runner->max_rows, 1), sizeof *lane->rows);
+    lane->capacity = skald_max_size(runner->max_rows, 1);
+    lane->rows = skald_alloc(lane->capacity, sizeof *lane->rows);
     lane->partial = skald_alloc(SKALD_MAX_POINTS * (size_t)runner->dim, sizeof *lane->partial);
     if (lane->rows && lane->partial) return SKALD_OK;
     skald_lane_fini(lane);
@@ -135,6 +147,7 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
     default:
         break;
     }
+    TRY(fit(lane, s->facts.rows));
     skald_batch batch = {lane->rows, 0};
     batch.count = skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
     switch (t->kind) {

@@ -16,7 +16,8 @@ typedef struct skald_runner {
 
 /* What one thread needs to run tasks. */
 typedef struct skald_lane {
-    uint32_t *rows;  /* max_rows */
+    uint32_t *rows; /* capacity: grows to the largest shard */
+    size_t capacity;
     double *partial; /* SKALD_MAX_POINTS x dim */
 } skald_lane;
 
