@@ -9,7 +9,7 @@
 #include "base/base.h"
 #include "skald/net.h"
 
-enum { KNOWN = 1024, NAME = 160, WHAT = 200, LINES = 10 };
+enum { KNOWN = 1024, NAME = 160, WHAT = 200, LINES = 32 };
 static const int64_t LINES_NS = 10 * SKALD_NS_PER_S;
 
 typedef struct offender {

@@ -27,7 +27,7 @@ void skald_guard_destroy(skald_guard *guard); /* NULL-safe */
 bool skald_guard_admits(skald_guard *guard, const char *peer, const char *identity, char *reason);
 /* Counts what they did: they sent nonsense, or claimed what is not theirs. */
 void skald_guard_offence(skald_guard *guard, const char *peer, const char *identity, const char *what);
-/* Is this line ("PEER: reason") to be told? The same reason is told once in ten seconds, and no more than ten lines in
+/* Is this line ("PEER: reason") to be told? The same reason is told once in ten seconds, and no more than 32 lines in
  * that time. *untold: how many were not, since the last one told. */
 bool skald_guard_tells(skald_guard *guard, const char *text, uint64_t *untold);
 
