@@ -120,8 +120,10 @@ static void frames_wait_outside(void **state) {
         s.h.frames[released] = NULL;
         pthread_mutex_unlock(&s.h.lock);
         uint32_t number = 0;
+        size_t at = 0;
         assert_int_equal(frame->size, sizeof number);
-        memcpy(&number, frame->segments[0].data, sizeof number);
+        for (size_t k = 0; k < frame->count; at += frame->segments[k++].size)
+            memcpy((char *)&number + at, frame->segments[k].data, frame->segments[k].size);
         assert_int_equal(number, released);
         skald_frame_release(frame);
         released++;
@@ -211,6 +213,8 @@ static void questions_are_limited(void **state) {
     for (int k = 0; k < 2; k++) {
         assert_non_null(strstr(skald_net_call_peer(s.h.calls[k]), "127.0.0.1:"));
         skald_net_reply(s.h.calls[k], SKALD_OK, NULL, &request, 1);
+    }
+    for (int k = 0; k < 2; k++) {
         pthread_join(two[k].thread, NULL);
         assert_int_equal(two[k].status, SKALD_OK);
     }
