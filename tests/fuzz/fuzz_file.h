@@ -24,12 +24,12 @@ static inline const char *fuzz_file(const uint8_t *data, size_t size) {
 
 /* Opens, scans, merges and reads it as data. */
 static inline int fuzz_data(const uint8_t *data, size_t size) {
-    const skald_source_options options = {.index_base = -1, .dim = 1 << 20, .threads = 1};
+    const skald_source_options options = {.index_base = -1, .dim = 1 << 12, .threads = 1};
     skald_source *source = NULL;
     if (skald_source_open(fuzz_file(data, size), &options, &source) != SKALD_OK) return 0;
     skald_manifest part = {0}, all = {0};
     if (skald_source_scan(source, 0, skald_source_parts(source), &part) == SKALD_OK &&
-        skald_manifest_merge(&all, &part) == SKALD_OK && skald_manifest_finish(&all) == SKALD_OK && all.dim < 1 << 20) {
+        skald_manifest_merge(&all, &part) == SKALD_OK && skald_manifest_finish(&all) == SKALD_OK && all.dim < 1 << 12) {
         const skald_transform transform = {.dim = all.dim, .zero_based = all.zero_based, .weight_scale = 1};
         skald_rows rows = {0};
         uint64_t checksum = 0;
