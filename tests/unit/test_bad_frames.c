@@ -23,7 +23,7 @@ static void another_protocol_is_refused(void **state) {
     const skald_net_ops *nets[] = {skald_net_inproc(), skald_net_grpc()};
     char words[200];
     for (int k = 0; k < 2; k++) {
-        staging s = {.net = nets[k], .setup = small_problem(), .alter = newer_worker, .wait_ns = SKALD_NS_PER_S / 2};
+        staging s = {.net = nets[k], .setup = small_problem(), .alter = newer_worker, .wait_ns = 5 * SKALD_NS_PER_S};
         stage(&s);
         assert_int_equal(s.status, SKALD_ETIMEOUT);
         says(s.error, "1 of 2 workers came");

@@ -232,7 +232,9 @@ static void questions_are_limited(void **state) {
 static void the_application_admits(void **state) {
     scene s;
     scene_open(&s, NULL);
+    pthread_mutex_lock(&s.h.lock);
     s.h.shut = true;
+    pthread_mutex_unlock(&s.h.lock);
     s.client_side.forget_open = true;
     scene_connect(&s);
     SIDE_WAIT(&s.client_side, closes, 1);
