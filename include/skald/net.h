@@ -69,9 +69,16 @@ typedef struct skald_net_handlers {
     /* Exactly once a session that was opened; `code` SKALD_OK when closed in order, else why. For a client
      * that never got through: called without on_open, SKALD_EUNAVAILABLE. */
     void (*on_close)(void *user, skald_net_session *session, skald_status code, const char *reason);
-    /* Server, may be NULL: somebody was turned away at the door; peer "ipv4:..." or "" where it is not known. */
-    void (*on_refused)(void *user, const char *peer, const char *reason);
+    /* Server, may be NULL: somebody was turned away at the door; peer "ipv4:..." or "" where it is not known, identity
+     * as skald_net_identity. code: SKALD_EPEER for what nobody honest says (a token that is none), else SKALD_EREFUSED.
+     */
+    void (*on_refused)(void *user, const char *peer, const char *identity, skald_status code, const char *reason);
+    /* Server, may be NULL: may this peer, whose credentials are in order, have a session or ask anything? False: why
+     * not, in `reason` (SKALD_NET_REASON bytes). */
+    bool (*admits)(void *user, const char *peer, const char *identity, char *reason);
 } skald_net_handlers;
+
+enum { SKALD_NET_REASON = 512 }; /* bytes of a reason, its end included; longer ones are cut */
 
 /* ---- unary calls ---------------------------------------------------------------------------------- */
 
@@ -87,6 +94,9 @@ typedef struct skald_net_call skald_net_call; /* a call waiting for its answer *
 /* Answers (any thread, once): segments as for send when code is SKALD_OK, else the reason. Frees the call. */
 void skald_net_reply(skald_net_call *call, skald_status code, const char *reason, const skald_segment *segments,
                      size_t count);
+/* Who asks, as skald_net_peer and skald_net_identity; until the answer. */
+const char *skald_net_call_peer(const skald_net_call *call);
+const char *skald_net_call_identity(const skald_net_call *call);
 /* Server side: the handler owns `request` and `call`. */
 typedef void (*skald_net_on_call)(void *user, skald_method method, skald_frame *request, skald_net_call *call);
 
@@ -106,7 +116,10 @@ typedef struct skald_net_options {
     const skald_net_security *security; /* NULL: plain text, everybody */
     size_t max_frame_bytes;             /* 0: 1 GiB */
     int64_t keepalive_ns;               /* 0: 10 s */
-    uint32_t max_sessions;              /* server; 0: 4096 */
+    /* server: */
+    uint32_t max_sessions; /* 0: 4096 */
+    uint32_t max_calls;    /* unary calls that wait for their answers; 0: 64 */
+    int64_t hello_ns;      /* a peer that is connected and says nothing for so long is let go of; 0: no limit */
 } skald_net_options;
 
 typedef struct skald_net_server skald_net_server;

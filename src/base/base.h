@@ -35,6 +35,10 @@ void skald_run_id(char out[40]);
 char *skald_error_buffer(void);
 void skald_error_share(char *(*buffer)(void));
 
+/* Makes a text from outside fit to be shown: control characters, and bytes that are no UTF-8 (unless any_bytes), become
+ * question marks. In place; writes nothing when nothing is to be changed. */
+void skald_printable(char *text, bool any_bytes);
+
 /* ---- hashing and random numbers ------------------------------------------------------------------- */
 
 /* A strong 64-bit mix of x (bijective). */

@@ -122,7 +122,8 @@ static skald_status parse_number(const skald_option *o, const char *text, skald_
     number *= factor;
     if (o->type == SKALD_OPTION_INT && number != floor(number)) return refuse(o, source, text, "is not a whole number");
     if (has_range(o) && !(number >= o->min && number <= o->max)) return refuse(o, source, text, "is out of range");
-    if (o->type != SKALD_OPTION_REAL && fabs(number) > 9e15) return refuse(o, source, text, "is out of range");
+    if (o->type != SKALD_OPTION_REAL && fabs(number) > (o->type == SKALD_OPTION_DURATION ? 9e9 : 9e15))
+        return refuse(o, source, text, "is out of range");
     *out = number;
     return SKALD_OK;
 }

@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/base.h"
+
+enum { MOST_WORKERS = 65536 }; /* of a trace */
 
 typedef struct trace_row {
     uint32_t worker; /* UINT32_MAX: all others */
@@ -54,6 +57,8 @@ static skald_status add_line(skald_trace *t, const char *path, unsigned number, 
                               path, number, word);
         row.worker = (uint32_t)worker;
     }
+    if (t->row_count == MOST_WORKERS)
+        return skald_fail(SKALD_EDATA, "%s:%u: a trace of more than %d workers", path, number, MOST_WORKERS);
     for (size_t k = 0; k < t->row_count; k++)
         if (t->rows[k].worker == row.worker)
             return skald_fail(SKALD_EDATA, "%s:%u: worker %.40s has a line already", path, number, word);
@@ -76,6 +81,11 @@ static skald_status add_line(skald_trace *t, const char *path, unsigned number, 
 static skald_status read_trace(const char *path, skald_trace **out) {
     FILE *file = fopen(path, "re");
     if (!file) return skald_fail(SKALD_EIO, "--straggler trace:%s: %s", path, strerror(errno));
+    struct stat about; /* a device may never end */
+    if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode)) {
+        fclose(file);
+        return skald_fail(SKALD_EDATA, "--straggler trace:%s: is not a file", path);
+    }
     skald_trace *t = skald_zalloc(1, sizeof *t);
     skald_status st = t ? SKALD_OK : SKALD_ENOMEM;
     char *line = NULL;

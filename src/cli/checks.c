@@ -2,6 +2,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,11 +18,19 @@ skald_status check_listen_address(const char *address, bool insecure) {
     bool loopback = strncmp(address, "127.", 4) == 0 || (length == 9 && strncmp(address, "localhost", 9) == 0) ||
                     (length == 5 && strncmp(address, "[::1]", 5) == 0);
     if (loopback) return SKALD_OK;
-    return skald_fail(
-        SKALD_EINVAL,
-        "--listen %s: everyone who reaches this address could read and steer the run, in plain text; give "
-        "--tls-cert and --tls-key, say --insecure if the network is trusted, or listen on 127.0.0.1 or unix:/PATH",
-        address);
+    return skald_fail(SKALD_EINVAL,
+                      "--listen %s: everyone who reaches this address could read and steer the run, in plain text or "
+                      "without being asked "
+                      "who they are; give --tls-cert and --tls-key with --tls-ca or --token-file, say --insecure if "
+                      "the network is trusted, or listen on 127.0.0.1 or unix:/PATH",
+                      address);
+}
+
+void raise_file_limit(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
 }
 
 skald_status check_output_path(const char *path) {

@@ -49,6 +49,8 @@ bool signals_terminated(void);
 skald_status check_listen_address(const char *address, bool insecure);
 /* SKALD_EIO when `path` cannot be written later: no such directory, not writable, a directory itself. */
 skald_status check_output_path(const char *path);
+/* As many open files as the system lets this process have: strangers' connections are not to use up a server's. */
+void raise_file_limit(void);
 /* Cores this process may use. */
 int usable_cores(void);
 

@@ -13,9 +13,15 @@ static int conduct(run *r) {
     skald_outcome outcome = {0};
     int port = 0, code = EXIT_FAILED;
     secrets files;
+    raise_file_limit();
     skald_status st = secrets_read(&r->s->security, &files);
     skald_coordinator_options options = {.address = r->s->listen,
-                                         .net = {.security = &files.net},
+                                         .net = {.security = &files.net,
+                                                 .max_frame_bytes = (size_t)r->s->max_message,
+                                                 .max_sessions = (uint32_t)r->s->max_sessions,
+                                                 .hello_ns = r->s->hello},
+                                         .offences = (uint32_t)r->s->offences,
+                                         .refuse_ns = r->s->refuse,
                                          .workers = (uint32_t)r->s->workers,
                                          .wait_ns = r->s->wait,
                                          .data = r->t.data,
@@ -61,7 +67,7 @@ static int run_command(const command *self, int argc, char **argv) {
     run r;
     arguments_parse(self, argc, argv, &s, &args);
     signals_install();
-    if (check_listen_address(s.listen, s.insecure || security_encrypts(&s.security)))
+    if (check_listen_address(s.listen, s.insecure || security_asks(&s.security)))
         arguments_error(self, "%s", skald_error());
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
     int code = st == SKALD_OK ? conduct(&r) : report_failure(self);

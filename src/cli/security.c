@@ -59,6 +59,6 @@ void secrets_free(secrets *s) {
     *s = (secrets){0};
 }
 
-bool security_encrypts(const security *files) {
-    return files->cert && files->key;
+bool security_asks(const security *files) {
+    return files->cert && files->key && (files->ca || files->token);
 }

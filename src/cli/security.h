@@ -32,7 +32,7 @@ typedef struct secrets {
  */
 skald_status secrets_read(const security *files, secrets *out);
 void secrets_free(secrets *s); /* overwrites what it frees; NULL-safe members */
-/* Is there TLS at a server with these? */
-bool security_encrypts(const security *files);
+/* Does a server with these encrypt, and ask who comes? */
+bool security_asks(const security *files);
 
 #endif

@@ -48,6 +48,7 @@ typedef struct settings {
     bool deterministic;
     bool insecure;
     security security;
+    int64_t max_sessions, max_message, hello, offences, refuse;
     /* simulations */
     double row_ns, message_us, coordinator_us;
     bool free_evaluations;

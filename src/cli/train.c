@@ -67,6 +67,7 @@ static int train_here(run *r, int count, uint32_t cards) {
     else
         snprintf(listen, sizeof listen, "unix:%s/socket", c.folder);
     skald_coordinator_options options = {.address = listen,
+                                         .net = {.hello_ns = 10 * SKALD_NS_PER_S},
                                          .workers = (uint32_t)count,
                                          .data = r->t.data,
                                          .objective = r->t.objective,

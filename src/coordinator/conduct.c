@@ -135,11 +135,15 @@ static skald_status on_frame(skald_conduct *x, skald_input *in) {
     skald_coordinator *c = x->c;
     skald_session_state *s = skald_coordinator_find(c, in->session);
     if (!s) {
-        skald_coordinator_refuse(c, in->session, SKALD_EREFUSED, "training has begun without this worker");
+        const bool hello = skald_wire_open(c->env, in->frame) == SKALD_OK &&
+                           skald_wire_body(c->env)->body_case == SKALD__V1__FRAME__BODY_HELLO;
+        skald_coordinator_refuse(c, in->session, hello ? SKALD_EREFUSED : SKALD_EPEER,
+                                 hello ? "training has begun without this worker" : "its first word is no hello");
         return SKALD_OK;
     }
     if (!s->alive) return SKALD_OK;
     if (skald_wire_open(c->env, in->frame) != SKALD_OK) {
+        skald_door_offence(c, in->session, skald_error());
         skald_coordinator_lose(c, s, skald_error());
         return SKALD_OK;
     }
@@ -160,7 +164,7 @@ static skald_status on_frame(skald_conduct *x, skald_input *in) {
         if (k == x->leader) skald_conduct_report(x, f->report);
         return SKALD_OK;
     case SKALD__V1__FRAME__BODY_ANSWER:
-        skald_conduct_answer(x, f->answer);
+        if (k == x->leader) skald_conduct_answer(x, f->answer);
         return SKALD_OK;
     case SKALD__V1__FRAME__BODY_LOADED:
         return on_loaded(x, k, f->loaded);
@@ -171,7 +175,7 @@ static skald_status on_frame(skald_conduct *x, skald_input *in) {
         }
         return SKALD_OK;
     case SKALD__V1__FRAME__BODY_DONE:
-        return skald_conduct_done(x, s, f->done);
+        return x->begun ? skald_conduct_done(x, s, f->done) : SKALD_OK;
     default:
         return SKALD_OK; /* heartbeats and repetitions */
     }
@@ -226,10 +230,8 @@ static skald_status loop(skald_conduct *x, const atomic_int *stop_flag) {
         if (st == SKALD_OK) {
             if (in.kind == SKALD_INPUT_FRAME) st = on_frame(x, &in);
             if (in.kind == SKALD_INPUT_CALL) on_call(x, &in);
-            if (in.kind == SKALD_INPUT_CLOSE) {
-                skald_session_state *s = skald_coordinator_find(c, in.session);
-                if (s) skald_coordinator_lose(c, s, in.reason);
-            }
+            if (in.kind == SKALD_INPUT_REFUSED) skald_coordinator_turned_away(c, in.reason);
+            if (in.kind == SKALD_INPUT_CLOSE) skald_coordinator_closed(c, &in);
             skald_input_drop(&in);
             TRY(st);
         }

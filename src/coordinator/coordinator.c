@@ -22,6 +22,10 @@ static void on_open(void *user, skald_net_session *session) {} /* a session coun
 
 static void on_frame(void *user, skald_net_session *session, skald_frame *frame) {
     skald_coordinator *c = user;
+    if (!skald_door_passes(c, session, frame)) {
+        skald_frame_release(frame);
+        return;
+    }
     skald_input in = {.kind = SKALD_INPUT_FRAME,
                       .session = skald_net_session_ref(session),
                       .frame = frame,
@@ -36,13 +40,6 @@ static void on_close(void *user, skald_net_session *session, skald_status code, 
     if (skald_queue_push(c->inputs, &in) != SKALD_OK) skald_input_drop(&in);
 }
 
-static void on_refused(void *user, const char *peer, const char *reason) {
-    skald_coordinator *c = user;
-    skald_input in = {.kind = SKALD_INPUT_REFUSED};
-    snprintf(in.reason, sizeof in.reason, "%s: %s", peer[0] ? peer : "somebody", reason);
-    skald_queue_push(c->inputs, &in);
-}
-
 static void on_call(void *user, skald_method method, skald_frame *request, skald_net_call *call) {
     skald_coordinator *c = user;
     skald_input in = {.kind = SKALD_INPUT_CALL, .method = method, .frame = request, .call = call};
@@ -55,20 +52,10 @@ void skald_input_drop(skald_input *in) {
     if (in->call) skald_net_reply(in->call, SKALD_EUNAVAILABLE, "the coordinator is ending", NULL, 0);
 }
 
-/* Who is refused tries again, and again: the same reason is told once in a while. */
-void skald_coordinator_turned_away(skald_coordinator *c, const char *text) {
-    const char *why = strstr(text, ": ");
-    const int64_t now = skald_now_ns(c->options->clock);
-    if (why && strcmp(why, c->refusal) == 0 && now - c->refusal_ns < 10 * SKALD_NS_PER_S) return;
-    snprintf(c->refusal, sizeof c->refusal, "%s", why ? why : text);
-    c->refusal_ns = now;
-    skald_coordinator_notice(c, "refused %s", text);
-}
-
 /* ---- sessions -------------------------------------------------------------------------------------- */
 
 skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_net_session *session) {
-    skald_session_state *s = skald_net_user(session); /* set when it was let in */
+    skald_session_state *s = skald_door_seat(session); /* set when it was let in */
     return s && s->session == session ? s : NULL;
 }
 
@@ -78,11 +65,6 @@ void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const 
     for (size_t k = 0; k < n; k++) s->sent += vectors[k].bytes;
     skald_status st = skald_wire_send(s->session, frame, vectors, n, c->headers);
     if (st != SKALD_OK && st != SKALD_ELOST) skald_coordinator_lose(c, s, skald_error());
-}
-
-void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, skald_status code, const char *reason) {
-    skald_coordinator_notice(c, "refused %s: %s", skald_net_peer(session), reason);
-    skald_net_close(session, code, reason);
 }
 
 /* ---- open and close -------------------------------------------------------------------------------- */
@@ -119,6 +101,7 @@ static void free_all(skald_coordinator *c) {
     skald_wire_env_destroy(c->env);
     skald_pool_destroy(c->headers);
     skald_queue_destroy(c->inputs);
+    skald_guard_destroy(c->guard);
     free(c);
 }
 
@@ -141,13 +124,15 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
     make_run_id(c);
     c->term = options->term ? options->term : 1;
     c->next_incarnation = (uint64_t)(c->term - 1) << 32; /* never again one that an earlier start gave out */
-    static const skald_net_handlers handlers = {on_open, on_frame, on_close, on_refused};
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close, skald_door_refused, skald_door_admits};
     skald_status st = SKALD_ENOMEM;
     c->workers = skald_zalloc(c->crew.most, sizeof *c->workers);
     if (!c->workers) goto fail;
     TRY_GOTO(st, skald_queue_create(sizeof(skald_input), 0, &c->inputs), fail);
     TRY_GOTO(st, skald_wire_env_create(&c->env), fail);
     TRY_GOTO(st, skald_pool_create(1024, &c->headers), fail);
+    const skald_guard_options limits = {.offences = options->offences, .refuse_ns = options->refuse_ns};
+    TRY_GOTO(st, skald_guard_create(&limits, options->clock, &c->guard), fail);
     TRY_GOTO(st, net->listen(options->address, &options->net, &handlers, on_call, c, &c->server, port), fail);
     *out = c;
     return SKALD_OK;

@@ -169,6 +169,11 @@ static bool all_finite(const double *x, size_t n) {
     return sum == 0;
 }
 
+/* Times are only shown: what cannot be one is none. */
+static int64_t time_of(int64_t ns) {
+    return ns >= 0 && ns < INT64_MAX / 4 ? ns : 0;
+}
+
 /* Fills r from a message that nobody has reason to trust. */
 static skald_status decode(skald_coordinator *c, const skald_session_state *s, const skald_task *t,
                            const Skald__V1__Result *m, skald_result_slot *slot) {
@@ -176,6 +181,10 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
     const size_t dim = skald_problem_length(&c->problem);
     if (m->kind != (uint32_t)t->kind || m->shard != t->shard)
         return skald_fail(SKALD_EPEER, "answers a %s task with something else", skald_task_kind_name(t->kind));
+    const uint64_t version = t->model ? t->model->id : 0;
+    if (m->version != version)
+        return skald_fail(SKALD_EPEER, "from version %llu instead of %llu", (unsigned long long)m->version,
+                          (unsigned long long)version);
     if (m->status >= SKALD_AGAIN &&
         m->status != SKALD_EINTERNAL) /* these are no failures: nobody would answer for it */
         return skald_fail(SKALD_EPEER, "status %u in a result", m->status);
@@ -219,8 +228,13 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     if (k == s->task_count) { /* never asked for */
         c->refused++;
         ack(c, s, m->seq, "no such task");
+        if (++s->unasked > 1000 + 2 * s->answered) {
+            skald_door_offence(c, s->session, "results for no task");
+            skald_coordinator_lose(c, s, "it sends results for no task, and does not stop");
+        }
         return SKALD_AGAIN;
     }
+    s->answered++;
     skald_result_slot *slot = take_slot(c);
     if (!slot) return SKALD_ENOMEM;
     skald_result *r = &slot->result;
@@ -230,12 +244,12 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     r->shard = t->shard;
     r->worker = (uint32_t)(s - c->workers);
     r->rows = m->rows;
-    r->wait_ns = m->wait_ns;
-    r->compute_ns = m->compute_ns;
-    r->receive_ns = m->receive_ns;
-    r->delay_ns = m->delay_ns;
-    r->came_ns = m->arrived_ns;
-    r->posted_ns = m->posted_ns;
+    r->wait_ns = time_of(m->wait_ns);
+    r->compute_ns = time_of(m->compute_ns);
+    r->receive_ns = time_of(m->receive_ns);
+    r->delay_ns = time_of(m->delay_ns);
+    r->came_ns = time_of(m->arrived_ns);
+    r->posted_ns = time_of(m->posted_ns);
     r->arrived_ns = c->frame_ns;
     r->status = (skald_status)m->status;
     snprintf(r->error, sizeof r->error, "%s", m->error);
@@ -274,6 +288,7 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event 
     skald_session_state *s = skald_coordinator_find(c, in->session);
     skald_status st = skald_wire_open(c->env, in->frame);
     if (st != SKALD_OK) {
+        if (s) skald_door_offence(c, in->session, skald_error());
         if (s)
             skald_coordinator_lose(c, s, skald_error());
         else
@@ -286,7 +301,10 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event 
         return SKALD_AGAIN;
     }
     if (!s) { /* given up: it joins anew, or goes on if its hello is on its way in another session */
-        skald_net_close(in->session, SKALD_ELOST, "this session was given up");
+        if (!skald_door_seat(in->session))
+            skald_coordinator_refuse(c, in->session, SKALD_EPEER, "its first word is no hello");
+        else
+            skald_net_close(in->session, SKALD_ELOST, "this session was given up");
         return SKALD_AGAIN;
     }
     s->seen_ns = skald_now_ns(c->options->clock);
@@ -319,6 +337,8 @@ skald_status skald_remote_call(skald_coordinator *c, skald_input *in, skald_even
     }
     if (!f || f->body_case !=
                   (wants_status ? SKALD__V1__FRAME__BODY_STATUS_REQUEST : SKALD__V1__FRAME__BODY_FETCH_MODEL_REQUEST)) {
+        skald_door_refused(c, skald_net_call_peer(in->call), skald_net_call_identity(in->call), SKALD_EPEER,
+                           "not a request of this method");
         skald_net_reply(in->call, SKALD_EPEER, "not a request of this method", NULL, 0);
         in->call = NULL;
         return SKALD_AGAIN;
@@ -388,7 +408,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
             st = SKALD_AGAIN;
             break;
         case SKALD_INPUT_CLOSE:
-            skald_members_close(c, &in);
+            skald_coordinator_closed(c, &in);
             st = SKALD_AGAIN;
             break;
         }

@@ -1,5 +1,6 @@
 /* From a hello to a ready crew: workers open and scan the data, the manifest is merged, shards are leased
  * and loaded. Everybody takes the same steps at the same time; each step is one request and one answer. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,11 @@ static skald_status on_loaded(skald_coordinator *c, skald_session_state *s, cons
     if (s->stage != SKALD_STAGE_LOADING || m->shard != s->shards[s->lease_next]) return SKALD_OK; /* a repetition */
     skald_shard_info *info = &c->problem.shards[m->shard];
     if (m->rows != info->rows) return blame(c, s, SKALD_EPEER, "loaded another number of rows than was leased");
+    const double facts[] = {m->nonzeros, m->weight_sum, m->max_weighted_norm2, m->sum_weighted_norm2,
+                            m->sum_weighted_y2};
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(facts); k++)
+        if (!(facts[k] >= 0 && isfinite(facts[k])))
+            return blame(c, s, SKALD_EPEER, "its shard's sums are no sums: not finite, or negative");
     info->facts = (skald_shard_facts){.rows = m->rows,
                                       .nonzeros = m->nonzeros,
                                       .weight_sum = m->weight_sum,
@@ -116,7 +122,11 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in) {
         return SKALD_OK;
     }
     skald_session_state *s = skald_coordinator_find(c, in->session);
-    if (!s) return SKALD_OK; /* refused before, still talking */
+    if (!s) {
+        if (!skald_door_seat(in->session))
+            skald_coordinator_refuse(c, in->session, SKALD_EPEER, "its first word is no hello");
+        return SKALD_OK;
+    }
     s->seen_ns = skald_now_ns(c->options->clock);
     st = skald_gather_answer(c, s, f);
     if (st == SKALD_OK || founds(c, s)) return st;
@@ -288,7 +298,7 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
             if (in.kind == SKALD_INPUT_FRAME) st = on_frame(c, &in);
             if (in.kind == SKALD_INPUT_CALL) answer_early(c, &in);
             if (in.kind == SKALD_INPUT_REFUSED) skald_coordinator_turned_away(c, in.reason);
-            if (in.kind == SKALD_INPUT_CLOSE) skald_members_close(c, &in);
+            if (in.kind == SKALD_INPUT_CLOSE) skald_coordinator_closed(c, &in);
             skald_input_drop(&in);
             TRY(st);
         }

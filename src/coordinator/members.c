@@ -130,7 +130,7 @@ void skald_members_hello(skald_coordinator *c, skald_net_session *session, const
     if (!entitled(skald_net_identity(session), m->name)) {
         snprintf(reason, sizeof reason, "a worker with the certificate of '%.100s' calls itself '%.60s'",
                  skald_net_identity(session), m->name);
-        skald_coordinator_refuse(c, session, SKALD_EREFUSED, reason);
+        skald_coordinator_refuse(c, session, SKALD_EPEER, reason);
         return;
     }
     for (uint32_t k = 0; m->incarnation && k < c->joined; k++) {
@@ -179,9 +179,7 @@ void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const 
     c->unsettled = true;
 }
 
-void skald_members_close(skald_coordinator *c, const skald_input *in) {
-    skald_session_state *s = skald_coordinator_find(c, in->session);
-    if (!s) return;
+void skald_members_close(skald_coordinator *c, skald_session_state *s, const skald_input *in) {
     const int64_t asked = c->options->reconnect_grace_ns;
     const int64_t grace = asked ? asked : s->local ? -1 : 10 * SKALD_NS_PER_S;
     /* a last word, or a process that is dead, will not be followed by a new session of the same worker */

@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "base/pool.h"
 #include "base/queue.h"
+#include "coordinator/guard.h"
 #include "engine/shelf.h"
 #include "skald/collective.h"
 #include "skald/coordinator.h"
@@ -60,7 +61,8 @@ typedef struct skald_session_state {
     uint64_t acks[64];
     uint32_t ack_count;
     uint64_t sent, received;
-    skald_net_call *drain; /* who asked for it to leave; NULL: nobody */
+    uint64_t answered, unasked; /* results for a task it had, and for none */
+    skald_net_call *drain;      /* who asked for it to leave; NULL: nobody */
 } skald_session_state;
 
 /* Where a shard is. The engine learns of HELD and LEAVING by events. */
@@ -141,18 +143,15 @@ struct skald_coordinator {
     int64_t repeat_ns, timeout_ns, tick_ns, ticked_ns;
     int64_t frame_ns; /* when the frame being dealt with arrived */
     uint64_t duplicates, refused;
-    char refusal[300]; /* the last one told, and when */
-    int64_t refusal_ns;
+    skald_guard *guard;
     bool ready;
 };
 
-void skald_coordinator_turned_away(skald_coordinator *c, const char *text); /* text: "PEER: reason" */
 void skald_coordinator_notice(const skald_coordinator *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_net_session *session);
 void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame,
                             const skald_wire_vector *vectors, size_t n);
-void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, skald_status code, const char *reason);
 /* A worker is gone, or treated as such. */
 void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const char *reason);
 void skald_input_drop(skald_input *input);
@@ -174,9 +173,9 @@ static inline uint32_t skald_coordinator_founders(const skald_coordinator *c) {
 }
 void skald_members_hello(skald_coordinator *c, skald_net_session *session, const Skald__V1__Hello *hello);
 void skald_members_beat(skald_coordinator *c, skald_session_state *s, const Skald__V1__Heartbeat *beat);
-void skald_members_close(skald_coordinator *c, const skald_input *in); /* an input of that kind */
-void skald_members_drain(skald_coordinator *c, skald_input *in);       /* a call of that method; answered later */
-void skald_members_left(skald_coordinator *c); /* who is to leave and has nothing left to do goes */
+void skald_members_close(skald_coordinator *c, skald_session_state *s, const skald_input *in);
+void skald_members_drain(skald_coordinator *c, skald_input *in); /* a call of that method; answered later */
+void skald_members_left(skald_coordinator *c);                   /* who is to leave and has nothing left to do goes */
 /* Time passes: who is silent, broken for too long or overdue is lost; what is unanswered is asked again. */
 void skald_members_tick(skald_coordinator *c, int64_t now_ns);
 /* A training task of that many rows took so long. */
@@ -196,6 +195,20 @@ void skald_leases_told(skald_coordinator *c, uint32_t worker, uint32_t shard); /
 bool skald_leases_any(const skald_coordinator *c, uint32_t worker);
 /* Deals what is free, moves what is leaving and has come to rest, evens out. */
 void skald_leases_tend(skald_coordinator *c, int64_t now_ns);
+/* door.c. Handlers of the net port: */
+void skald_door_refused(void *coordinator, const char *peer, const char *identity, skald_status code,
+                        const char *reason);
+bool skald_door_admits(void *coordinator, const char *peer, const char *identity, char *reason);
+/* The session's seat, or the last it had; NULL: it never had one. */
+skald_session_state *skald_door_seat(const skald_net_session *session);
+/* On the I/O thread: is this frame to be looked at? */
+bool skald_door_passes(skald_coordinator *c, skald_net_session *session, const skald_frame *frame);
+/* On the owner thread. The peer did what nobody honest does: it is refused for a while if that happens often. */
+void skald_door_offence(skald_coordinator *c, const skald_net_session *session, const char *what);
+/* Tells why and shows a session out, once; SKALD_EPEER: that was an offence. Not for a worker of the run: lose it. */
+void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, skald_status code, const char *reason);
+void skald_coordinator_turned_away(const skald_coordinator *c, const char *text); /* SKALD_INPUT_REFUSED */
+void skald_coordinator_closed(skald_coordinator *c, const skald_input *in);       /* SKALD_INPUT_CLOSE */
 
 /* crew.c */
 extern const skald_crew_ops skald_remote_crew_ops;

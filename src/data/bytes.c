@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-enum { PADDING = 64 };
+enum { PADDING = 64, XZ_MEMORY = 1 << 30 }; /* XZ_MEMORY: xz -9 needs 65 MB; a header may ask for 4 GB */
 
 static const struct {
     const char *magic;
@@ -95,7 +95,7 @@ end:
 
 static skald_status decode_xz(const char *path, const uint8_t *in, size_t size, sink *out) {
     lzma_stream z = LZMA_STREAM_INIT;
-    if (lzma_stream_decoder(&z, UINT64_MAX, LZMA_CONCATENATED) != LZMA_OK)
+    if (lzma_stream_decoder(&z, XZ_MEMORY, LZMA_CONCATENATED) != LZMA_OK)
         return skald_fail(SKALD_ENOMEM, "%s: liblzma does not start", path);
     skald_status st = SKALD_OK;
     z.next_in = in;
@@ -109,7 +109,10 @@ static skald_status decode_xz(const char *path, const uint8_t *in, size_t size, 
         out->size += room - z.avail_out;
         if (rc == LZMA_STREAM_END) break;
         if (rc == LZMA_OK) continue;
-        if (rc == LZMA_MEM_ERROR)
+        if (rc == LZMA_MEMLIMIT_ERROR)
+            st = skald_fail(SKALD_EDATA, "%s: xz: decompressing it would need more than %u MB beside the data", path,
+                            (unsigned)(XZ_MEMORY >> 20));
+        else if (rc == LZMA_MEM_ERROR)
             st = skald_fail(SKALD_ENOMEM, "%s: xz: out of memory", path);
         else if (rc == LZMA_BUF_ERROR)
             st = skald_fail(SKALD_EDATA, "%s: xz: the data ends early (truncated?)", path);

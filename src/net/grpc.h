@@ -28,7 +28,7 @@ typedef struct net_unary_owner {
 /* Takes over call and request: hands the request to on_call, whose answer may come from any thread at any time, also
  * when the client has gone or the server is gone. */
 void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *frames, const net_unary_owner *owner,
-                      skald_method method);
+                      skald_method method, const char *identity);
 /* grpc.health.v1.Health/Check. */
 void net_health_answer(grpc_call *call, grpc_byte_buffer *request, bool serving);
 /* Answers with a status and nothing else, and lets the call go. */

@@ -29,6 +29,7 @@ skald_status net_verdict_read(net_verdict *v, bool opened, char reason[NET_REASO
     size_t size = skald_min_size(GRPC_SLICE_LENGTH(v->details), NET_REASON_BYTES - 1);
     if (size) memcpy(reason, GRPC_SLICE_START_PTR(v->details), size);
     reason[size] = '\0';
+    skald_printable(reason, false);
     if (net_status_in(&v->trailing, &code)) return code;
     return net_status_from_grpc(v->code, opened);
 }

@@ -136,7 +136,11 @@ void net_args_fill(net_args *a, const skald_net_options *options, bool server) {
         add(a, GRPC_ARG_ALLOW_REUSEPORT, 0); /* else a second server shares the port silently */
         /* Pings more often than this get a client thrown out. */
         add(a, GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, keepalive_ms < 2000 ? keepalive_ms / 2 : 1000);
-        add(a, GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10000);
+        const int64_t hello_ms = options->hello_ns / 1000000;
+        add(a, GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, hello_ms && hello_ms < 10000 ? (int)hello_ms : 10000);
+        if (hello_ms) add(a, GRPC_ARG_MAX_CONNECTION_IDLE_MS, hello_ms > 0x3fffffff ? 0x3fffffff : (int)hello_ms);
+        add(a, GRPC_ARG_MAX_CONCURRENT_STREAMS, 32); /* a connection; ours have one */
+        add(a, GRPC_ARG_MAX_METADATA_SIZE, 16 << 10);
     } else {
         add(a, GRPC_ARG_ENABLE_HTTP_PROXY, 0);
         add(a, GRPC_ARG_ENABLE_RETRIES, 0);

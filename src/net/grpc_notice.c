@@ -1,6 +1,7 @@
 /* Field 2047 of a Frame, a Goodbye: {1: status, 2: reason}. The server reads it off the wire before any decoder. */
 #include <string.h>
 
+#include "base/base.h"
 #include "net/grpc_stream.h"
 
 #define TAG0 0xfau /* 2047 << 3 | 2, as a varint */
@@ -61,6 +62,7 @@ bool net_notice_read(const skald_frame *frame, skald_status *code, char reason[N
                    length <= (size_t)(end - p)) {
             memcpy(reason, p, length);
             reason[length] = '\0';
+            skald_printable(reason, false);
             p += length;
         } else {
             return false;

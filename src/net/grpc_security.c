@@ -78,8 +78,8 @@ static bool may(int granted, net_role needed) {
     return granted & (NET_ROLE_OPERATOR | (int)needed);
 }
 
-static bool by_certificate(grpc_call *call, net_role needed, char identity[NET_IDENTITY_BYTES],
-                           char reason[NET_REASON_BYTES]) {
+static skald_status by_certificate(grpc_call *call, net_role needed, char identity[NET_IDENTITY_BYTES],
+                                   char reason[NET_REASON_BYTES]) {
     grpc_auth_context *context = grpc_call_auth_context(call);
     int granted = 0;
     const grpc_auth_property *p;
@@ -90,10 +90,10 @@ static bool by_certificate(grpc_call *call, net_role needed, char identity[NET_I
         if (p->value_length > strlen(ROLE_PREFIX) && memcmp(p->value, ROLE_PREFIX, strlen(ROLE_PREFIX)) == 0)
             granted |= (int)role_named(p->value + strlen(ROLE_PREFIX), p->value_length - strlen(ROLE_PREFIX));
     grpc_auth_context_release(context);
-    if (may(granted, needed)) return true;
+    if (may(granted, needed)) return SKALD_OK;
     snprintf(reason, NET_REASON_BYTES, "the certificate of '%s' does not have the URI name %s%s", identity, ROLE_PREFIX,
              role_name(needed));
-    return false;
+    return SKALD_EREFUSED;
 }
 
 /* ---- tokens ----------------------------------------------------------------------------------------------- */
@@ -118,8 +118,8 @@ static bool next_token(const char **at, int *granted, const char **secret, size_
     return true;
 }
 
-static bool by_token(const net_guard *guard, const grpc_metadata_array *metadata, net_role needed,
-                     char reason[NET_REASON_BYTES]) {
+static skald_status by_token(const net_guard *guard, const grpc_metadata_array *metadata, net_role needed,
+                             char reason[NET_REASON_BYTES]) {
     int granted = 0;
     bool said = false;
     for (size_t k = 0; k < metadata->count; k++) {
@@ -132,12 +132,12 @@ static bool by_token(const net_guard *guard, const grpc_metadata_array *metadata
         while (next_token(&at, &allows, &secret, &size))
             if (same(secret, size, GRPC_SLICE_START_PTR(m->value), GRPC_SLICE_LENGTH(m->value))) granted |= allows;
     }
-    if (may(granted, needed)) return true;
+    if (may(granted, needed)) return SKALD_OK;
     snprintf(reason, NET_REASON_BYTES, "%s",
              !said     ? "this coordinator asks for a token (--token-file)"
              : granted ? "the token does not allow that"
                        : "the token is not one of this coordinator's");
-    return false;
+    return said && !granted ? SKALD_EPEER : SKALD_EREFUSED;
 }
 
 skald_status net_token_fill(const skald_net_security *s, const char *address, grpc_metadata *out, size_t *count) {
@@ -186,9 +186,11 @@ void net_guard_fini(net_guard *guard) {
     guard->tokens = NULL;
 }
 
-bool net_guard_admits(const net_guard *guard, grpc_call *call, const grpc_metadata_array *metadata, net_role needed,
-                      char identity[NET_IDENTITY_BYTES], char reason[NET_REASON_BYTES]) {
+skald_status net_guard_admits(const net_guard *guard, grpc_call *call, const grpc_metadata_array *metadata,
+                              net_role needed, char identity[NET_IDENTITY_BYTES], char reason[NET_REASON_BYTES]) {
+    skald_status st = SKALD_OK;
     identity[0] = '\0';
-    return (!guard->certificates || by_certificate(call, needed, identity, reason)) &&
-           (!guard->tokens || by_token(guard, metadata, needed, reason));
+    if (guard->certificates) st = by_certificate(call, needed, identity, reason);
+    if (st == SKALD_OK && guard->tokens) st = by_token(guard, metadata, needed, reason);
+    return st;
 }

@@ -12,8 +12,6 @@ typedef enum net_role {
     NET_ROLE_OPERATOR = 4 /* may do all */
 } net_role;
 
-#define NET_IDENTITY_BYTES 128
-
 /* What a server asks of whoever comes. Its own copies. */
 typedef struct net_guard {
     bool certificates; /* TLS has verified that each client shows a certificate of the CA */
@@ -27,10 +25,10 @@ skald_status net_channel_credentials(const skald_net_security *security, grpc_ch
 
 skald_status net_guard_init(net_guard *guard, const skald_net_security *security);
 void net_guard_fini(net_guard *guard);
-/* May whoever made this call do what `needed` may? *identity: the certificate's common name, "" without. False: reason.
- */
-bool net_guard_admits(const net_guard *guard, grpc_call *call, const grpc_metadata_array *metadata, net_role needed,
-                      char identity[NET_IDENTITY_BYTES], char reason[NET_REASON_BYTES]);
+/* May whoever made this call do what `needed` may? *identity: the certificate's common name, "" without. Else: reason,
+ * and SKALD_EREFUSED, or SKALD_EPEER for a token that is none. */
+skald_status net_guard_admits(const net_guard *guard, grpc_call *call, const grpc_metadata_array *metadata,
+                              net_role needed, char identity[NET_IDENTITY_BYTES], char reason[NET_REASON_BYTES]);
 
 /* The metadata in which a client says its token: `count` becomes 0 or 1. The slices are the caller's to unref. Refuses
  * (SKALD_EINVAL) to say it in plain text beyond this machine. */

@@ -129,6 +129,16 @@ static bool greet(net_stream *s) {
     return net_stream_batch(s, &op, 1, &s->start_tag);
 }
 
+/* No room: told to both. */
+static void no_room(skald_net_server *server, grpc_call *call, const char *identity, const char *reason) {
+    char *peer = grpc_call_get_peer(call);
+    if (server->handlers.on_refused)
+        server->handlers.on_refused(server->user, peer ? peer : "", identity[0] ? identity : NULL, SKALD_EREFUSED,
+                                    reason);
+    gpr_free(peer);
+    net_refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED, SKALD_EREFUSED, reason);
+}
+
 static void accept_session(skald_net_server *server, grpc_call *call, const char *identity) {
     char reason[128] = "";
     net_stream *s = net_stream_create(&server_side, server, call, sizeof(server_stream));
@@ -148,7 +158,7 @@ static void accept_session(skald_net_server *server, grpc_call *call, const char
     pthread_mutex_unlock(&server->lock);
     if (reason[0]) {
         if (s) skald_net_session_unref(&s->base);
-        net_refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED, SKALD_EREFUSED, reason);
+        no_room(server, call, identity, reason);
         return;
     }
     s->handlers = &server->handlers;
@@ -159,6 +169,7 @@ static void accept_session(skald_net_server *server, grpc_call *call, const char
     s->base.peer = peer ? strdup(peer) : NULL;
     gpr_free(peer);
     s->base.identity = identity[0] ? strdup(identity) : NULL;
+    s->opened_ns = skald_now_ns(skald_clock_system());
     s->end_tag = (net_tag){on_call_closed, s};
     s->start_tag = (net_tag){on_greeted, s};
     grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
@@ -184,12 +195,26 @@ static void on_call_gone(void *owner) {
     pthread_mutex_unlock(&server->lock);
 }
 
-static void accept_call(skald_net_server *server, grpc_call *call, grpc_byte_buffer *request, skald_method method) {
+static void accept_call(skald_net_server *server, grpc_call *call, grpc_byte_buffer *request, skald_method method,
+                        const char *identity) {
+    char reason[128] = "";
+    const size_t bytes = request ? grpc_byte_buffer_length(request) : 0;
     pthread_mutex_lock(&server->lock);
-    server->calls++;
+    if (bytes > NET_MAX_REQUEST_BYTES)
+        snprintf(reason, sizeof reason, "a request of %zu bytes is over the limit of %zu", bytes,
+                 NET_MAX_REQUEST_BYTES);
+    else if (server->calls >= server->options.max_calls)
+        snprintf(reason, sizeof reason, "%zu calls wait for their answers, which is the limit", server->calls);
+    else
+        server->calls++;
     pthread_mutex_unlock(&server->lock);
+    if (reason[0]) {
+        if (request) grpc_byte_buffer_destroy(request);
+        no_room(server, call, identity, reason);
+        return;
+    }
     net_unary_owner owner = {server, on_call_gone, server->on_call, server->user, server->options.max_frame_bytes};
-    net_unary_accept(call, request, server->frames, &owner, method);
+    net_unary_accept(call, request, server->frames, &owner, method, identity);
 }
 
 /* ---- calls coming in ----------------------------------------------------------------------------------- */
@@ -213,11 +238,19 @@ static void request_call(slot *q) {
     if (error != GRPC_CALL_OK) grpc_metadata_array_destroy(&q->metadata);
 }
 
-static void turn_away(skald_net_server *server, grpc_call *call, const char *reason) {
-    char *peer = grpc_call_get_peer(call);
-    if (server->handlers.on_refused) server->handlers.on_refused(server->user, peer ? peer : "", reason);
+/* May it come in? Else it is told why not, and so is the application; the call is gone then. */
+static bool admit(skald_net_server *server, grpc_call *call, const grpc_metadata_array *metadata, net_role needed,
+                  char identity[NET_IDENTITY_BYTES]) {
+    const skald_net_handlers *h = &server->handlers;
+    char reason[NET_REASON_BYTES], *peer = grpc_call_get_peer(call);
+    const char *from = peer ? peer : "";
+    skald_status code = net_guard_admits(&server->guard, call, metadata, needed, identity, reason);
+    const char *who = identity[0] ? identity : NULL;
+    if (code != SKALD_OK && h->on_refused) h->on_refused(server->user, from, who, code, reason);
+    if (code == SKALD_OK && h->admits && !h->admits(server->user, from, who, reason)) code = SKALD_EREFUSED;
     gpr_free(peer);
-    net_refuse(call, GRPC_STATUS_PERMISSION_DENIED, SKALD_EREFUSED, reason);
+    if (code != SKALD_OK) net_refuse(call, GRPC_STATUS_PERMISSION_DENIED, SKALD_EREFUSED, reason);
+    return code == SKALD_OK;
 }
 
 static void on_request(void *owner, bool ok) {
@@ -232,9 +265,9 @@ static void on_request(void *owner, bool ok) {
     skald_net_server *server = q->server;
     grpc_call *call = q->call;
     grpc_byte_buffer *payload = q->payload;
-    char identity[NET_IDENTITY_BYTES] = "", reason[NET_REASON_BYTES];
+    char identity[NET_IDENTITY_BYTES] = "";
     const bool welcome = !ok || !needed[q->kind] || /* health says nothing that the port does not */
-                         net_guard_admits(&server->guard, call, &q->metadata, needed[q->kind], identity, reason);
+                         admit(server, call, &q->metadata, needed[q->kind], identity);
     grpc_metadata_array_destroy(&q->metadata);
     if (q->kind == SLOT_OTHER) grpc_call_details_destroy(&q->details);
     if (!ok) return; /* shutting down */
@@ -244,7 +277,6 @@ static void on_request(void *owner, bool ok) {
     pthread_mutex_unlock(&server->lock);
     if (!welcome) {
         if (payload) grpc_byte_buffer_destroy(payload);
-        turn_away(server, call, reason);
         return;
     }
     switch (q->kind) {
@@ -258,7 +290,7 @@ static void on_request(void *owner, bool ok) {
     case SLOT_FETCH:
     case SLOT_DRAIN:
         if (server->on_call) {
-            accept_call(server, call, payload, methods[q->kind]);
+            accept_call(server, call, payload, methods[q->kind], identity);
             break;
         }
         if (payload) grpc_byte_buffer_destroy(payload);
@@ -279,18 +311,41 @@ static void on_down(void *owner, bool ok) {
     pthread_mutex_unlock(&server->lock);
 }
 
+/* Lets go of sessions that were opened and say nothing; when to look again. */
+static int64_t end_silent(skald_net_server *server, int64_t now) {
+    const int64_t bound = server->options.hello_ns;
+    char reason[128];
+    snprintf(reason, sizeof reason, "said nothing for %.3g s after it connected", (double)bound * 1e-9);
+    for (;;) { /* one at a time: closing may call back */
+        net_stream *found = NULL;
+        pthread_mutex_lock(&server->lock);
+        for (net_stream *s = server->streams; s && !found; s = s->next)
+            if (net_stream_silent(s, now - bound)) found = s;
+        if (found) skald_net_session_ref(&found->base);
+        pthread_mutex_unlock(&server->lock);
+        if (!found) return now + bound / 4;
+        net_stream_close(found, SKALD_ETIMEOUT, reason, true);
+        skald_net_session_unref(&found->base);
+    }
+}
+
 static void *poll_server(void *argument) {
     skald_net_server *server = argument;
-    while (net_poll(server->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC))) {
+    const bool watch = server->options.hello_ns > 0;
+    int64_t look = 0;
+    for (;;) {
+        const int64_t now = watch ? skald_now_ns(skald_clock_system()) : 0;
+        if (watch && now >= look) look = end_silent(server, now);
+        if (!net_poll(server->queue, watch ? net_deadline(look - now) : gpr_inf_future(GPR_CLOCK_MONOTONIC)))
+            return NULL;
     }
-    return NULL;
 }
 
 static void on_handshake_failed(void *owner, const char *reason) {
     skald_net_server *server = owner;
     char text[NET_REASON_BYTES];
     snprintf(text, sizeof text, "no TLS connection: %s", reason);
-    server->handlers.on_refused(server->user, "", text);
+    server->handlers.on_refused(server->user, "", NULL, SKALD_EREFUSED, text);
 }
 
 static void free_server(skald_net_server *server) {

@@ -164,6 +164,8 @@ static skald_status send_frame(skald_net_session *session, const skald_segment *
     pthread_mutex_lock(&s->lock);
     if (s->closing || s->over || !s->call)
         st = skald_fail(SKALD_ELOST, "the session with %s is closed", skald_net_peer(session));
+    else if (s->size >= NET_QUEUED_FRAMES)
+        st = skald_fail(SKALD_ETOOBIG, "%s does not read: %zu frames wait for it", skald_net_peer(session), s->size);
     else if (!push(s, message))
         st = skald_fail(SKALD_ENOMEM, "out of memory for %zu queued frames", s->size);
     pthread_mutex_unlock(&s->lock);
@@ -196,19 +198,68 @@ void net_stream_close(net_stream *s, skald_status code, const char *reason, bool
     pump(s);
 }
 
+bool net_stream_silent(net_stream *s, int64_t since_ns) {
+    pthread_mutex_lock(&s->lock);
+    const bool silent = !s->heard && !s->closing && !s->over && s->call && s->opened_ns <= since_ns;
+    pthread_mutex_unlock(&s->lock);
+    return silent;
+}
+
 static void close_session(skald_net_session *session, skald_status code, const char *reason) {
     net_stream_close((net_stream *)session, code, reason, false);
 }
 
 /* ---- receiving ----------------------------------------------------------------------------------------- */
 
-static void receive(net_stream *s) {
+/* Starts to receive one frame; its tag has been counted. */
+static void start_receive(net_stream *s) {
     grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
     op.data.recv_message.recv_message = &s->received;
     s->received = NULL;
-    if (net_stream_batch(s, &op, 1, &s->recv_tag)) return;
+    if (net_batch(s->call, &op, 1, &s->recv_tag)) return;
     net_stream_blame(s, SKALD_EINTERNAL, "gRPC refused to receive");
     net_stream_cancel(s, GRPC_STATUS_INTERNAL, "cannot receive");
+    net_stream_leave(s);
+}
+
+static void receive(net_stream *s) {
+    enter(s);
+    start_receive(s);
+}
+
+static void on_released(void *owner, size_t bytes);
+
+static bool full(const net_stream *s) {
+    return s->held >= NET_HELD_FRAMES || s->held_bytes >= NET_HELD_BYTES;
+}
+
+/* Takes account of a frame that is about to be handed over; true when no more may be received for now. */
+static bool hold(net_stream *s, net_frame *frame) {
+    frame->released = on_released;
+    frame->owner = skald_net_session_ref(&s->base);
+    pthread_mutex_lock(&s->lock);
+    s->heard = true;
+    s->held++;
+    s->held_bytes += frame->base.size;
+    const bool pause = s->paused = full(s);
+    pthread_mutex_unlock(&s->lock);
+    return pause;
+}
+
+/* Any thread. */
+static void on_released(void *owner, size_t bytes) {
+    net_stream *s = owner;
+    pthread_mutex_lock(&s->lock);
+    s->held--;
+    s->held_bytes -= bytes;
+    const bool resume = s->paused && !full(s) && !s->over && s->in_flight > 0;
+    if (resume) {
+        s->paused = false;
+        s->in_flight++;
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (resume) start_receive(s);
+    skald_net_session_unref(&s->base);
 }
 
 static void on_received(void *owner, bool ok) {
@@ -231,11 +282,12 @@ static void on_received(void *owner, bool ok) {
             net_stream_blame(s, SKALD_ENOMEM, "out of memory for a received frame");
             net_stream_cancel(s, GRPC_STATUS_RESOURCE_EXHAUSTED, "out of memory");
         } else {
+            const bool pause = hold(s, frame); /* first: it may be released at once */
             if (s->side->on_frame && s->side->on_frame(s, &frame->base))
                 skald_frame_release(&frame->base);
             else
                 s->handlers->on_frame(s->user, &s->base, &frame->base);
-            receive(s);
+            if (!pause) receive(s);
         }
     }
     net_stream_leave(s);

@@ -45,15 +45,26 @@ struct net_stream {
     grpc_byte_buffer **queue; /* a ring; the oldest at `head` */
     size_t head, size, capacity;
     int in_flight;
-    bool ready;         /* batches may be started */
-    bool opened;        /* on_open has been called: on_close must be */
-    bool closing;       /* closed from this side: code and reason */
-    bool close_started; /* ... and the peer is being told */
-    bool closed;        /* ... and has been told */
-    bool over;          /* the call has ended: nothing may be started any more */
-    skald_status code;  /* why it ends; the first reason counts */
+    bool ready;              /* batches may be started */
+    bool opened;             /* on_open has been called: on_close must be */
+    bool closing;            /* closed from this side: code and reason */
+    bool close_started;      /* ... and the peer is being told */
+    bool closed;             /* ... and has been told */
+    bool over;               /* the call has ended: nothing may be started any more */
+    bool heard;              /* a frame came */
+    int64_t opened_ns;       /* the server's: since when it may speak */
+    size_t held, held_bytes; /* frames received that nobody has released yet */
+    bool paused;             /* too many of those: receiving goes on when some have been released */
+    skald_status code;       /* why it ends; the first reason counts */
     char reason[NET_REASON_BYTES];
 };
+
+/* While so many received frames, or bytes of them, have not been released, no more are taken from the network: a peer
+ * that sends faster than anybody looks at it waits, and its frames take no memory here. */
+#define NET_HELD_FRAMES 256
+#define NET_HELD_BYTES ((size_t)64 << 20)
+/* So many frames wait for a peer that does not read them; the next one is refused. */
+#define NET_QUEUED_FRAMES 65536
 
 /* A stream with one reference, for `call`, which it takes over when it opens. `bytes`: of the side's struct, which
  * begins with a net_stream. NULL when out of memory. */
@@ -70,6 +81,8 @@ void net_stream_over(net_stream *stream);
 void net_stream_blame(net_stream *stream, skald_status code, const char *reason);
 /* Closes from this side; `drop`: without sending what is queued. */
 void net_stream_close(net_stream *stream, skald_status code, const char *reason, bool drop);
+/* Has it been open since before `since_ns`, without a frame from the peer, and is it not closed yet? */
+bool net_stream_silent(net_stream *stream, int64_t since_ns);
 /* Ends the call at once; its tags come back. */
 void net_stream_cancel(net_stream *stream, grpc_status_code code, const char *reason);
 

@@ -1,4 +1,5 @@
 /* The server's side of unary calls. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,7 +98,7 @@ static void reply(skald_net_call *base, skald_status code, const char *reason, c
 }
 
 void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *frames, const net_unary_owner *owner,
-                      skald_method method) {
+                      skald_method method, const char *identity) {
     net_frame *frame = request ? net_frame_of(frames, request) : NULL;
     unary *u = frame ? skald_zalloc(1, sizeof *u) : NULL;
     if (!u) {
@@ -110,6 +111,10 @@ void net_unary_accept(grpc_call *call, grpc_byte_buffer *request, net_frames *fr
         return;
     }
     pthread_mutex_init(&u->lock, NULL);
+    char *peer = grpc_call_get_peer(call);
+    snprintf(u->base.peer, sizeof u->base.peer, "%s", peer ? peer : "");
+    snprintf(u->base.identity, sizeof u->base.identity, "%s", identity);
+    gpr_free(peer);
     u->base.reply = reply;
     u->owner = *owner;
     u->call = call;

@@ -54,6 +54,14 @@ void skald_net_reply(skald_net_call *call, skald_status code, const char *reason
     call->reply(call, code, reason ? reason : "", segments, count);
 }
 
+const char *skald_net_call_peer(const skald_net_call *call) {
+    return call->peer;
+}
+
+const char *skald_net_call_identity(const skald_net_call *call) {
+    return call->identity[0] ? call->identity : NULL;
+}
+
 /* ---- checks ----------------------------------------------------------------------------------------- */
 
 skald_status net_options_resolve(const skald_net_options *given, skald_net_options *out) {
@@ -61,9 +69,13 @@ skald_status net_options_resolve(const skald_net_options *given, skald_net_optio
     if (out->max_frame_bytes == 0) out->max_frame_bytes = NET_MAX_FRAME_BYTES;
     if (out->keepalive_ns == 0) out->keepalive_ns = NET_KEEPALIVE_NS;
     if (out->max_sessions == 0) out->max_sessions = NET_MAX_SESSIONS;
+    if (out->max_calls == 0) out->max_calls = NET_MAX_CALLS;
     if (out->max_frame_bytes > INT_MAX)
         return skald_fail(SKALD_EINVAL, "frames of up to %zu bytes: the limit can be at most %d", out->max_frame_bytes,
                           INT_MAX);
+    if (out->hello_ns < 0 || (out->hello_ns && out->hello_ns < 1000000))
+        return skald_fail(SKALD_EINVAL, "%lld ns to say hello in is too short (at least 1 ms)",
+                          (long long)out->hello_ns);
     if (out->keepalive_ns < 1000000)
         return skald_fail(SKALD_EINVAL, "a keepalive of %lld ns is too short (at least 1 ms)",
                           (long long)out->keepalive_ns);
@@ -121,6 +133,9 @@ void net_frames_unref(net_frames *frames) {
 static void recycle(skald_frame *base) {
     net_frame *frame = (net_frame *)base;
     net_frames *frames = frame->frames;
+    void (*const released)(void *, size_t) = frame->released;
+    void *const owner = frame->owner;
+    const size_t bytes = base->size;
     frames->drop(frame);
     for (size_t k = 0; k < frame->owner_count; k++) skald_bytes_unref(frame->owners[k]);
     frame->payload = NULL;
@@ -129,6 +144,7 @@ static void recycle(skald_frame *base) {
     frame->next = frames->idle;
     frames->idle = frame;
     pthread_mutex_unlock(&frames->lock);
+    if (released) released(owner, bytes); /* its owner has the frames too */
     net_frames_unref(frames);
 }
 
@@ -144,6 +160,7 @@ net_frame *net_frames_get(net_frames *frames, size_t segments) {
     }
     __atomic_fetch_add(&frames->refs, 1, __ATOMIC_RELAXED);
     frame->base = (skald_frame){NULL, 0, 0, frame, recycle};
+    frame->released = NULL;
     frame->next = NULL;
     frame->payload = NULL;
     frame->owner_count = 0;

@@ -9,8 +9,10 @@
 #define NET_MAX_FRAME_BYTES ((size_t)1 << 30)
 #define NET_KEEPALIVE_NS 10000000000ll
 #define NET_MAX_SESSIONS 4096u
-#define NET_COPY_BYTES 1024  /* segments up to here are copied, longer ones referenced */
-#define NET_REASON_BYTES 512 /* longer reasons are cut */
+#define NET_COPY_BYTES 1024 /* segments up to here are copied, longer ones referenced */
+#define NET_MAX_CALLS 64u
+#define NET_MAX_REQUEST_BYTES ((size_t)64 << 10) /* of a unary call */
+#define NET_REASON_BYTES SKALD_NET_REASON
 
 typedef struct net_session_ops {
     skald_status (*send)(skald_net_session *session, const skald_segment *segments, size_t count);
@@ -29,7 +31,10 @@ struct skald_net_session {
 
 void net_session_init(skald_net_session *session, const net_session_ops *ops);
 
+enum { NET_PEER_BYTES = 128, NET_IDENTITY_BYTES = 128 };
+
 struct skald_net_call {
+    char peer[NET_PEER_BYTES], identity[NET_IDENTITY_BYTES]; /* "": not known */
     void (*reply)(skald_net_call *call, skald_status code, const char *reason, const skald_segment *segments,
                   size_t count);
 };
@@ -46,6 +51,9 @@ typedef struct net_frames net_frames;
 
 typedef struct net_frame {
     skald_frame base; /* first: a skald_frame * from here is a net_frame * */
+    /* Who wants to know that it has been released, on whatever thread; NULL: nobody. */
+    void (*released)(void *owner, size_t bytes);
+    void *owner;
     net_frames *frames;
     struct net_frame *next; /* for whoever holds the frame; the recycler, when idle */
     skald_segment *segments;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/base.h"
 #include "replay/record.h"
@@ -133,6 +134,7 @@ static skald_status read_header(skald_record *r) {
                             &data, "version", &version, "isa", &isa, "n", &r->n, "length", &length, "floats", &floats,
                             "options", &options, "given", &given, "shards", &shards, "workers", &workers) != 0)
         st = bad(r, e.text);
+    if (st == SKALD_OK && length < 0) st = bad(r, "a length is from 0 up");
     if (st == SKALD_OK) {
         r->command = strdup(command);
         r->data = strdup(data);
@@ -281,6 +283,9 @@ skald_status skald_record_open(const char *path, skald_record *r) {
     skald_status st = r->path && r->file ? SKALD_OK : skald_fail(SKALD_ENOMEM, "out of memory");
     if (st == SKALD_OK && !(r->file->file = fopen(path, "re")))
         st = skald_fail(SKALD_EIO, "%s: %s", path, strerror(errno));
+    struct stat about; /* a device may never end */
+    if (st == SKALD_OK && (fstat(fileno(r->file->file), &about) != 0 || !S_ISREG(about.st_mode)))
+        st = skald_fail(SKALD_EDATA, "%s: is not a file", path);
     if (st == SKALD_OK) st = read_header(r);
     if (st == SKALD_OK) st = skald_record_next(r);
     if (st != SKALD_OK) skald_record_close(r);

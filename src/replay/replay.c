@@ -82,12 +82,17 @@ static skald_status check_task(const skald_replay *r, uint32_t worker, const ska
     return SKALD_OK;
 }
 
+static void go_beyond(skald_replay *r) {
+    r->beyond = true;
+    r->stop = 1;
+}
+
 static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *t) {
     skald_replay *r = of(crew);
     if (!r->beyond) {
         if (r->failed != SKALD_OK) return skald_fail(r->failed, "%s", r->why);
         if (r->record->line.kind == SKALD_RECORD_BROKEN && r->options.partial)
-            r->beyond = r->stop = true;
+            go_beyond(r);
         else
             TRY(check_task(r, worker, t));
     }
@@ -176,7 +181,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         return skald_fail(SKALD_EDATA, "%s:%u: the recorded run failed here: %s", r->record->path, l->number, l->text);
     case SKALD_RECORD_BROKEN:
         if (!r->options.partial) return breaks_off(r);
-        r->beyond = r->stop = true;
+        go_beyond(r);
         return SKALD_OK;
     default:
         return differs(r, "here comes %s, but the run waits for a result", kind_name(l->kind));

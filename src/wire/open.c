@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "wire/arena.h"
+#include "wire/text.h"
 #include "wire/varint.h"
 #include "wire/wire.h"
 
@@ -169,6 +170,7 @@ skald_status skald_wire_open(skald_wire_env *env, const skald_frame *frame) {
         env->count = 0;
         return skald_fail(SKALD_EPEER, "malformed frame: the body of %zu bytes cannot be decoded", rest);
     }
+    wire_tidy(&env->body->base);
     return SKALD_OK;
 }
 

@@ -41,6 +41,7 @@ typedef struct computed {
 static computed compute(skald_worker_lane *lane, skald_job *job, int64_t idle_since_ns) {
     skald_worker *w = lane->worker;
     skald_task *t = &job->task;
+    atomic_fetch_sub(&w->waiting, 1);
     int64_t start_ns = skald_now_ns(system_clock());
     skald_result r = {.came_ns = job->arrived_ns};
     uint32_t count = skald_task_vectors(t);
@@ -157,6 +158,7 @@ static void *lane_main(void *argument) {
                 continue;
             } else {
                 skald_worker_notice(w, "%s", skald_error());
+                atomic_fetch_sub(&w->waiting, 1);
                 skald_task_unref(&job.task); /* the coordinator asks again */
             }
             break;

@@ -103,6 +103,13 @@ bool skald_outbox_has(skald_worker *w, uint64_t task) {
     return has;
 }
 
+uint32_t skald_outbox_count(skald_worker *w) {
+    pthread_mutex_lock(&w->outbox_mutex);
+    const uint32_t count = w->outbox_count;
+    pthread_mutex_unlock(&w->outbox_mutex);
+    return count;
+}
+
 void skald_outbox_fini(skald_worker *w) {
     for (uint32_t k = 0; k < w->outbox_count; k++) skald_bytes_unref(w->outbox[k].bytes);
     free(w->outbox);

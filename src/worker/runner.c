@@ -57,6 +57,17 @@ void skald_runner_fini(skald_runner *r) {
     memset(r, 0, sizeof *r);
 }
 
+/* A shard may have come since, larger than any before. */
+static skald_status fit(skald_lane *lane, size_t rows) {
+    if (rows <= lane->room) return SKALD_OK;
+    uint32_t *more = skald_alloc(rows, sizeof *more);
+    if (!more) return SKALD_ENOMEM;
+    free(lane->rows);
+    lane->rows = more;
+    lane->room = rows;
+    return SKALD_OK;
+}
+
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner) {
     lane->vectors = runner->vectors;
     lane->room = skald_max_size(runner->max_rows, 1);
@@ -69,9 +80,7 @@ skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner) {
 }
 
 skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner) {
-    if (lane->room && runner->max_rows <= lane->room) return SKALD_OK;
-    skald_lane_fini(lane);
-    return skald_lane_init(lane, runner);
+    return lane->room ? fit(lane, runner->max_rows) : skald_lane_init(lane, runner);
 }
 
 void skald_lane_fini(skald_lane *lane) {
@@ -185,6 +194,7 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
     default:
         break;
     }
+    TRY(fit(lane, s->facts.rows));
     skald_batch batch = {lane->rows, 0};
     batch.count = skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
     switch (t->kind) {

@@ -20,7 +20,7 @@ typedef struct skald_runner {
 
 /* What one thread needs to run tasks. */
 typedef struct skald_lane {
-    uint32_t *rows; /* room: the runner's max_rows when it was made */
+    uint32_t *rows; /* room: grows to the largest shard */
     size_t room;
     skald_vectors vectors;             /* the runner's as the lane was made */
     double *partial[SKALD_MAX_POINTS]; /* of them: of a task over all shards; scratch otherwise */

@@ -18,6 +18,11 @@ skald_status skald_straggle_init(skald_worker *w, const Skald__V1__Setup *m) {
     return skald_stragglers_parse(own ? own : m->straggler[0] ? m->straggler : NULL, &w->straggle.models);
 }
 
+/* A time from now that any clock can tell. */
+static int64_t clamp_ns(double ns) {
+    return ns >= 0 && ns < 1e17 ? (int64_t)ns : ns < 0 ? 0 : (int64_t)1e17;
+}
+
 int64_t skald_straggle_until(skald_worker *w, int64_t start_ns, int64_t now_ns) {
     const skald_stragglers *models = &w->straggle.models;
     const int64_t pace = w->straggle.pace_ns;
@@ -36,9 +41,9 @@ int64_t skald_straggle_until(skald_worker *w, int64_t start_ns, int64_t now_ns) 
             atomic_fetch_add(&w->straggle.warm_tasks, 1);
         }
     }
-    until += (int64_t)(unit * skald_stragglers_delay(models, w->straggle.seed, w->number, w->workers, draw));
+    until += clamp_ns(unit * skald_stragglers_delay(models, w->straggle.seed, w->number, w->workers, draw));
     const int64_t begin = atomic_load(&w->straggle.begin_ns);
-    return begin + (int64_t)(1e9 * skald_stragglers_resume(models, w->number, (double)(until - begin) * 1e-9));
+    return begin + clamp_ns(1e9 * skald_stragglers_resume(models, w->number, (double)(until - begin) * 1e-9));
 }
 
 void skald_straggle_die(skald_worker *w, int64_t now_ns) {

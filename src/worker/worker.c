@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "worker/checks.h"
 #include "worker/rank.h"
 #include "worker/worker_state.h"
 
@@ -138,10 +139,8 @@ static skald_status read_vector(skald_worker *w, size_t *k, size_t n, double **t
 static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
     if (!w->welcomed) return SKALD_OK;
     if (!w->set_up) {
-        if (m->loss > SKALD_SOFTMAX || m->dim == 0 || m->shards == 0 || m->shards > (1u << 24))
-            return skald_fail(SKALD_EPEER, "setup out of range");
-        if (m->n_label_targets != m->n_label_values || (m->n_label_weights && m->n_label_weights != m->n_label_values))
-            return skald_fail(SKALD_EPEER, "setup with mismatched labels");
+        const size_t limit = w->options->net.max_frame_bytes;
+        TRY(skald_check_setup(m, limit ? limit : (size_t)1 << 30));
         w->objective = (skald_objective){.loss = (skald_loss)m->loss,
                                          .huber_delta = m->huber_delta,
                                          .l2 = m->l2,
@@ -203,6 +202,7 @@ static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
     uint64_t *words = skald_alloc(1, bytes);
     skald_status st = job.blocks && words ? skald_wire_read(w->env, 0, 0, words, bytes) : SKALD_ENOMEM;
     if (st == SKALD_OK) skald_blocks_from_words(words, job.block_count, job.blocks);
+    if (st == SKALD_OK) st = skald_check_blocks(job.blocks, job.block_count);
     if (st == SKALD_OK) st = skald_worker_push(w, &job);
     free(words);
     if (st != SKALD_OK) free(job.blocks);
@@ -235,6 +235,7 @@ static skald_status find_version(skald_worker *w, uint64_t id, bool rides, uint3
 }
 
 static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t now) {
+    TRY(skald_check_task(m));
     for (size_t k = 0; k < m->n_acks; k++) skald_outbox_ack(w, m->acks[k]);
     if (!w->welcomed || !atomic_load(&w->begun)) return SKALD_OK; /* overtook its begin: it will be repeated */
     for (uint32_t k = 0; k < SKALD_WORKER_SEEN; k++) {
@@ -242,6 +243,9 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
         if (skald_outbox_has(w, m->id)) skald_outbox_repeat(w, now, 0); /* asked again: say again */
         return SKALD_OK;
     }
+    if (atomic_load(&w->waiting) + skald_outbox_count(w) > SKALD_WORKER_WAITING)
+        return skald_fail(SKALD_EPEER, "more than %d tasks at a time, or results that nobody acknowledges",
+                          SKALD_WORKER_WAITING);
     skald_version *model = NULL, *origin = NULL;
     size_t at = 0;
     if (m->version) TRY(find_version(w, m->version, m->has_model, m->model_vectors, m->narrow, &at, &model));
@@ -273,8 +277,10 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                               .want_gradient = m->want_gradient,
                               .keep_margins = m->keep_margins}};
     for (size_t k = 0; k < m->n_shift && k < SKALD_MAX_POINTS; k++) job.task.shift[k] = m->shift[k];
+    atomic_fetch_add(&w->waiting, 1);
     st = skald_worker_push(w, &job);
     if (st != SKALD_OK) {
+        atomic_fetch_sub(&w->waiting, 1);
         skald_task_unref(&job.task);
         return st;
     }
@@ -380,7 +386,7 @@ static void beat(skald_worker *w, int64_t now) {
 }
 
 static skald_status connect_to(skald_worker *w) {
-    static const skald_net_handlers handlers = {on_open, on_frame, on_close, NULL};
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close, NULL, NULL};
     const skald_worker_options *o = w->options;
     return w->net->connect(o->address, &o->net, &handlers, w, o->wait_ns, &w->client);
 }

@@ -19,7 +19,8 @@
 #include "worker/chain.h"
 
 enum {
-    SKALD_WORKER_SEEN = 256 /* task ids remembered */
+    SKALD_WORKER_SEEN = 256,     /* task ids remembered */
+    SKALD_WORKER_WAITING = 65536 /* tasks not begun and results not acknowledged: more are too many */
 };
 
 typedef enum skald_job_kind {
@@ -105,6 +106,7 @@ typedef struct skald_worker {
     uint32_t lane_count;
     uint32_t *lane_of;      /* by shard: tasks on one shard run in order, on one lane */
     atomic_ullong progress; /* jobs done: rides in the heartbeat */
+    atomic_uint waiting;    /* tasks not begun */
 
     struct { /* slowness on purpose: straggle.c */
         skald_stragglers models;
@@ -159,6 +161,7 @@ void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t ver
 void skald_outbox_ack(skald_worker *w, uint64_t seq);
 void skald_outbox_repeat(skald_worker *w, int64_t now_ns, int64_t older_than_ns);
 bool skald_outbox_has(skald_worker *w, uint64_t task);
+uint32_t skald_outbox_count(skald_worker *w);
 void skald_outbox_fini(skald_worker *w);
 
 #endif

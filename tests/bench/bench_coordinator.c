@@ -290,7 +290,7 @@ static void write_data(const char *path, uint32_t dim) {
 }
 
 static void run(uint32_t dim, bool local, double seconds, double *rate, double *allocations) {
-    static const skald_net_handlers handlers = {on_open, on_frame, on_close, NULL};
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close, NULL, NULL};
     const skald_net_ops *net = skald_net_grpc();
     char path[64], address[64];
     snprintf(path, sizeof path, "/tmp/skald-bench-%d.svm", (int)getpid());

@@ -38,8 +38,8 @@ static void on_close(void *user, skald_net_session *session, skald_status code, 
 
 static double skald_echo_run(size_t bytes, double seconds) {
     const skald_net_ops *net = skald_net_grpc();
-    const skald_net_handlers server_handlers = {on_open_server, on_frame, on_close, NULL},
-                             client_handlers = {on_open_client, on_frame, on_close, NULL};
+    const skald_net_handlers server_handlers = {on_open_server, on_frame, on_close, NULL, NULL},
+                             client_handlers = {on_open_client, on_frame, on_close, NULL, NULL};
     echo server_echo = {skald_bytes_create(bytes), 0}, client_echo = {server_echo.payload, 0};
     memset(skald_bytes_data(server_echo.payload), 0, bytes);
     skald_net_server *server = NULL;

@@ -1,33 +1,6 @@
 /* HDF5 data: open, scan, merge, read. */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "fuzz_file.h"
 
-#include "skald/data.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static int file = -1;
-    char path[64];
-    if (file < 0) file = memfd_create("fuzz", MFD_CLOEXEC);
-    if (ftruncate(file, 0) != 0 || pwrite(file, data, size, 0) != (ssize_t)size) abort();
-    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
-    const skald_source_options options = {.index_base = -1, .dim = 1 << 20, .threads = 1};
-    skald_source *source = NULL;
-    if (skald_source_open(path, &options, &source) != SKALD_OK) return 0;
-    skald_manifest part = {0}, all = {0};
-    if (skald_source_scan(source, 0, skald_source_parts(source), &part) == SKALD_OK &&
-        skald_manifest_merge(&all, &part) == SKALD_OK && skald_manifest_finish(&all) == SKALD_OK && all.dim < 1 << 20) {
-        const skald_transform transform = {.dim = all.dim, .zero_based = all.zero_based, .weight_scale = 1};
-        skald_rows rows = {0};
-        uint64_t checksum = 0;
-        if (skald_source_read(source, all.blocks, all.block_count, &transform, &rows, &checksum) == SKALD_OK)
-            skald_rows_free(&rows);
-    }
-    skald_manifest_free(&part);
-    skald_manifest_free(&all);
-    skald_source_close(source);
-    return 0;
+    return fuzz_data(data, size);
 }

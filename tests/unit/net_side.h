@@ -129,7 +129,7 @@ static inline void side_call(void *user, skald_method method, skald_frame *reque
     pthread_mutex_unlock(&s->lock);
 }
 
-static const skald_net_handlers side_handlers = {side_open, side_frame_in, side_close, NULL};
+static const skald_net_handlers side_handlers = {side_open, side_frame_in, side_close, NULL, NULL};
 
 /* A field under the lock: also what follows the read is then ordered after it, which TSan cannot see through gRPC. */
 #define SIDE(s, field)                                                                                                 \

@@ -19,7 +19,7 @@ static void open_gated(void *user, skald_net_session *session) {
     pthread_mutex_unlock(&gate);
     side_open(user, session);
 }
-static const skald_net_handlers gated = {open_gated, side_frame_in, side_close, NULL};
+static const skald_net_handlers gated = {open_gated, side_frame_in, side_close, NULL, NULL};
 
 /* Sends FRAMES numbered frames from client to server under `faults`; what arrived, in the order it did. */
 static size_t arrivals(const skald_net_faults *faults, uint32_t *numbers, size_t room) {

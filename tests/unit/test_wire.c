@@ -355,6 +355,59 @@ static void packing_reuses_memory(void **state) {
     skald_pool_destroy(pool);
 }
 
+/* Seen to fail without wire_tidy, with only ASCII looked at, and with paths treated as names. */
+static void texts_can_be_shown(void **state) {
+    skald_wire_env *env;
+    assert_int_equal(skald_wire_env_create(&env), SKALD_OK);
+    Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
+    Skald__V1__Hello hello = SKALD__V1__HELLO__INIT;
+    Skald__V1__Welcome welcome = SKALD__V1__WELCOME__INIT;
+    Skald__V1__Ranks ranks = SKALD__V1__RANKS__INIT;
+    Skald__V1__RankMember member = SKALD__V1__RANK_MEMBER__INIT, *members[] = {&member};
+    hello.name = (char[]){"a\x1b[2Jb\r\n\x7f"};
+    hello.device = (char[]){"gr\xc3\xb6\xc3\x9f, \xe2\x82\xac, \xf0\x9f\x98\x80"}; /* stays */
+    hello.build = (char[]){"\xff \xc3 \xc0\xaf \xed\xa0\x80 \xc2\x9b \xf5\x80\x80\x80 \xe2\x82"};
+    frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
+    frame.hello = &hello;
+    skald_wire_message m;
+    cut_frame c;
+    size_t size;
+    uint8_t *bytes;
+    assert_int_equal(skald_wire_pack(&frame, NULL, 0, NULL, &m), SKALD_OK);
+    bytes = flatten(&m, &size);
+    assert_int_equal(skald_wire_open(env, cut(&c, bytes, size, 7)), SKALD_OK);
+    assert_string_equal(skald_wire_body(env)->hello->name, "a?[2Jb???");
+    assert_string_equal(skald_wire_body(env)->hello->device, hello.device);
+    assert_string_equal(skald_wire_body(env)->hello->build, "? ? ?? ??? ?? ???? ??");
+    skald_wire_message_release(&m);
+    free(bytes);
+
+    welcome.data_path = (char[]){"/data/\xe4\x1b.svm"}; /* names of files may be any bytes */
+    welcome.run = (char[]){"\xe4"};
+    frame.body_case = SKALD__V1__FRAME__BODY_WELCOME;
+    frame.welcome = &welcome;
+    assert_int_equal(skald_wire_pack(&frame, NULL, 0, NULL, &m), SKALD_OK);
+    bytes = flatten(&m, &size);
+    assert_int_equal(skald_wire_open(env, cut(&c, bytes, size, 0)), SKALD_OK);
+    assert_string_equal(skald_wire_body(env)->welcome->data_path, "/data/\xe4?.svm");
+    assert_string_equal(skald_wire_body(env)->welcome->run, "?");
+    skald_wire_message_release(&m);
+    free(bytes);
+
+    member.name = (char[]){"\x07"};
+    ranks.members = members;
+    ranks.n_members = 1;
+    frame.body_case = SKALD__V1__FRAME__BODY_RANKS;
+    frame.ranks = &ranks;
+    assert_int_equal(skald_wire_pack(&frame, NULL, 0, NULL, &m), SKALD_OK);
+    bytes = flatten(&m, &size);
+    assert_int_equal(skald_wire_open(env, cut(&c, bytes, size, 0)), SKALD_OK);
+    assert_string_equal(skald_wire_body(env)->ranks->members[0]->name, "?");
+    skald_wire_message_release(&m);
+    free(bytes);
+    skald_wire_env_destroy(env);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip_cut_anywhere),
@@ -367,6 +420,7 @@ int main(void) {
         cmocka_unit_test(wrong_sizes_are_named),
         cmocka_unit_test(packing_checks_its_input),
         cmocka_unit_test(packing_reuses_memory),
+        cmocka_unit_test(texts_can_be_shown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
