@@ -43,6 +43,10 @@ stranger "another's name" "with the certificate of 'one' calls itself 'two'" "ca
 stranger "a curious worker" "does not have the URI name skald:status" "does not have the URI name skald:status" \
     "$skald" status --connect "$at" --wait 2s $(with certs/one)
 check "a status client sees the run" grep -q gathering <("$skald" status --connect "$at" $(with certs/me))
+stranger "a status client that sends a worker away" "of 'me' does not have the URI name skald:operator" \
+    "of 'me' does not have the URI name skald:operator" "$skald" drain --connect "$at" --wait 2s $(with certs/me) one
+check "an operator may, once there is one" grep -q "training has not begun" \
+    <("$skald" drain --connect "$at" --wait 2s $(with certs/chief) one 2>&1)
 check "an operator sees the run" grep -q gathering <("$skald" status --connect "$at" $(with certs/chief))
 
 "$skald" worker --quiet --connect "$at" --name one $(with certs/one) &

@@ -185,7 +185,7 @@ static void a_late_shard_finds_room(void **state) {
         skald_runner_run(&r, &lane, &t, &out);
         assert_int_equal(out.status, SKALD_OK);
         assert_int_equal(out.rows, n);
-        assert_true(lane.capacity >= n);
+        assert_true(lane.room >= n);
     }
     skald_lane_fini(&lane);
     skald_runner_fini(&r);
