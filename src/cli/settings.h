@@ -41,7 +41,7 @@ typedef struct settings {
     int64_t max_updates, max_time;
     /* who computes */
     int64_t workers, threads, wait, linger, pace_ms, version_budget;
-    const char *device, *isa, *listen, *connect, *straggler;
+    const char *device, *isa, *listen, *connect, *straggler, *http;
     int storage, resident;
     bool deterministic;
     bool insecure;
