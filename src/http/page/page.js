@@ -1,6 +1,6 @@
 /* ---- the page: asks, keeps what it is told, draws ---- */
 
-const EVERY_MS = 500, HIDDEN_MS = 5000, PATIENCE_MS = 4000, KEPT = 1024, QUIET_S = 5;
+const EVERY_MS = 500, HIDDEN_MS = 5000, PATIENCE_MS = 4000, KEPT = 1024, QUIET_S = 15;
 const state = {};
 function forget() {
   Object.assign(state, { instance: null, snapshot: 0, status: {}, workers: [], evaluations: [], samples: [], staleness: [],
