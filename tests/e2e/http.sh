@@ -18,7 +18,7 @@ expect "no such host" 1 "--http no.such.host.invalid:1" "$skald" train "${common
 run=$!
 url=""
 for _ in $(seq 300); do
-    url=$(sed -n 's/.*the live page: //p' run.err)
+    url=$(sed -n 's/.*the live page: //p' run.err 2>/dev/null)
     [ -n "$url" ] && curl -sf "${url}status.json" 2>/dev/null | grep -q 'on purpose' && break
     sleep 0.2
 done
@@ -104,7 +104,7 @@ check "the run ended as asked" grep -q 'interrupted' run.out
 "$skald" coordinator "${common[@]}" --listen "unix:$work/c" --workers 1 --target-gap 1e-6 --linger 100s --http 0 data.h5 \
     >c.out 2>c.err &
 coordinator=$!
-for _ in $(seq 300); do grep -q 'the live page' c.err && break; sleep 0.1; done
+for _ in $(seq 300); do grep -qs 'the live page' c.err && break; sleep 0.1; done
 url=$(sed -n 's/.*the live page: //p' c.err)
 check "while it gathers" bash -c "curl -s '${url}status.json' | grep -q gathering"
 "$skald" worker --connect "unix:$work/c" --quiet 2>worker.err &
@@ -131,7 +131,7 @@ wait $coordinator
 wait
 "$skald" train "${common[@]}" --workers 2 --pace 5 --straggler kill:1@1 --max-time 60s --http 0 data.h5 >f.out 2>f.err &
 run=$!
-for _ in $(seq 300); do grep -q 'the live page' f.err && break; sleep 0.1; done
+for _ in $(seq 300); do grep -qs 'the live page' f.err && break; sleep 0.1; done
 url=$(sed -n 's/.*the live page: //p' f.err)
 for _ in $(seq 600); do # as a page does
     curl -s -m 5 "${url}live.json" >now.json || break

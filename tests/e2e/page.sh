@@ -11,7 +11,7 @@ mkdir -p "$shots"
 cd "$work" || exit 1
 page() { python3 "$root/tests/tools/page_check.py" "$@" || failures=$((failures + 1)); }
 url_of() { # FILE: what was said on stderr
-    for _ in $(seq 300); do grep -q 'the live page' "$1" && break; sleep 0.1; done
+    for _ in $(seq 300); do grep -qs 'the live page' "$1" && break; sleep 0.1; done
     sed -n 's/.*the live page: //p' "$1"
 }
 
