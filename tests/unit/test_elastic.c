@@ -5,6 +5,11 @@
 #include "harness.h"
 #include "wire/wire.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SEEDS = 60 };
+#else
+enum { SEEDS = 200 };
+#endif
 enum { STAFF = 4, FIRST = 3 }; /* the run begins with so many; the last joins later */
 
 typedef struct stage stage;
