@@ -5,6 +5,11 @@
 #include "harness.h"
 #include "wire/wire.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SEEDS = 60 };
+#else
+enum { SEEDS = 200 };
+#endif
 enum { STAFF = 4, FIRST = 3 }; /* the run begins with so many; the last joins later */
 
 typedef struct stage stage;
@@ -29,7 +34,7 @@ struct stage {
     /* one fault: the n-th frame of this type from that end, once training has begun (or among all, of the one that
      * joins later) */
     int type, nth, seen;
-    bool from_client, kill, of_late;
+    bool from_client, kill, of_late, early; /* early: before the first step, while L is measured */
     /* or many: by chance */
     uint64_t seed, drawn;
     double chance;
@@ -68,7 +73,7 @@ static bool strikes(stage *s, player *p, int type, bool from_client, bool *kill)
         return true;
     }
     if (atomic_load(&s->fired) || type != s->type || from_client != s->from_client) return false;
-    if (s->of_late ? !p || p != &s->staff[STAFF - 1] : !atomic_load(&s->training)) return false;
+    if (s->of_late ? !p || p != &s->staff[STAFF - 1] : !s->early && !atomic_load(&s->training)) return false;
     *kill = s->kill;
     return s->seen++ == s->nth;
 }
@@ -144,7 +149,7 @@ static void on_evaluation(void *user, const skald_evaluation *e) {
     if (!atomic_exchange(&s->training, 1)) enter(s, STAFF - 1);
 }
 
-static double best; /* F* */
+static double best, smoothness; /* F*; L as the first run has it */
 
 static void perform(stage *s, const char *what) {
     skald_net_faults faults = {.fate = fate, .user = s};
@@ -181,6 +186,8 @@ static void perform(stage *s, const char *what) {
                          &s->enough, &out);
     char error[600];
     snprintf(error, sizeof error, "%s", st == SKALD_OK ? "" : skald_error());
+    const double L = crew ? crew->problem->L : 0;
+    if (smoothness == 0) smoothness = L;
     atomic_store(&s->over, 1);
     for (int k = 0; k < STAFF; k++) atomic_store(&s->staff[k].stop, 1);
     skald_coordinator_close(c, st, error);
@@ -193,6 +200,7 @@ static void perform(stage *s, const char *what) {
                  out.last.relative_gap, atomic_load(&s->fired) ? "" : ", and nothing happened", s->notes);
     if (!(fabs(out.last.objective - best) <= 1e-8 * best))
         fail_msg("%s: objective %.17g, not %.17g\n%s", what, out.last.objective, best, s->notes);
+    if (!(fabs(L - smoothness) <= 1e-9 * L)) fail_msg("%s: L %.17g, not %.17g\n%s", what, L, smoothness, s->notes);
     if (s->setup.train.algo == SKALD_SAGA && !(out.audit_drift >= 0 && out.audit_drift <= 1e-9))
         fail_msg("%s: drift %g\n%s", what, out.audit_drift, s->notes);
     skald_outcome_free(&out);
@@ -309,6 +317,22 @@ static void who_was_given_up_is_new(void **state) {
     free(s);
 }
 
+/* L is measured by all workers before the first step: with one that goes meanwhile it is measured again. Seen to fail
+ * (it is waited for) when the others are not asked again. */
+static void while_L_is_measured(void **state) {
+    for (int k = 0; k < 6; k++) {
+        stage *s = calloc(1, sizeof *s);
+        s->setup = problem(SKALD_SAGA, SKALD_ASYNC);
+        s->type = k < 4 ? SKALD__V1__FRAME__BODY_TASK : SKALD__V1__FRAME__BODY_RESULT;
+        s->from_client = k >= 4;
+        s->early = true;
+        s->kill = k % 2;
+        s->nth = k;
+        perform(s, "early");
+        free(s);
+    }
+}
+
 /* A worker that lives but does nothing is lost as one that is dead. Seen to fail (it is waited for) without `overdue`.
  */
 static void a_task_that_does_not_end_is_a_loss(void **state) {
@@ -325,9 +349,9 @@ static void a_task_that_does_not_end_is_a_loss(void **state) {
 int main(void) {
     const char *only = getenv("SKALD_TEST_ONLY");
     if (only) cmocka_set_test_filter(only);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(who_comes_back_goes_on),
-                                       cmocka_unit_test(who_was_given_up_is_new),
-                                       cmocka_unit_test(a_task_that_does_not_end_is_a_loss),
-                                       cmocka_unit_test(at_every_message), cmocka_unit_test(by_seed)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_comes_back_goes_on), cmocka_unit_test(who_was_given_up_is_new),
+        cmocka_unit_test(while_L_is_measured),    cmocka_unit_test(a_task_that_does_not_end_is_a_loss),
+        cmocka_unit_test(at_every_message),       cmocka_unit_test(by_seed)};
     return cmocka_run_group_tests_name("elastic", tests, NULL, NULL);
 }
