@@ -78,7 +78,9 @@ __asm__(".text\n"
         ".size fiber_trampoline,.-fiber_trampoline\n");
 
 static void prepare(struct fiber *fiber) {
-    uint64_t *top = (uint64_t *)(void *)(fiber->stack + fiber->stack_bytes - 64);
+    // not all at the same place of a page: their tops would fight for a few lines of the cache
+    static unsigned colour;
+    uint64_t *top = (uint64_t *)(void *)(fiber->stack + fiber->stack_bytes - 64 - 64 * (colour++ % 61));
     *--top = (uint64_t)(uintptr_t)fiber_trampoline;
     *--top = 0;                             // rbp
     *--top = (uint64_t)(uintptr_t)fiber;    // rbx
