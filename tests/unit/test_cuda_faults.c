@@ -109,7 +109,7 @@ static const struct {
                   {"curvature", curvature},       {"history_get", history_get},
                   {"history_set", history_set}};
 
-static const shape shape_of[2] = {{SKALD_DENSE, N, DIM, true, 1, 3}, {SKALD_CSR, N, DIM, true, 1, 3}};
+static const shape shape_of[2] = {{SKALD_DENSE, N, DIM, true, 1, 3, 0}, {SKALD_CSR, N, DIM, true, 1, 3, 0}};
 static const skald_objective the_objective = {
     .loss = SKALD_LOGISTIC, .huber_delta = 1, .l2 = 0.01, .intercept = true, .classes = 1};
 static const skald_compute_options the_options = {.device = "cuda", .deterministic = true};
