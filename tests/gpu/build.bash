@@ -5,8 +5,8 @@
 c_flags="-O2 -g -std=gnu11 -fPIC -ffunction-sections -fdata-sections -ffp-contract=off -fno-math-errno -D_GNU_SOURCE"
 c_flags+=" -Iinclude -Isrc -I. -Itests/unit"
 if [ -n "$emulated" ]; then
-    c_flags="-DSKALD_EMULATED -Itests/emulated/include -Itests $c_flags"
-    cuda="${CXX:-c++} -x c++ -O1 -std=c++17 -fPIC -DSKALD_EMULATED -Itests/emulated/include -Itests -Iinclude -I. -Wno-unknown-pragmas"
+    c_flags="-DSKALD_EMULATED -Itests/emulated/include -Itests ${c_flags/-O2/-O0}"
+    cuda="${CXX:-c++} -x c++ -O0 -std=c++17 -fPIC -DSKALD_EMULATED -Itests/emulated/include -Itests -Iinclude -I. -Wno-unknown-pragmas"
     cuda_sources=(tests/gpu/gather.cu)
 else
     c_flags="-I$include $c_flags"
@@ -42,6 +42,14 @@ sources() {
 }
 
 compile() {
+    # nothing has changed since the last time: neither sources, nor what they are compiled by
+    local stamp
+    stamp="$(sources | cksum) $(find src include kernels tests -type f -printf '%T@ %p\n' | sort | cksum)"
+    if [ "$(cat "$build/stamp" 2>/dev/null)" = "$stamp" ]; then return 0; fi
+    rm -f "$build"/*.o "$build/stamp"
+    compile_all && echo "$stamp" >"$build/stamp"
+}
+compile_all() {
     sources | xargs -P "$jobs" -d '\n' -n 1 sh -c 'set -f
         IFS=" "; set -- $0; from=$1 to=$2; shift 2; "$@" -c "$from" -o "$to" || { echo "failed: $from"; exit 255; }'
 }
@@ -49,7 +57,7 @@ compile() {
 link() {
     local name link_cuda=("$nvcc" $arch -cudart static) kernels=("$build"/*.cu.o) plugin=(-Xlinker --exclude-libs=ALL)
     if [ -n "$emulated" ]; then
-        link_cuda=("${CXX:-c++}") plugin=(-Wl,--exclude-libs,ALL)
+        link_cuda=(${CXX:-c++}) plugin=(-Wl,--exclude-libs,ALL)
         kernels=("$build"/*.cu.o "$emulated/tests/gpu/libskald_kernels_emulated.a" -L"$emulated/tests/emulated" -lskald_emulated
             "-Wl,-rpath,$emulated/tests/emulated")
     fi
@@ -59,8 +67,8 @@ link() {
     done
     "${link_cuda[@]}" -shared "${plugin[@]}" -o "$build/libskald_cuda.so" "$build"/host_*.o "$build/compute_checks.o" \
         "$build"/base_{base,status}.o "$build/data_rows.o" "${kernels[@]}" -lm -lpthread || return 1
-    "$cc" -Wl,--gc-sections -o "$build/test_cuda" "$build/test_cuda.o" "$build"/compute_*.o "$build"/base_*.o \
+    $cc -Wl,--gc-sections -o "$build/test_cuda" "$build/test_cuda.o" "$build"/compute_*.o "$build"/base_*.o \
         "$build/objective_objective.o" "$build/data_rows.o" -lm -ldl -lpthread || return 1
-    "$cc" -Wl,--gc-sections -o "$build/solve" "$build/solve.o" "$build"/{compute,base,engine,solver,data}_*.o \
+    $cc -Wl,--gc-sections -o "$build/solve" "$build/solve.o" "$build"/{compute,base,engine,solver,data}_*.o \
         "$build/objective_objective.o" "$build/worker_runner.o" -lm -ldl -lpthread
 }
