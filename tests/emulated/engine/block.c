@@ -172,8 +172,7 @@ void skald_emulated_barrier(const char *file, int line) {
     if (++engine.waiting == engine.kernel->block) {
         engine.waiting = 0;
         engine.barrier_count++;
-        for (unsigned i = 0; i < engine.kernel->block; i += SKALD_EMULATED_WARP)
-            warp_of(i)->ready = warp_of(i)->lanes;
+        for (unsigned i = 0; i < engine.kernel->block; i += SKALD_EMULATED_WARP) warp_of(i)->ready = warp_of(i)->lanes;
         // goes back to the engine too, which begins again with the first warp
         engine.rescan = 1;
         run_on(&lane_current()->fiber);
