@@ -271,6 +271,12 @@ static inline unsigned __umulhi(unsigned x, unsigned y) {
 static inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
     return (unsigned long long)((unsigned __int128)x * y >> 64);
 }
+// A call where the host's instructions are not known to have it. The product is exact in double; the sum is rounded
+// twice.
+static inline float skald_emulated_fmaf(float x, float y, float z) {
+    return (float)((double)x * (double)y + (double)z);
+}
+#define fmaf skald_emulated_fmaf
 static inline float __fmaf_rn(float x, float y, float z) {
     return fmaf(x, y, z);
 }

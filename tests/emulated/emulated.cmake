@@ -7,6 +7,12 @@
 #
 # C sources of the same target that include <cuda_runtime_api.h> get the emulated one.
 set(SKALD_EMULATED_DIR ${CMAKE_CURRENT_LIST_DIR})
+# float4 read through float *, #pragma unroll. Time goes into switching fibers: what -O3 adds costs more than it wins.
+set(SKALD_EMULATED_OPTIONS -Wno-cast-align -Wno-unknown-pragmas "$<$<CONFIG:Release>:-O1>")
+if(SKALD_SANITIZE MATCHES address AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  # the same checks, called and not written out
+  list(APPEND SKALD_EMULATED_OPTIONS --param=asan-instrumentation-with-call-threshold=200)
+endif()
 function(skald_emulated_sources target)
   foreach(source ${ARGN})
     get_filename_component(path ${source} ABSOLUTE)
@@ -14,8 +20,7 @@ function(skald_emulated_sources target)
     set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/emulated/${target}/${name}.cc)
     file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${path}\"\n" @ONLY)
     target_sources(${target} PRIVATE ${wrapper})
-    # float4 read through float *, #pragma unroll
-    set_source_files_properties(${wrapper} PROPERTIES COMPILE_OPTIONS "-Wno-cast-align;-Wno-unknown-pragmas")
+    set_source_files_properties(${wrapper} PROPERTIES COMPILE_OPTIONS "${SKALD_EMULATED_OPTIONS}")
   endforeach()
   target_compile_definitions(${target} PRIVATE SKALD_EMULATED)
   target_include_directories(${target} BEFORE PRIVATE ${SKALD_EMULATED_DIR}/include ${SKALD_EMULATED_DIR}/..

@@ -1,8 +1,7 @@
 /* The CPU backend: the compute port's conformance suite on every instruction set, threads, the registry. */
 #include <pthread.h>
 
-#include "compute_suite.h"
-#include "compute_suite_softmax.h"
+#include "compute_list.h"
 #include "skald/vectors.h"
 
 static skald_status open_cpu(const void *user, const skald_objective *objective, uint32_t dim, skald_compute **out) {
@@ -30,6 +29,13 @@ static void test_avx2(void **state) {
 }
 static void test_avx512(void **state) {
     conformance("avx512", 2);
+}
+
+/* The long list (compute_list.h), on the best instruction set there is. */
+static void list_cpu(void **state) {
+    const skald_compute_options options = {.device = "cpu", .threads = 1};
+    const compute_suite suite = {.open = open_cpu, .user = &options, .tolerance = 1e-13};
+    compute_list_run(&suite, true);
 }
 
 /* What a sequence of operations leaves behind, as bytes; up to three classes. */
@@ -81,7 +87,7 @@ static void *run_job(void *argument) {
  * when chunks were cut by the number of threads. */
 static void test_threads(void **state) {
     for (int kind = 0; kind < 4; kind++) {
-        const shape s = {kind & 1 ? SKALD_CSR : SKALD_DENSE, 6000, 301, true, 0.1, 11};
+        const shape s = {kind & 1 ? SKALD_CSR : SKALD_DENSE, 6000, 301, true, 0.1, 11, 0};
         const skald_objective o = kind & 2 ? softmax_of(3, 1e-3, 0, true) : objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
         record *want = malloc(sizeof *want),
                *got[3] = {malloc(sizeof *want), malloc(sizeof *want), malloc(sizeof *want)};
@@ -199,10 +205,12 @@ static void test_vectors(void **state) {
         }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    cmocka_set_test_filter(argc > 1 ? argv[1] : "test_*");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_registry), cmocka_unit_test(test_vectors), cmocka_unit_test(test_portable),
         cmocka_unit_test(test_avx2),     cmocka_unit_test(test_avx512),  cmocka_unit_test(test_threads),
+        cmocka_unit_test(list_cpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

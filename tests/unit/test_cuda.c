@@ -4,8 +4,7 @@
  * those tests alone: the suites ("conforms_*") take long on the emulated device. */
 #include <pthread.h>
 
-#include "compute_suite.h"
-#include "compute_suite_softmax.h"
+#include "compute_list.h"
 
 static const char *skip_reason;
 static bool emulated;
@@ -87,10 +86,31 @@ static void conforms_u8(void **state) {
     suite_local(&suite);
 }
 
+/* The long list (compute_list.h). Sparse rows, which f32 has in the deterministic mode, are stored in one way only. */
+static void list_of(int storage, int values) {
+    const skald_compute_options options = {
+        .device = "cuda", .storage = storage, .deterministic = storage == SKALD_STORE_F32};
+    compute_suite suite = suite_of(&options);
+    suite.values = values;
+    compute_list_run(&suite, options.deterministic);
+}
+static void list_f32(void **state) {
+    NEEDS_CARD();
+    list_of(SKALD_STORE_F32, VALUES_ANY);
+}
+static void list_bf16(void **state) {
+    NEEDS_CARD();
+    list_of(SKALD_STORE_BF16, VALUES_BF16);
+}
+static void list_u8(void **state) {
+    NEEDS_CARD();
+    list_of(SKALD_STORE_U8, VALUES_BYTES);
+}
+
 static void test_storage(void **state) {
     NEEDS_CARD();
     const skald_objective o = objective_of(SKALD_SQUARED, 0, 0, false);
-    const shape s = {SKALD_DENSE, 100, 33, false, 1, 5};
+    const shape s = {SKALD_DENSE, 100, 33, false, 1, 5, 0};
     skald_compute *c;
     skald_shard *shard;
     skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_U8};
@@ -174,7 +194,7 @@ static void *run_job(void *argument) {
 static void test_bits(void **state) {
     NEEDS_CARD();
     for (int layout = 0; layout < 2; layout++) {
-        const shape s = {(skald_layout)layout, 700, 61, true, 0.1, 11};
+        const shape s = {(skald_layout)layout, 700, 61, true, 0.1, 11, 0};
         const skald_objective o = objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
         const skald_compute_options options = {.device = "cuda", .deterministic = layout == SKALD_CSR};
         record *want = malloc(sizeof *want);
@@ -209,7 +229,7 @@ static void test_graphs(void **state) {
         uint32_t step_rows, count;
     } tasks[] = {{true, 1, 200}, {true, 1, 70}, {true, 2, 300},  {false, 1, 200}, {true, 3, 299},   {true, 1, 300},
                  {true, 5, 300}, {true, 1, 31}, {false, 1, 300}, {true, 2, 300},  {true, 500, 300}, {true, 1, 300}};
-    const shape s = {SKALD_CSR, 300, 47, true, 0.5, 8};
+    const shape s = {SKALD_CSR, 300, 47, true, 0.5, 8, 0};
     const skald_objective o = objective_of(SKALD_LOGISTIC, 0.01, 0, true);
     const skald_compute_options options = {.device = "cuda", .deterministic = true};
     const compute_suite suite = suite_of(&options);
@@ -281,6 +301,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(conforms_bf16),
         cmocka_unit_test(conforms_u8),
         cmocka_unit_test(conforms_softmax),
+        cmocka_unit_test(list_f32),
+        cmocka_unit_test(list_bf16),
+        cmocka_unit_test(list_u8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

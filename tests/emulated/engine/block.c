@@ -64,19 +64,55 @@ void skald_emulated_atomic(void *address) {
     if (engine.fenced) sanitizer_release(address);
 }
 
+// The next lane of the warp that runs, which takes its lanes round by round; -1: none can go on, or a barrier opened.
+static int next_lane(void) {
+    const struct warp *warp = &engine.pool->warps[engine.warp];
+    if (engine.rescan) return -1;
+    while (warp->ready) {
+        if (order == SKALD_EMULATED_FORWARD) {
+            unsigned left = engine.turn < SKALD_EMULATED_WARP ? warp->ready >> engine.turn << engine.turn : 0;
+            unsigned lane = (unsigned)__builtin_ctz(left ? left : warp->ready);
+            engine.turn = lane + 1;
+            return (int)lane;
+        }
+        unsigned count = (unsigned)__builtin_popcount(warp->lanes);
+        while (engine.turn < count) {
+            unsigned lane = (engine.start + engine.turn++) % count;
+            if (engine.down) lane = count - 1 - lane;
+            if (warp->ready >> lane & 1) return (int)lane;
+        }
+        engine.turn = 0;
+        engine.start = order == SKALD_EMULATED_RANDOM ? (unsigned)(random_next(&order_state) % count) : 0;
+        engine.down = order == SKALD_EMULATED_REVERSE || (engine.start & 1);
+    }
+    return -1;
+}
+
+// To the next lane of the warp, or back to the engine when there is none.
+static void run_on(struct fiber *from) {
+    int lane = next_lane();
+    engine.in_fiber = lane >= 0;
+    if (lane < 0) {
+        if (from != &engine.host) fiber_switch(from, &engine.host);
+        return;
+    }
+    engine.current = engine.warp * SKALD_EMULATED_WARP + (unsigned)lane;
+    skald_emulated_place.thread.x = engine.current;
+    struct fiber *to = &lane_current()->fiber;
+    if (to != from) fiber_switch(from, to);
+}
+
 void lane_wait(enum lane_state state, const char *file, int line) {
     struct lane *lane = lane_current();
     lane->state = state;
     lane->file = file;
     lane->line = line;
-    warp_of(engine.current)->ready--;
-    engine.in_fiber = 0;
-    fiber_switch(&lane->fiber, &engine.host);
+    warp_of(engine.current)->ready &= ~(1u << engine.current % SKALD_EMULATED_WARP);
+    run_on(&lane->fiber);
 }
 
 void lane_wake(unsigned thread) {
-    engine.pool->lanes[thread].state = LANE_READY;
-    warp_of(thread)->ready++;
+    warp_of(thread)->ready |= 1u << thread % SKALD_EMULATED_WARP;
 }
 
 static const char *base_name(const char *path) {
@@ -87,10 +123,11 @@ static const char *base_name(const char *path) {
 const char *lane_describe(unsigned thread, char *text, size_t bytes) {
     static const char *const ops[] = {"__syncwarp", "a shuffle", "a vote"};
     const struct lane *lane = &engine.pool->lanes[thread];
-    switch (lane->state) {
-    case LANE_READY:
+    if (warp_of(thread)->ready >> thread % SKALD_EMULATED_WARP & 1) {
         snprintf(text, bytes, "thread %u could run", thread);
-        break;
+        return text;
+    }
+    switch (lane->state) {
     case LANE_EXITED:
         snprintf(text, bytes, "thread %u has returned", thread);
         break;
@@ -135,12 +172,10 @@ void skald_emulated_barrier(const char *file, int line) {
     if (++engine.waiting == engine.kernel->block) {
         engine.waiting = 0;
         engine.barrier_count++;
-        for (unsigned i = 0; i < engine.kernel->block; i++)
-            if (i != engine.current) lane_wake(i);
+        for (unsigned i = 0; i < engine.kernel->block; i += SKALD_EMULATED_WARP) warp_of(i)->ready = warp_of(i)->lanes;
         // goes back to the engine too, which begins again with the first warp
         engine.rescan = 1;
-        warp_of(engine.current)->ready++;
-        lane_wait(LANE_READY, file, line);
+        run_on(&lane_current()->fiber);
     } else {
         lane_wait(LANE_BARRIER, file, line);
     }
@@ -177,29 +212,6 @@ static void fail_stuck(void) {
     skald_emulated_fail("deadlock: %s", lane_describe(shown < block ? shown : 0, text, sizeof text));
 }
 
-static void run_lane(unsigned thread) {
-    engine.current = thread;
-    engine.in_fiber = 1;
-    skald_emulated_place.thread.x = thread;
-    fiber_switch(&engine.host, &engine.pool->lanes[thread].fiber);
-    engine.in_fiber = 0;
-}
-
-// Runs a warp until none of its lanes can go on, or a barrier opened.
-static void run_warp(unsigned index) {
-    struct warp *warp = &engine.pool->warps[index];
-    unsigned base = index * SKALD_EMULATED_WARP, count = warp->lanes;
-    while (warp->ready > 0 && !engine.rescan) {
-        unsigned start = order == SKALD_EMULATED_RANDOM ? (unsigned)(random_next(&order_state) % count) : 0;
-        int down = order == SKALD_EMULATED_REVERSE || (order == SKALD_EMULATED_RANDOM && (start & 1));
-        for (unsigned i = 0; i < count && !engine.rescan; i++) {
-            unsigned lane = (start + i) % count;
-            if (down) lane = count - 1 - lane;
-            if (engine.pool->lanes[base + lane].state == LANE_READY) run_lane(base + lane);
-        }
-    }
-}
-
 static int next_warp(unsigned warps) {
     unsigned start = order == SKALD_EMULATED_RANDOM ? (unsigned)(random_next(&order_state) % warps) : 0;
     for (unsigned i = 0; i < warps; i++) {
@@ -225,16 +237,18 @@ static void run_block(unsigned block) {
     for (unsigned i = 0; i < warps; i++) {
         struct warp *warp = &pool->warps[i];
         unsigned left = kernel->block - i * SKALD_EMULATED_WARP;
-        warp->lanes = left < SKALD_EMULATED_WARP ? left : SKALD_EMULATED_WARP;
+        warp->lanes = left < SKALD_EMULATED_WARP ? (1u << left) - 1 : ~0u;
         warp->ready = warp->lanes;
         warp->exited = warp->waiting = 0;
     }
-    for (unsigned i = 0; i < kernel->block; i++) pool->lanes[i].state = LANE_READY;
     while (engine.exited < kernel->block) {
         int warp = next_warp(warps);
         if (warp >= 0) {
+            // until none of its lanes can go on, or a barrier opened
             engine.rescan = 0;
-            run_warp((unsigned)warp);
+            engine.warp = (unsigned)warp;
+            engine.turn = SKALD_EMULATED_WARP; // a new round
+            run_on(&engine.host);
         } else if (!bulk_progress()) {
             fail_stuck();
         }

@@ -4,17 +4,15 @@
 #include "engine.h"
 #include "fiber.h"
 
-enum lane_state { LANE_READY, LANE_WARP, LANE_BARRIER, LANE_BULK, LANE_EXITED };
+enum lane_state { LANE_WARP, LANE_BARRIER, LANE_BULK, LANE_EXITED };
 
 struct lane {
     struct fiber fiber;
-    enum lane_state state;
-    const char *file; // where it waits
-    int line;
+    enum lane_state state; // what it last waited for
+    int line;              // where
+    const char *file;
     enum skald_emulated_warp_op op; // what it waits for in its warp
     unsigned mask;
-    unsigned source;
-    uint64_t value, result;
     void *order; // TSan: what it acquires when it goes on
     uint64_t *bulk;
     unsigned parity;
@@ -22,11 +20,14 @@ struct lane {
 
 enum { SYNC_OBJECTS = 4 };
 
+// Sets of lanes are a bit a lane.
 struct warp {
-    unsigned lanes;   // how many there are; 32 but in the last
-    unsigned ready;   // how many could run
-    unsigned waiting; // at a warp operation: a bit a lane
-    unsigned exited;  // a bit a lane
+    unsigned lanes;   // those there are
+    unsigned ready;   // ... that could run
+    unsigned waiting; // ... at a warp operation
+    unsigned exited;
+    uint64_t value[SKALD_EMULATED_WARP], result[SKALD_EMULATED_WARP];
+    unsigned char source[SKALD_EMULATED_WARP];
     unsigned next_object;
     char objects[SYNC_OBJECTS]; // addresses TSan orders warp operations by, used in turn
 };
@@ -47,6 +48,9 @@ struct engine {
     struct pool *pool;
     struct fiber host;
     unsigned block, current; // block index, thread index
+    unsigned warp;           // the one that runs; its lanes take turns:
+    unsigned turn, start;    // the next in this round, and who came first
+    int down;
     unsigned first_at_barrier;
     unsigned waiting; // lanes at the barrier
     unsigned exited;

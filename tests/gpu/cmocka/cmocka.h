@@ -54,11 +54,23 @@ __attribute__((format(printf, 3, 4), noreturn, unused)) static void small_cmocka
     } while (0)
 #define assert_memory_equal(a, b, n) SMALL_ASSERT(memcmp(a, b, n) == 0, "%s and %s differ", #a, #b)
 
+/* Names, in which one `*` at the end stands for anything. */
+static const char *small_cmocka_filter;
+#define cmocka_set_test_filter(pattern) ((void)(small_cmocka_filter = (pattern)))
+static inline int small_cmocka_wanted(const char *name) {
+    const char *f = small_cmocka_filter;
+    const size_t length = f ? strlen(f) : 0;
+    if (!f) return 1;
+    return length && f[length - 1] == '*' ? strncmp(f, name, length - 1) == 0 : strcmp(f, name) == 0;
+}
+
 static inline int small_cmocka_run(const struct CMUnitTest *tests, size_t count) {
     volatile int failed = 0;
-    volatile size_t skipped = 0;
+    volatile size_t skipped = 0, ran = 0;
     for (volatile size_t k = 0; k < count; k++) {
         void *state = NULL;
+        if (!small_cmocka_wanted(tests[k].name)) continue;
+        ran++;
         printf("[ RUN  ] %s\n", tests[k].name);
         fflush(stdout);
         const int out = setjmp(small_cmocka_out);
@@ -67,8 +79,10 @@ static inline int small_cmocka_run(const struct CMUnitTest *tests, size_t count)
         skipped += out == SMALL_SKIPPED;
         printf("[ %s ] %s\n", out == 0 ? "  OK" : out == SMALL_FAILED ? "FAIL" : "SKIP", tests[k].name);
     }
-    printf("%d of %zu tests failed, %zu skipped\n", failed, count, skipped);
-    return skipped == count ? 77 : failed; /* ctest's usual code for skipped */
+    printf("%d of %zu tests failed, %zu skipped\n", failed, ran, skipped);
+    if (ran == 0) fprintf(stderr, "no test is called %s\n", small_cmocka_filter);
+    if (ran == 0) return 1;
+    return skipped == ran ? 77 : failed; /* ctest's usual code for skipped */
 }
 #define cmocka_run_group_tests(tests, setup, teardown) small_cmocka_run(tests, sizeof tests / sizeof *tests)
 

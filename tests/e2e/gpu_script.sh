@@ -1,0 +1,49 @@
+#!/bin/bash
+# only: release
+# tests/gpu/run, which is for a machine with a card, against the emulated device: it builds without CMake and without
+# gRPC, every phase that can run does, its report can be read and says that nothing in it is a measurement.
+source "$(dirname "$0")/lib.bash"
+build=$(dirname "$(readlink -f "$skald")")
+cd "$root" || exit 1
+
+# no pkg-config file is found: as where gRPC is not installed. No skald binary is given either.
+PKG_CONFIG_LIBDIR=/nonexistent SKALD_GPU_EMULATED=$build SKALD_GPU_SECONDS=280 env -u SKALD \
+    tests/gpu/run "$work/out" >"$work/said.txt" 2>&1
+status=$?
+check "passes: $(grep -E ' failed ' "$work/said.txt")" test $status -eq 0
+check "the report" python3 - "$work/out/report.json" <<'END'
+import json, sys
+r = json.load(open(sys.argv[1]))
+steps = {s["name"]: s for s in r["steps"]}
+assert r["emulated"] and r["complete"], "marked"
+for name in ("compile", "link", "test_kernels_vectors", "backend", "bandwidth",
+             "solve_rows", "solve_card", "solve_ranks", "solve_cpu"):
+    assert steps[name]["result"] == "passed", steps[name]
+assert steps["skald"]["result"] == "left out" and "gRPC" in steps["skald"]["note"], steps["skald"]
+for name in ("torch_gradient", "compute-sanitizer"):
+    assert steps[name]["result"] in ("left out", "skipped"), steps[name]
+kernels = r["kernels"]
+assert kernels["emulated"] and all(k["emulated"] for k in kernels["results"])
+assert len(kernels["goals"]) == 14 and all(g["verdict"] == "emulated" for g in kernels["goals"]), kernels["goals"]
+objectives = [r[name]["objective"] for name in ("solve_card", "solve_ranks", "solve_cpu")]
+assert all(r[name]["reached"] for name in ("solve_card", "solve_ranks", "solve_cpu"))
+assert max(objectives) - min(objectives) <= 1e-6 * min(objectives), objectives
+assert "nccl" in r["solve_ranks"]["engine"]
+END
+report=$work/out/report.md
+check "the table says that it measures nothing" grep -q '^\*\*Emulated device: no figure here is a measurement' "$report"
+check "bandwidth, solves and goals are in it" test "$(grep -cE '^## (Bandwidth|Logistic)|^\| goal ' "$report")" = 3
+check "no figure without its mark" bash -c "! grep -E 'us|GB/s|of the copy|times two' '$report' | grep '^|' | grep -E '[0-9]' | grep -v emulated"
+
+# No time at all: nothing is begun, and the report is there and says so.
+SKALD_GPU_EMULATED=$build SKALD_GPU_SECONDS=0 SKALD=$skald tests/gpu/run "$work/late" >"$work/late.txt" 2>&1
+check "no time left: said" grep -q '"name": "compile", "result": "left out"' "$work/late/report.json"
+check "no time left: the report can be read" python3 -c 'import json, sys; json.load(open(sys.argv[1]))' "$work/late/report.json"
+
+# A phase that fails does not hide the others. (What is built is used again: nothing is compiled anew.)
+SKALD_GPU_EMULATED=$build SKALD_GPU_SECONDS=280 SKALD=$skald SKALD_EMULATED_DEVICES=0 \
+    tests/gpu/run "$work/out" >"$work/none.txt" 2>&1
+check "no card under it: fails" test $? -eq 1
+check "no card under it: the CPU's solve is there all the same" grep -q '"name": "solve_cpu", "result": "passed"' "$work/out/report.json"
+check "no card under it: skald's run says why" grep -q '"name": "skald_async", "result": "failed"' "$work/out/report.json"
+finish
