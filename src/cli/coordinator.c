@@ -15,7 +15,7 @@ static int conduct(run *r) {
     secrets files;
     skald_status st = secrets_read(&r->s->security, &files);
     skald_coordinator_options options = {.address = r->s->listen,
-                                         .net = {.security = &files.net},
+                                         .net = {.security = &files.net, .health = r->s->health},
                                          .workers = (uint32_t)r->s->workers,
                                          .wait_ns = r->s->wait,
                                          .data = r->t.data,
@@ -56,6 +56,8 @@ static int run_command(const command *self, int argc, char **argv) {
     signals_install();
     if (check_listen_address(s.listen, s.insecure || security_encrypts(&s.security)))
         arguments_error(self, "%s", skald_error());
+    if (s.health && !security_encrypts(&s.security))
+        arguments_error(self, "--health is for TLS (--tls-cert, --tls-key): without it --listen answers probes itself");
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
     int code = st == SKALD_OK ? conduct(&r) : report_failure(self);
     run_close(&r);

@@ -143,6 +143,8 @@ const skald_option coordinator_options[] = {
     {"linger", DURATION, AT(linger), "1s", 0, 3600,
      .help = "After the end, go on answering 'skald status' and 'skald train --connect' for that long"},
     SECURITY_OPTIONS,
+    {"health", TEXT, AT(health), .value = "ADDRESS",
+     .help = "With TLS: answer gRPC health probes, and nothing else, in plain text here"},
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
     TRIAL_OPTIONS,

@@ -46,6 +46,7 @@ typedef struct settings {
     bool deterministic;
     bool insecure;
     security security;
+    const char *health;
     /* simulations */
     double row_ns, message_us, coordinator_us;
     bool free_evaluations;
