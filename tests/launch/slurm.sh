@@ -69,7 +69,15 @@ again() { # START: the job is pending; it would wait two minutes
     scontrol update jobid="$job" starttime=now
     wait_for 60 started "$1"
 }
-check "the run is under way" wait_for 60 underway 1
+must() { # as check; without it nothing that follows means anything
+    local before=$failures
+    check "$@"
+    if [ "$failures" -gt "$before" ]; then
+        tail -n 50 "skald-$job.out" "$dir"/*.out slurmctld.log
+        finish
+    fi
+}
+must "the run is under way" wait_for 60 underway 1
 check "its checkpoint is there" wait_for 30 test -s "$dir/checkpoint.h5"
 check "a worker a node" test "$("$dir/status" --json | grep -o '"worker:n[1-3]\.0"' | sort -u | wc -l)" -eq 3
 check "credentials are the owner's only" test -z "$(find "$dir" -perm /077)"
@@ -77,22 +85,21 @@ check "credentials are the owner's only" test -z "$(find "$dir" -perm /077)"
 taken=$("$dir/status" --json | figure passes)
 scontrol update nodename=n2 state=drain reason=test
 scontrol requeue "$job"
-check "requeued, it starts again" again 1
+must "requeued, it starts again" again 1
 check "without the drained node ($(nodes 0), then $(nodes 1))" test "$(nodes 1)" = "n[1,3-4]"
-check "it goes on after pass $taken" wait_for 60 underway "$taken"
+must "it goes on after pass $taken" wait_for 60 underway "$taken"
 check "it says so" grep -q "$(printf 'goes on\\|resum')" "$dir/coordinator-1.out"
 
 taken=$("$dir/status" --json | figure passes)
 scancel --batch --signal=USR1 "$job" # as --signal does before the time limit
-check "out of time, it goes back to the queue itself" again 2
-check "it goes on after pass $taken" wait_for 60 underway "$taken"
+must "out of time, it goes back to the queue itself" again 2
+must "it goes on after pass $taken" wait_for 60 underway "$taken"
 over() { [ -z "$(squeue -h -j "$job")" ] || squeue -h -j "$job" -t all -o %T | grep -q COMPLETED; }
-check "it ends" wait_for 200 over
+must "it ends" wait_for 200 over
 check "in order" grep -q "the coordinator ended with 0" "skald-$job.out"
 check "with a certified gap" grep -q "target gap reached" "$dir/coordinator-2.out"
 check "at the optimum ($(optimum train.svm 1e-4 "$dir/model.txt"))" optimum train.svm 1e-4 "$dir/model.txt"
 check "each worker has said something" test "$(find "$dir" -name 'worker-[0-2].out' -size +0 | wc -l)" -eq 3
-[ "$failures" -eq 0 ] || tail -n 50 "skald-$job.out" "$dir"/*.out slurmctld.log
 
 # ---- a worker a card --------------------------------------------------------------------------------------------------
 cat >pretend <<'END'
