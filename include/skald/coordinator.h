@@ -10,17 +10,28 @@
 
 typedef struct skald_coordinator skald_coordinator;
 
+/* What becomes of a lost worker's rows: the others have them at once; they wait for a worker to join; the run ends. */
+typedef enum skald_on_loss { SKALD_LOSS_REASSIGN = 0, SKALD_LOSS_WAIT, SKALD_LOSS_STOP } skald_on_loss;
+
 typedef struct skald_coordinator_options {
     const char *address; /* where to listen: "127.0.0.1:0", "unix:/path", ... */
     uint32_t workers;    /* how many to wait for before the data are dealt; >= 1 */
+    uint32_t most;       /* how many there can be at a time, those that join later too; 0: 2 workers, or workers + 8 */
     int64_t wait_ns;     /* how long to wait for them; 0: for ever */
     skald_data_options data;
     skald_objective objective;
     skald_net_options net;
     skald_clock *clock;
-    const char *run;                              /* run id; NULL: made up */
-    uint64_t version_budget;                      /* bytes of versions a worker keeps; 0: skald_shelf_budget */
-    int64_t heartbeat_timeout_ns;                 /* silence after which a worker counts as dead; 0: 30 s */
+    const char *run;              /* run id; NULL: made up */
+    uint64_t version_budget;      /* bytes of versions a worker keeps; 0: skald_shelf_budget */
+    int64_t heartbeat_timeout_ns; /* silence after which a worker counts as dead; 0: 30 s */
+    int64_t reconnect_grace_ns;   /* how long a worker whose connection broke is waited for; 0: not at all within this
+                                   * machine, where a broken connection is a dead process, else 10 s; < 0: not at all */
+    int64_t overdue_ns; /* a task is lost with its worker after this, or 20 times what 95% of its like take; 0:
+                         * 30 s */
+    int64_t alone_ns;   /* how long to go on when the last worker is lost; 0: not at all, < 0: for ever */
+    skald_on_loss on_loss;
+    uint32_t term;                                /* which start of the run this is; 0: 1 */
     int64_t repeat_ns;                            /* what is unanswered is sent again after this; 0: 5 s */
     const char *straggler;                        /* models of slow workers, for them to play; NULL: none */
     int pace_ms;                                  /* training tasks take at least that long, by waiting */

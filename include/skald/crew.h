@@ -1,5 +1,8 @@
 /* The crew port: the workers as the engine sees them, wherever they are.
  *
+ * Members come and go. Who has which shard is the crew's to decide, and it tells by events; `size` (the numbers given
+ * out so far) and what `member` shows change with these events only. What follows for the mathematics is the engine's.
+ *
  * Adapters: remote (src/coordinator: sessions over the net port), local (src/worker: this process).
  * A crew is *ready* when it is handed to the engine: manifest merged, every shard leased and loaded.
  * All calls come from the owner thread. */
@@ -25,17 +28,22 @@ typedef struct skald_member {
 } skald_member;
 
 typedef enum skald_event_kind {
-    SKALD_EVENT_NONE = 0, /* the timeout passed */
-    SKALD_EVENT_RESULT,   /* result: give it back with release() */
-    SKALD_EVENT_LOST,     /* worker: gone; reason */
-    SKALD_EVENT_REQUEST   /* somebody asks for status, an audit or the model: request */
+    SKALD_EVENT_NONE = 0,  /* the timeout passed */
+    SKALD_EVENT_RESULT,    /* result: give it back with release() */
+    SKALD_EVENT_LOST,      /* worker: gone, with the tasks and the shards it had; reason */
+    SKALD_EVENT_REQUEST,   /* somebody asks for status, an audit or the model: request */
+    SKALD_EVENT_JOINED,    /* worker: there, without a shard. Its number may be one that a lost worker had */
+    SKALD_EVENT_WITHDRAWN, /* worker, shard: no more tasks on it there; results of those in flight still come */
+    SKALD_EVENT_LEASED /* worker, shard: loaded there; no other worker has it. Its history is all zero unless kept */
 } skald_event_kind;
 
 typedef enum skald_request_kind { SKALD_REQUEST_STATUS, SKALD_REQUEST_AUDIT, SKALD_REQUEST_MODEL } skald_request_kind;
 
 typedef struct skald_event {
     skald_event_kind kind;
-    uint32_t worker;
+    uint32_t worker, shard;
+    bool kept;
+    uint64_t rows; /* lost: those that were with it */
     skald_result *result;
     const char *reason; /* valid until the next call of next() */
     skald_request_kind request;
@@ -75,6 +83,7 @@ struct skald_outcome;
 struct skald_crew {
     const skald_crew_ops *ops;
     const skald_problem *problem; /* owned by the crew */
+    uint32_t most;                /* members there can be at a time; 0: as many as there are, nobody joins */
     const skald_ranks_ops *ranks; /* NULL: the engine is in one place, and so are all results */
     /* May be NULL. Synchronous runs: trains with the members' own engines, as skald_train would. SKALD_EUNSUPPORTED,
      * with the reason, when they cannot. */

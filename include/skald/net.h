@@ -75,7 +75,12 @@ typedef struct skald_net_handlers {
 
 /* ---- unary calls ---------------------------------------------------------------------------------- */
 
-typedef enum skald_method { SKALD_METHOD_STATUS = 0, SKALD_METHOD_FETCH_MODEL, SKALD_METHOD_COUNT } skald_method;
+typedef enum skald_method {
+    SKALD_METHOD_STATUS = 0,
+    SKALD_METHOD_FETCH_MODEL,
+    SKALD_METHOD_DRAIN,
+    SKALD_METHOD_COUNT
+} skald_method;
 
 typedef struct skald_net_call skald_net_call; /* a call waiting for its answer */
 

@@ -22,8 +22,8 @@ enum {
     "interrupted (the model is written).\n\n"
 
 extern const command command_train, command_coordinator, command_worker, command_predict, command_evaluate,
-    command_convert, command_generate, command_replay, command_simulate, command_status, command_top, command_devices,
-    command_version, command_what_if, command_bench;
+    command_convert, command_generate, command_replay, command_simulate, command_status, command_drain, command_top,
+    command_devices, command_version, command_what_if, command_bench;
 
 /* Prints "skald NAME: message of the last failure" to stderr; returns EXIT_FAILED. */
 int report_failure(const command *self);

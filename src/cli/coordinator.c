@@ -24,6 +24,12 @@ static int conduct(run *r) {
                                          .version_budget = (uint64_t)r->s->version_budget << 20,
                                          .straggler = r->s->straggler,
                                          .pace_ms = (int)r->s->pace_ms,
+                                         .most = (uint32_t)r->s->max_workers,
+                                         .heartbeat_timeout_ns = r->s->heartbeat_timeout,
+                                         .reconnect_grace_ns = r->s->reconnect_grace,
+                                         .overdue_ns = r->s->overdue,
+                                         .on_loss = (skald_on_loss)r->s->on_loss,
+                                         .alone_ns = r->s->wait > 0 ? r->s->wait : -1,
                                          .notice = run_notice,
                                          .user = r};
     if (st == SKALD_OK) st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);

@@ -9,8 +9,8 @@
 
 static const command *const commands[] = {&command_train,    &command_coordinator, &command_worker,   &command_predict,
                                           &command_evaluate, &command_convert,     &command_generate, &command_replay,
-                                          &command_simulate, &command_status,      &command_top,      &command_devices,
-                                          &command_what_if,  &command_bench,       &command_version};
+                                          &command_simulate, &command_status,      &command_drain,    &command_top,
+                                          &command_devices,  &command_what_if,     &command_bench,    &command_version};
 
 int report_failure(const command *self) {
     fprintf(stderr, "skald %s: %s\n", self->name, skald_error());

@@ -65,6 +65,27 @@ skald_status remote_status(const char *address, const skald_net_security *securi
     return st;
 }
 
+skald_status remote_drain(const char *address, const skald_net_security *security, int64_t wait_ns, const char *worker,
+                          char **json) {
+    Skald__V1__DrainRequest body = SKALD__V1__DRAIN_REQUEST__INIT;
+    Skald__V1__Frame request = SKALD__V1__FRAME__INIT;
+    body.worker = (char *)worker;
+    request.body_case = SKALD__V1__FRAME__BODY_DRAIN_REQUEST;
+    request.drain_request = &body;
+    skald_wire_env *env;
+    skald_frame *frame;
+    TRY(call(address, security, wait_ns, SKALD_METHOD_DRAIN, &request, &env, &frame));
+    const Skald__V1__Frame *answer = skald_wire_body(env);
+    skald_status st = SKALD_OK;
+    if (answer->body_case != SKALD__V1__FRAME__BODY_STATUS_REPLY || !answer->status_reply->json)
+        st = wrong_answer(address);
+    else if (!(*json = strdup(answer->status_reply->json)))
+        st = skald_fail(SKALD_ENOMEM, "out of memory");
+    skald_wire_env_destroy(env);
+    skald_frame_release(frame);
+    return st;
+}
+
 skald_status remote_fetch_model(const char *address, const skald_net_security *security, int64_t wait_ns,
                                 remote_model *out) {
     Skald__V1__FetchModelRequest body = SKALD__V1__FETCH_MODEL_REQUEST__INIT;

@@ -13,6 +13,11 @@
 skald_status remote_status(const char *address, const skald_net_security *security, int64_t wait_ns, bool audit,
                            bool quiet, char **json);
 
+/* Asks for a worker (its name, or its number) to be let go; waits up to wait_ns until it has left. The answer as JSON
+ * text; free() it. */
+skald_status remote_drain(const char *address, const skald_net_security *security, int64_t wait_ns, const char *worker,
+                          char **json);
+
 typedef struct remote_model {
     double *w; /* dim; free() it; NULL: there is none yet */
     uint32_t dim;

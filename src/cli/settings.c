@@ -85,6 +85,20 @@
     {"eval-beside", FLAG, AT(eval_beside), .help = "Evaluations for a target objective do not halt training", \
      .hidden = true}
 
+#define MEMBER_OPTIONS \
+    {"on-loss", CHOICE, AT(on_loss), "reassign", .words = "reassign|wait|stop", .value = "HOW", \
+     .help = "What becomes of a lost worker's rows: reassign, to the others; wait, for a worker to join; stop: the run ends", \
+     .group = "Workers that come and go:"}, \
+    {"max-workers", INT, AT(max_workers), "auto", 1, 65536, "auto=0", \
+     .help = "Workers there can be at a time, those that join later too; auto: twice --workers, or 8 more"}, \
+    {"heartbeat-timeout", DURATION, AT(heartbeat_timeout), "30s", 0.1, 86400, \
+     .help = "A worker that has given no sign of life for so long is lost"}, \
+    {"reconnect-grace", DURATION, AT(reconnect_grace), "auto", 0.001, 86400, "auto=0|none=-1", \
+     .help = "How long a worker whose connection broke is waited for; auto: 10s, and not at all within this machine, " \
+             "where it means that the process is dead"}, \
+    {"overdue", DURATION, AT(overdue), "30s", 0.1, 1e6, \
+     .help = "A worker that lives but does nothing for so long, and for 20 times what 95% of its tasks take, is lost"}
+
 #define TRIAL_OPTIONS \
     {"straggler", TEXT, AT(straggler), "none", .value = "MODEL,...", \
      .help = "Make workers slow on purpose, by waiting: cds:C (worker 0 waits C mean task times), pcs (a quarter of the " \
@@ -126,6 +140,7 @@ const skald_option train_options[] = {
      .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
     {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
     SECURITY_OPTIONS,
+    MEMBER_OPTIONS,
     TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
@@ -136,7 +151,8 @@ const skald_option coordinator_options[] = {
     {"listen", TEXT, AT(listen), "127.0.0.1:7700", .value = "ADDRESS",
      .help = "HOST:PORT (port 0: a free one) or unix:/PATH", .group = "The workers:"},
     {"workers", INT, AT(workers), "1", 1, 4096, .help = "How many to wait for before the data are dealt"},
-    {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0", .help = "How long to wait for them"},
+    {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0",
+     .help = "How long to wait for them, and for others when all are lost"},
     {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
     {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
      .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
@@ -145,6 +161,7 @@ const skald_option coordinator_options[] = {
     SECURITY_OPTIONS,
     {"health", TEXT, AT(health), .value = "ADDRESS",
      .help = "With TLS: answer gRPC health probes, and nothing else, in plain text here"},
+    MEMBER_OPTIONS,
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
     TRIAL_OPTIONS,

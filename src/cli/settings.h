@@ -41,6 +41,8 @@ typedef struct settings {
     int64_t max_updates, max_time;
     /* who computes */
     int64_t workers, threads, wait, linger, pace_ms, version_budget;
+    int64_t max_workers, heartbeat_timeout, reconnect_grace, overdue;
+    int on_loss;
     const char *device, *isa, *listen, *connect, *straggler;
     int storage, resident;
     bool deterministic;

@@ -74,6 +74,11 @@ static int train_here(run *r, int count, uint32_t cards) {
                                          .version_budget = (uint64_t)r->s->version_budget << 20,
                                          .straggler = r->s->straggler,
                                          .pace_ms = (int)r->s->pace_ms,
+                                         .most = (uint32_t)r->s->max_workers,
+                                         .heartbeat_timeout_ns = r->s->heartbeat_timeout,
+                                         .reconnect_grace_ns = r->s->reconnect_grace,
+                                         .overdue_ns = r->s->overdue,
+                                         .on_loss = (skald_on_loss)r->s->on_loss,
                                          .notice = run_notice,
                                          .user = r};
     st = skald_coordinator_listen(skald_net_grpc(), &options, &coordinator, &port);

@@ -61,7 +61,7 @@ static void end(conduct *x, skald_status st, const char *error) {
 /* ---- may they? ------------------------------------------------------------------------------------- */
 
 static skald_status can(const skald_coordinator *c) {
-    for (uint32_t k = 0; k < c->joined; k++) {
+    for (uint32_t k = 0; k < c->told; k++) {
         const skald_session_state *s = &c->workers[k];
         if (!s->collective[0])
             return skald_fail(SKALD_EUNSUPPORTED, "worker %u (%s) %s", k, s->member.name,
@@ -110,12 +110,12 @@ static skald_status send_ranks(conduct *x) {
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Ranks m = SKALD__V1__RANKS__INIT;
     Skald__V1__TrainOptions options;
-    Skald__V1__RankMember *members = skald_zalloc(c->joined, sizeof *members);
-    Skald__V1__RankMember **list = skald_zalloc(c->joined, sizeof(Skald__V1__RankMember *));
+    Skald__V1__RankMember *members = skald_zalloc(c->told, sizeof *members);
+    Skald__V1__RankMember **list = skald_zalloc(c->told, sizeof(Skald__V1__RankMember *));
     uint64_t *rows = skald_alloc(p->shard_count, sizeof *rows);
     skald_status st = members && list && rows ? SKALD_OK : SKALD_ENOMEM;
     pack_options(x->options, &options);
-    for (uint32_t k = 0; st == SKALD_OK && k < c->joined; k++) {
+    for (uint32_t k = 0; st == SKALD_OK && k < c->told; k++) {
         skald__v1__rank_member__init(&members[k]);
         members[k].name = c->workers[k].member.name;
         members[k].device = c->workers[k].member.device;
@@ -127,7 +127,7 @@ static skald_status send_ranks(conduct *x) {
     }
     m.id = (ProtobufCBinaryData){sizeof x->id, x->id};
     m.members = list;
-    m.n_members = c->joined;
+    m.n_members = c->told;
     m.rows = rows;
     m.n_rows = p->shard_count;
     m.holder = x->holder;
@@ -138,7 +138,7 @@ static skald_status send_ranks(conduct *x) {
     m.options = &options;
     frame.body_case = SKALD__V1__FRAME__BODY_RANKS;
     frame.ranks = &m;
-    for (uint32_t k = 0; st == SKALD_OK && k < c->joined; k++) {
+    for (uint32_t k = 0; st == SKALD_OK && k < c->told; k++) {
         m.worker = k;
         skald_coordinator_send(c, worker(x, k), &frame, NULL, 0);
     }
@@ -173,9 +173,9 @@ static skald_status send_regroup(conduct *x, bool go) {
     skald_coordinator *c = x->c;
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Regroup m = SKALD__V1__REGROUP__INIT;
-    uint32_t *lost = skald_alloc(c->joined, sizeof *lost);
+    uint32_t *lost = skald_alloc(c->told, sizeof *lost);
     if (!lost) return SKALD_ENOMEM;
-    for (uint32_t k = 0; k < c->joined; k++)
+    for (uint32_t k = 0; k < c->told; k++)
         if (x->lost[k]) lost[m.n_lost++] = k;
     m.lost = lost;
     m.round = x->round;
@@ -186,7 +186,7 @@ static skald_status send_regroup(conduct *x, bool go) {
     }
     frame.body_case = SKALD__V1__FRAME__BODY_REGROUP;
     frame.regroup = &m;
-    for (uint32_t k = 0; k < c->joined; k++) skald_coordinator_send(c, worker(x, k), &frame, NULL, 0);
+    for (uint32_t k = 0; k < c->told; k++) skald_coordinator_send(c, worker(x, k), &frame, NULL, 0);
     free(lost);
     return SKALD_OK;
 }
@@ -195,7 +195,7 @@ static skald_status send_regroup(conduct *x, bool go) {
 
 static void recount(conduct *x) {
     skald_coordinator *c = x->c;
-    for (uint32_t k = 0; k < c->joined; k++) worker(x, k)->member.rows = worker(x, k)->member.shard_count = 0;
+    for (uint32_t k = 0; k < c->told; k++) worker(x, k)->member.rows = worker(x, k)->member.shard_count = 0;
     for (uint32_t s = 0; s < c->problem.shard_count; s++) {
         skald_session_state *h = worker(x, x->holder[s]);
         h->shards[h->member.shard_count++] = s;
@@ -206,7 +206,7 @@ static void recount(conduct *x) {
 /* The living worker with the fewest rows. */
 static uint32_t heir(const conduct *x) {
     uint32_t best = UINT32_MAX;
-    for (uint32_t k = 0; k < x->c->joined; k++)
+    for (uint32_t k = 0; k < x->c->told; k++)
         if (worker(x, k)->alive && (best == UINT32_MAX || worker(x, k)->member.rows < worker(x, best)->member.rows))
             best = k;
     return best;
@@ -219,7 +219,7 @@ static skald_status begin_round(conduct *x) {
     x->fault_ns = 0;
     x->regrouping = true;
     x->naming = x->named = false;
-    while (x->leader < c->joined && !worker(x, x->leader)->alive) x->leader++;
+    while (x->leader < c->told && !worker(x, x->leader)->alive) x->leader++;
     x->stop_sent = false;
     TRY(send_regroup(x, false));
     for (uint32_t t = 0; t < TICKETS; t++)
@@ -234,7 +234,7 @@ static skald_status begin_round(conduct *x) {
         c->problem.shards[s].facts.rows = 0; /* until it is loaded again */
         x->loading++;
         recount(x);
-        skald_gather_lease(c, worker(x, x->holder[s]), s);
+        skald_ask_lease(c, worker(x, x->holder[s]), s);
     }
     return SKALD_OK;
 }
@@ -244,7 +244,7 @@ static skald_status tend_losses(conduct *x) {
     skald_coordinator *c = x->c;
     bool any = false;
     char text[500];
-    for (uint32_t k = 0; k < c->joined; k++) {
+    for (uint32_t k = 0; k < c->told; k++) {
         skald_session_state *s = worker(x, k);
         if (s->alive || x->lost[k]) continue;
         x->lost[k] = any = true;
@@ -318,8 +318,8 @@ static void on_report(conduct *x, const Skald__V1__Report *m) {
                             .last_objective = q->last_objective,
                             .last_gap = q->last_gap,
                             .commits = q->commits,
-                            .workers = x->c->joined,
-                            .slowest = q->slowest < x->c->joined ? q->slowest : UINT32_MAX,
+                            .workers = x->c->told,
+                            .slowest = q->slowest < x->c->told ? q->slowest : UINT32_MAX,
                             .slowest_ratio = q->slowest_ratio};
         if (p.slowest != UINT32_MAX)
             snprintf(p.slowest_name, sizeof p.slowest_name, "%s", worker(x, p.slowest)->member.name);
@@ -330,7 +330,7 @@ static void on_report(conduct *x, const Skald__V1__Report *m) {
 static skald_status fill(conduct *x, const Skald__V1__Done *m) {
     skald_coordinator *c = x->c;
     skald_outcome *o = x->outcome;
-    if (!m->last || m->n_workers != c->joined || m->stop > SKALD_STOP_INTERRUPTED)
+    if (!m->last || m->n_workers != c->told || m->stop > SKALD_STOP_INTERRUPTED)
         return skald_fail(SKALD_EPEER, "a rank's report of the end makes no sense");
     *o = (skald_outcome){.stop = (skald_stop)m->stop,
                          .reached = m->reached,
@@ -349,11 +349,11 @@ static skald_status fill(conduct *x, const Skald__V1__Done *m) {
                          .step_rows = m->step_rows,
                          .task_rows = m->task_rows,
                          .audit_drift = m->audit_drift};
-    o->workers = skald_zalloc(c->joined, sizeof *o->workers);
+    o->workers = skald_zalloc(c->told, sizeof *o->workers);
     o->w = skald_zalloc(skald_problem_length(&c->problem), sizeof *o->w);
     if (!o->workers || !o->w) return SKALD_ENOMEM;
-    o->worker_count = c->joined;
-    for (uint32_t k = 0; k < c->joined; k++) {
+    o->worker_count = c->told;
+    for (uint32_t k = 0; k < c->told; k++) {
         const skald_member *member = c->crew.ops->member(&c->crew, k);
         const Skald__V1__WorkerRow *q = m->workers[k];
         o->workers[k] = (skald_worker_row){.alive = q->alive,
@@ -476,7 +476,7 @@ static void on_call(conduct *x, skald_input *in) {
 static skald_status tend(conduct *x, const atomic_int *stop_flag) {
     skald_coordinator *c = x->c;
     const int64_t now = skald_now_ns(c->options->clock);
-    for (uint32_t k = 0; k < c->joined; k++)
+    for (uint32_t k = 0; k < c->told; k++)
         if (worker(x, k)->alive && now - worker(x, k)->seen_ns > c->timeout_ns)
             skald_coordinator_lose(c, worker(x, k), "no sign of life");
     TRY(tend_losses(x));
@@ -524,8 +524,10 @@ static skald_status loop(conduct *x, const atomic_int *stop_flag) {
 skald_status skald_remote_conduct(skald_crew *crew, const skald_train_options *options, const skald_observer *observer,
                                   const atomic_int *stop_flag, skald_outcome *outcome) {
     conduct x = {.c = (skald_coordinator *)crew, .options = options, .observer = observer, .outcome = outcome};
-    const uint32_t shards = x.c->problem.shard_count, workers = x.c->joined;
+    const uint32_t shards = x.c->problem.shard_count, workers = x.c->told;
     TRY(can(x.c));
+    for (uint32_t k = workers; k < x.c->joined; k++)
+        skald_coordinator_lose(x.c, &x.c->workers[k], "training has begun without this worker");
     outcome->audit_drift = -1;
     x.holder = skald_zalloc(shards, sizeof *x.holder);
     x.lost = skald_zalloc(workers, sizeof *x.lost);

@@ -70,14 +70,13 @@ void skald_coordinator_turned_away(skald_coordinator *c, const char *text) {
 /* ---- sessions -------------------------------------------------------------------------------------- */
 
 skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_net_session *session) {
-    for (uint32_t k = 0; k < c->joined; k++)
-        if (c->workers[k].session == session) return &c->workers[k];
-    return NULL;
+    skald_session_state *s = skald_net_user(session); /* set when it was let in */
+    return s && s->session == session ? s : NULL;
 }
 
 void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame,
                             const skald_wire_vector *vectors, size_t n) {
-    if (!s->alive) return;
+    if (!s->alive || !s->session) return; /* it is asked again when it comes back */
     for (size_t k = 0; k < n; k++) s->sent += vectors[k].bytes;
     skald_status st = skald_wire_send(s->session, frame, vectors, n, c->headers);
     if (st != SKALD_OK && st != SKALD_ELOST) skald_coordinator_lose(c, s, skald_error());
@@ -86,15 +85,6 @@ void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const 
 void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, skald_status code, const char *reason) {
     skald_coordinator_notice(c, "refused %s: %s", skald_net_peer(session), reason);
     skald_net_close(session, code, reason);
-}
-
-void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const char *reason) {
-    if (!s->alive) return;
-    s->alive = false;
-    snprintf(s->lost, sizeof s->lost, "%s", reason);
-    for (uint32_t k = 0; k < s->task_count; k++) skald_task_unref(&s->tasks[k].task);
-    s->task_count = 0;
-    skald_net_close(s->session, SKALD_ELOST, reason);
 }
 
 /* ---- open and close -------------------------------------------------------------------------------- */
@@ -119,11 +109,15 @@ static void free_all(skald_coordinator *c) {
     for (uint32_t k = 0; k < c->joined; k++) {
         skald_session_state *s = &c->workers[k];
         for (uint32_t t = 0; t < s->task_count; t++) skald_task_unref(&s->tasks[t].task);
-        skald_net_session_unref(s->session);
+        if (s->session) skald_net_session_unref(s->session);
+        if (s->drain) skald_net_reply(s->drain, SKALD_EUNAVAILABLE, "the coordinator is ending", NULL, 0);
         free(s->tasks);
         free(s->shards);
     }
     free(c->workers);
+    free(c->leases);
+    free(c->loads);
+    free(c->changes);
     for (skald_result_slot *r = c->idle, *next; r; r = next) {
         next = r->next;
         free(r);
@@ -139,10 +133,16 @@ static void free_all(skald_coordinator *c) {
 skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coordinator_options *options,
                                       skald_coordinator **out, int *port) {
     if (options->workers == 0) return skald_fail(SKALD_EINVAL, "a coordinator needs at least one worker");
+    if (options->most && options->most < options->workers)
+        return skald_fail(SKALD_EINVAL, "--max-workers %u: the run begins with %u (--workers)", options->most,
+                          options->workers);
     skald_coordinator *c = skald_zalloc(1, sizeof *c);
     if (!c) return SKALD_ENOMEM;
     c->crew.ops = &skald_remote_crew_ops;
     c->crew.conduct = skald_remote_conduct;
+    const uint32_t most = 2 * options->workers > options->workers + 8 ? 2 * options->workers : options->workers + 8;
+    c->crew.most = options->most ? options->most : most;
+    c->term = options->term ? options->term : 1;
     c->net = net;
     c->options = options;
     c->repeat_ns = options->repeat_ns > 0 ? options->repeat_ns : 5 * SKALD_NS_PER_S;
@@ -150,7 +150,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
     make_run_id(c);
     static const skald_net_handlers handlers = {on_open, on_frame, on_close, on_refused};
     skald_status st = SKALD_ENOMEM;
-    c->workers = skald_zalloc(options->workers, sizeof *c->workers);
+    c->workers = skald_zalloc(c->crew.most, sizeof *c->workers);
     if (!c->workers) goto fail;
     TRY_GOTO(st, skald_queue_create(sizeof(skald_input), 0, &c->inputs), fail);
     TRY_GOTO(st, skald_wire_env_create(&c->env), fail);

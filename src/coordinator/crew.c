@@ -10,7 +10,7 @@ static skald_coordinator *of(skald_crew *crew) {
 }
 
 static uint32_t size(const skald_crew *crew) {
-    return ((const skald_coordinator *)crew)->joined;
+    return ((const skald_coordinator *)crew)->told;
 }
 
 static const skald_member *member(const skald_crew *crew, uint32_t worker) {
@@ -39,7 +39,7 @@ static bool name_version(skald_session_state *s, skald_version *v, bool again, b
     return true;
 }
 
-static void send_task(skald_coordinator *c, skald_session_state *s, skald_outstanding *o, bool again) {
+void skald_remote_send_task(skald_coordinator *c, skald_session_state *s, skald_outstanding *o, bool again) {
     const skald_task *t = &o->task;
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Task m = SKALD__V1__TASK__INIT;
@@ -77,7 +77,8 @@ static void send_task(skald_coordinator *c, skald_session_state *s, skald_outsta
     frame.body_case = SKALD__V1__FRAME__BODY_TASK;
     frame.task = &m;
     o->sent_ns = skald_now_ns(c->options->clock);
-    s->ack_count = 0;
+    if (!o->first_ns) o->first_ns = o->sent_ns;
+    if (s->session) s->ack_count = 0;
     skald_coordinator_send(c, s, &frame, vectors, n);
 }
 
@@ -87,9 +88,9 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     if (!s->alive) return SKALD_OK; /* its loss is on the way */
     if (s->task_count == s->task_capacity) return skald_fail(SKALD_EINTERNAL, "too many tasks for worker %u", worker);
     skald_outstanding *o = &s->tasks[s->task_count++];
-    o->task = *task;
+    *o = (skald_outstanding){.task = *task};
     skald_task_ref(&o->task);
-    send_task(c, s, o, false);
+    skald_remote_send_task(c, s, o, false);
     return SKALD_OK;
 }
 
@@ -114,7 +115,7 @@ static void ack(skald_coordinator *c, skald_session_state *s, uint64_t seq, cons
 static void flush_acks(skald_coordinator *c) {
     for (uint32_t k = 0; k < c->joined; k++) {
         skald_session_state *s = &c->workers[k];
-        if (!s->ack_count) continue;
+        if (!s->ack_count || !s->session) continue;
         Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
         Skald__V1__Ack m = SKALD__V1__ACK__INIT;
         m.seqs = s->acks;
@@ -242,6 +243,11 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
         ack(c, s, m->seq, NULL);
     }
     for (size_t v = 0; v < skald_wire_vectors(c->env); v++) s->received += skald_wire_vector_bytes(c->env, v);
+    s->progress_ns = c->frame_ns;
+    if (r->status == SKALD_OK && t->kind <= SKALD_TASK_DIFFERENCE)
+        skald_members_pace(s, r->rows, c->frame_ns - s->tasks[k].first_ns);
+    if (t->shard != SKALD_ALL_SHARDS && c->leases[t->shard].state == SKALD_LEASE_LEAVING) c->unsettled = true;
+    if (s->leaving) c->unsettled = true;
     skald_task_unref(t);
     s->tasks[k] = s->tasks[--s->task_count];
     *out = r;
@@ -269,23 +275,42 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event 
         return SKALD_AGAIN;
     }
     const Skald__V1__Frame *f = skald_wire_body(c->env);
-    if (!s) {
-        skald_coordinator_refuse(c, in->session, SKALD_EREFUSED, "training has begun without this worker");
+    if (f->body_case == SKALD__V1__FRAME__BODY_HELLO) {
+        skald_members_hello(c, in->session, f->hello);
         return SKALD_AGAIN;
     }
-    if (!s->alive) return SKALD_AGAIN;
+    if (!s) { /* given up: it joins anew, or goes on if its hello is on its way in another session */
+        skald_net_close(in->session, SKALD_ELOST, "this session was given up");
+        return SKALD_AGAIN;
+    }
     s->seen_ns = skald_now_ns(c->options->clock);
-    if (f->body_case != SKALD__V1__FRAME__BODY_RESULT) return SKALD_AGAIN; /* heartbeats and repetitions */
-    TRY(skald_remote_result(c, s, f->result, &event->result));
-    event->kind = SKALD_EVENT_RESULT;
-    event->worker = event->result->worker;
-    return SKALD_OK;
+    switch (f->body_case) {
+    case SKALD__V1__FRAME__BODY_RESULT:
+        TRY(skald_remote_result(c, s, f->result, &event->result));
+        event->kind = SKALD_EVENT_RESULT;
+        event->worker = event->result->worker;
+        return SKALD_OK;
+    case SKALD__V1__FRAME__BODY_HEARTBEAT:
+        skald_members_beat(c, s, f->heartbeat);
+        return SKALD_AGAIN;
+    case SKALD__V1__FRAME__BODY_LOADED:
+        if (s->stage == SKALD_STAGE_READY) skald_leases_loaded(c, s, f->loaded);
+        return SKALD_AGAIN;
+    default:
+        if (skald_gather_answer(c, s, f) != SKALD_OK) skald_coordinator_lose(c, s, skald_error());
+        return SKALD_AGAIN;
+    }
 }
 
 skald_status skald_remote_call(skald_coordinator *c, skald_input *in, skald_event *event) {
     skald_status st = skald_wire_open(c->env, in->frame);
     const Skald__V1__Frame *f = st == SKALD_OK ? skald_wire_body(c->env) : NULL;
     bool wants_status = in->method == SKALD_METHOD_STATUS;
+    if (in->method == SKALD_METHOD_DRAIN) { /* of ranks, or before there is anything to drain */
+        skald_net_reply(in->call, SKALD_EREFUSED, "no worker can leave this run", NULL, 0);
+        in->call = NULL;
+        return SKALD_AGAIN;
+    }
     if (!f || f->body_case !=
                   (wants_status ? SKALD__V1__FRAME__BODY_STATUS_REQUEST : SKALD__V1__FRAME__BODY_FETCH_MODEL_REQUEST)) {
         skald_net_reply(in->call, SKALD_EPEER, "not a request of this method", NULL, 0);
@@ -302,29 +327,25 @@ skald_status skald_remote_call(skald_coordinator *c, skald_input *in, skald_even
     return SKALD_OK;
 }
 
-/* Repeats what was not answered, notices who has gone silent. */
-static bool tick(skald_coordinator *c, skald_event *event) {
-    int64_t now = skald_now_ns(c->options->clock);
+/* What has to be told before anything else: members that came or went. */
+static skald_status change(skald_coordinator *c, skald_event *event) {
+    const int64_t now = skald_now_ns(c->options->clock);
+    const skald_coordinator_options *o = c->options;
     if (now >= c->tick_ns) {
         c->tick_ns = now + (c->repeat_ns < SKALD_NS_PER_S / 5 ? c->repeat_ns : SKALD_NS_PER_S / 5);
-        for (uint32_t k = 0; k < c->joined; k++) {
-            skald_session_state *s = &c->workers[k];
-            if (!s->alive) continue;
-            if (now - s->seen_ns > c->timeout_ns) skald_coordinator_lose(c, s, "no sign of life");
-            for (uint32_t t = 0; t < s->task_count; t++)
-                if (now - s->tasks[t].sent_ns >= c->repeat_ns) send_task(c, s, &s->tasks[t], true);
-        }
+        skald_members_tick(c, now);
+        c->unsettled = true; /* leases are asked for again */
     }
-    for (uint32_t k = 0; k < c->joined; k++) {
-        skald_session_state *s = &c->workers[k];
-        if (s->alive || s->told_lost) continue;
-        s->told_lost = true;
-        event->kind = SKALD_EVENT_LOST;
-        event->worker = k;
-        event->reason = s->lost;
-        return true;
-    }
-    return false;
+    if (c->unsettled) skald_leases_tend(c, now);
+    if (c->overflow) return skald_fail(SKALD_EINTERNAL, "too many changes of members at once");
+    if (c->alone_ns && o->alone_ns >= 0 && now - c->alone_ns >= o->alone_ns && !c->change_count)
+        return skald_fail(SKALD_ELOST, "all workers are gone; the last one: %s", c->change_reason);
+    if (!skald_changes_next(c, event)) return SKALD_AGAIN;
+    const skald_session_state *s = &c->workers[event->worker];
+    if (event->kind == SKALD_EVENT_LOST && o->on_loss == SKALD_LOSS_STOP && !s->leaving)
+        return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s; %llu rows were with it, so the run ends here",
+                          event->worker, s->member.name, event->reason, (unsigned long long)event->rows);
+    return SKALD_OK;
 }
 
 static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
@@ -332,9 +353,10 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     int64_t until = timeout_ns < 0 ? INT64_MAX : skald_now_ns(c->options->clock) + timeout_ns;
     for (;;) {
         memset(event, 0, sizeof *event);
-        if (tick(c, event)) return SKALD_OK;
         skald_input in;
-        skald_status st = skald_queue_pop(c->inputs, &in, 0);
+        skald_status st = change(c, event);
+        if (st != SKALD_AGAIN) return st;
+        st = skald_queue_pop(c->inputs, &in, 0);
         if (st == SKALD_AGAIN) {
             flush_acks(c); /* nobody takes them along: send them before going to sleep */
             int64_t left = until - skald_now_ns(c->options->clock);
@@ -349,17 +371,20 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
             st = on_frame(c, &in, event);
             break;
         case SKALD_INPUT_CALL:
-            st = skald_remote_call(c, &in, event);
+            st = SKALD_AGAIN;
+            if (in.method == SKALD_METHOD_DRAIN)
+                skald_members_drain(c, &in);
+            else
+                st = skald_remote_call(c, &in, event);
             break;
         case SKALD_INPUT_REFUSED:
             skald_coordinator_turned_away(c, in.reason);
             st = SKALD_AGAIN;
             break;
-        case SKALD_INPUT_CLOSE: {
-            skald_session_state *s = skald_coordinator_find(c, in.session);
-            if (s) skald_coordinator_lose(c, s, in.reason);
+        case SKALD_INPUT_CLOSE:
+            skald_members_close(c, &in);
             st = SKALD_AGAIN;
-        }
+            break;
         }
         skald_input_drop(&in);
         if (st != SKALD_AGAIN) return st;
@@ -371,7 +396,7 @@ void skald_coordinator_answer_model(skald_coordinator *c, skald_net_call *call, 
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Model m = SKALD__V1__MODEL__INIT;
     m.version = model->commits;
-    m.term = 1;
+    m.term = c->term;
     m.run = c->run;
     m.dim = model->dim;
     m.intercept = c->problem.objective.intercept;

@@ -26,20 +26,31 @@ typedef enum skald_stage {
 } skald_stage;
 
 typedef struct skald_outstanding {
-    skald_task task; /* holds a reference on its model */
-    int64_t sent_ns;
+    skald_task task;           /* holds a reference on its model */
+    int64_t sent_ns, first_ns; /* the last time, the first */
 } skald_outstanding;
 
+enum { SKALD_PACES = 64 };
+
+/* A seat: what the coordinator knows of the worker with this number. Once that one is lost and the engine has been
+ * told, the seat is free for another. */
 typedef struct skald_session_state {
-    skald_net_session *session;
-    skald_member member;
+    skald_net_session *session;                        /* NULL: broken, or lost */
+    skald_member member;                               /* as the engine has been told: see changes.c */
     char collective[64], no_collective[256], card[80]; /* as in Hello */
     uint32_t *shards;
-    bool alive, told_lost;
+    bool alive;
+    bool known;   /* the engine has been told, or is about to be, that it is there */
+    bool leaving; /* all it has goes to others, then it goes */
     char lost[300];
     uint64_t incarnation;
     skald_stage stage;
-    int64_t asked_ns, seen_ns;
+    int64_t asked_ns, seen_ns, broken_ns; /* broken: its session closed then, and it may come back; 0: no */
+    bool local;                           /* its session is within this machine */
+    uint64_t progress;                    /* jobs done, as its last heartbeat said */
+    int64_t progress_ns;                  /* when that last grew, or a result came */
+    float row_ns[SKALD_PACES];            /* of its last training tasks, oldest overwritten */
+    uint64_t paces;
     uint64_t file_bytes; /* of its copy of the data */
     uint32_t parts, scan_first, scan_count, lease_next;
     skald_outstanding *tasks; /* slots x depth + 1 */
@@ -49,7 +60,32 @@ typedef struct skald_session_state {
     uint64_t acks[64];
     uint32_t ack_count;
     uint64_t sent, received;
+    skald_net_call *drain; /* who asked for it to leave; NULL: nobody */
 } skald_session_state;
+
+/* Where a shard is. The engine learns of HELD and LEAVING by events. */
+typedef enum skald_lease_state {
+    SKALD_LEASE_FREE = 0, /* nobody has it */
+    SKALD_LEASE_LOADING,  /* the holder has been asked to load it */
+    SKALD_LEASE_HELD,
+    SKALD_LEASE_LEAVING,  /* no more tasks on it; the holder finishes those it has */
+    SKALD_LEASE_RELEASING /* the holder has been asked to drop it */
+} skald_lease_state;
+
+typedef struct skald_lease {
+    skald_lease_state state;
+    uint32_t holder;
+    bool told;        /* leaving: the engine knows */
+    bool moving;      /* free: its holder gave it up, and lives */
+    int64_t asked_ns; /* loading, releasing */
+} skald_lease;
+
+/* What the engine has still to be told about the members, in order. */
+typedef struct skald_change {
+    skald_event_kind kind;
+    uint32_t worker, shard;
+    char reason[300];
+} skald_change;
 
 typedef enum skald_input_kind {
     SKALD_INPUT_FRAME,
@@ -84,13 +120,25 @@ struct skald_coordinator {
     skald_wire_env *env;
     skald_pool *headers;
     char run[40];
-    skald_session_state *workers; /* options->workers */
-    uint32_t joined;
+    uint32_t term;
+    skald_session_state *workers; /* crew.most seats */
+    uint32_t joined;              /* seats that are or were taken */
+    uint32_t told;                /* those that the engine knows of */
     uint64_t next_incarnation;
+    uint32_t parts; /* of the data, and their size: as the first workers have them */
+    uint64_t file_bytes;
     skald_manifest manifest;
     skald_problem problem;
+    skald_lease *leases; /* by shard */
+    skald_change *changes;
+    uint32_t change_count, change_capacity;
+    bool overflow;
+    uint32_t *loads;         /* by seat: shards, while they are dealt */
+    char change_reason[300]; /* of the event handed out last */
+    int64_t alone_ns;        /* since when nobody is there; 0: somebody is */
+    bool unsettled;          /* members or leases have changed: leases are to be looked at */
     skald_result_slot *idle;
-    int64_t repeat_ns, timeout_ns, tick_ns;
+    int64_t repeat_ns, timeout_ns, tick_ns, ticked_ns;
     int64_t frame_ns; /* when the frame being dealt with arrived */
     uint64_t duplicates, refused;
     char refusal[300]; /* the last one told, and when */
@@ -109,9 +157,45 @@ void skald_coordinator_refuse(skald_coordinator *c, skald_net_session *session, 
 void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const char *reason);
 void skald_input_drop(skald_input *input);
 
-/* gather.c: sends (again) what the worker's stage asks for; a lease. */
-void skald_gather_ask(skald_coordinator *c, skald_session_state *s);
-void skald_gather_lease(skald_coordinator *c, skald_session_state *s, uint32_t shard);
+/* requests.c: sends (again) what the worker's stage asks for; its welcome; a lease; that it is to be given up. */
+void skald_ask_welcome(skald_coordinator *c, skald_session_state *s, bool resumed);
+void skald_ask_stage(skald_coordinator *c, skald_session_state *s);
+void skald_ask_lease(skald_coordinator *c, skald_session_state *s, uint32_t shard);
+void skald_ask_release(skald_coordinator *c, skald_session_state *s, uint32_t shard);
+void skald_ask_to_go(skald_coordinator *c, skald_session_state *s, const char *reason);
+
+/* gather.c: an answer of a worker that is on its way to being ready; failures are its own. */
+skald_status skald_gather_answer(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame);
+
+/* members.c: workers come, break off, come back, go. */
+/* How many workers the run begins with, as far as they are there. */
+static inline uint32_t skald_coordinator_founders(const skald_coordinator *c) {
+    return c->joined < c->options->workers ? c->joined : c->options->workers;
+}
+void skald_members_hello(skald_coordinator *c, skald_net_session *session, const Skald__V1__Hello *hello);
+void skald_members_beat(skald_coordinator *c, skald_session_state *s, const Skald__V1__Heartbeat *beat);
+void skald_members_close(skald_coordinator *c, const skald_input *in); /* an input of that kind */
+void skald_members_drain(skald_coordinator *c, skald_input *in);       /* a call of that method; answered later */
+void skald_members_left(skald_coordinator *c); /* who is to leave and has nothing left to do goes */
+/* Time passes: who is silent, broken for too long or overdue is lost; what is unanswered is asked again. */
+void skald_members_tick(skald_coordinator *c, int64_t now_ns);
+/* A training task of that many rows took so long. */
+void skald_members_pace(skald_session_state *s, uint64_t rows, int64_t ns);
+
+/* changes.c: what the engine is told. Noted in the order in which it happened; `member` follows as it is handed out. */
+void skald_changes_note(skald_coordinator *c, skald_event_kind kind, uint32_t worker, uint32_t shard,
+                        const char *reason);
+bool skald_changes_next(skald_coordinator *c, skald_event *event);
+
+/* leases.c */
+skald_status skald_leases_init(skald_coordinator *c); /* as the first workers hold the shards */
+void skald_leases_lose(skald_coordinator *c, uint32_t worker);
+void skald_leases_vacate(skald_coordinator *c, uint32_t worker); /* what it holds is to go to others */
+void skald_leases_loaded(skald_coordinator *c, skald_session_state *s, const Skald__V1__Loaded *loaded);
+void skald_leases_told(skald_coordinator *c, uint32_t worker, uint32_t shard); /* the engine knows that it leaves */
+bool skald_leases_any(const skald_coordinator *c, uint32_t worker);
+/* Deals what is free, moves what is leaving and has come to rest, evens out. */
+void skald_leases_tend(skald_coordinator *c, int64_t now_ns);
 
 /* crew.c */
 extern const skald_crew_ops skald_remote_crew_ops;
@@ -120,6 +204,8 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
                                  skald_result **out);
 /* Makes a REQUEST event of a call; SKALD_AGAIN when it was none, and has been answered. */
 skald_status skald_remote_call(skald_coordinator *c, skald_input *in, skald_event *event);
+/* Sends a task (again: with all its vectors). */
+void skald_remote_send_task(skald_coordinator *c, skald_session_state *s, skald_outstanding *o, bool again);
 /* As the crew's answer, with the model's memory in `owner`. */
 void skald_coordinator_answer_model(skald_coordinator *c, skald_net_call *call, const skald_version *model,
                                     skald_bytes *owner);

@@ -124,7 +124,7 @@ void skald_barrier_look(skald_run *run) {
         all->workers++;
         all->avail += m->busy < slots * skald_run_depth(run, member);
         all->busy += m->training > 0;
-        if (m->tasks / slots < slowest) slowest = m->tasks / slots;
+        if (skald_members_laps(run, k) < slowest) slowest = skald_members_laps(run, k);
     }
     run->slowest_tasks = slowest;
     look_again(run);
@@ -133,7 +133,8 @@ void skald_barrier_look(skald_run *run) {
 bool skald_barrier_admits(skald_run *run, uint32_t worker) {
     if (!run->options->barrier) return true;
     const skald_member_state *m = &run->members[worker];
-    const uint64_t slots = slots_of(run, worker), ahead = (m->tasks + m->training + 1 + slots - 1) / slots;
+    const uint64_t slots = slots_of(run, worker);
+    const uint64_t ahead = m->laps + (m->tasks - m->lapped + m->training + 1 + slots - 1) / slots;
     const double time = m->tasks ? m->task_ns * 1e-9 : 0;
     const skald_worker_view one = {.worker = worker,
                                    .tasks = m->tasks,
@@ -157,7 +158,7 @@ void skald_barrier_dealt(skald_run *run, uint32_t worker) {
 skald_status skald_barrier_check(skald_run *run) {
     if (!run->refused_tasks) return SKALD_OK;
     const skald_overview *all = &run->overview;
-    if (!run->flight_count && !run->stop)
+    if (!run->flight_count && !run->stop && skald_members_complete(run))
         return skald_fail(SKALD_EINVAL,
                           "--mode or --barrier: %s admits nobody while nothing is in flight, and would wait for ever "
                           "(%u workers, avail %u, max_stale %llu, updates %llu)",

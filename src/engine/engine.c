@@ -1,5 +1,5 @@
-/* Dispatch, collect, commit: the engine port over a crew of workers, asynchronous or synchronous. */
-#include <math.h>
+/* Collect, commit, finish: the engine port over a crew of workers, asynchronous or synchronous. Dispatch is in
+ * dispatch.c, what results do in merge.c. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,196 +9,6 @@
 static skald_run *of(skald_engine *e) {
     return (skald_run *)e;
 }
-
-static bool trains(skald_task_kind kind) {
-    return kind == SKALD_TASK_GRADIENT || kind == SKALD_TASK_SAGA || kind == SKALD_TASK_LOCAL ||
-           kind == SKALD_TASK_DIFFERENCE;
-}
-
-/* ---- dispatch -------------------------------------------------------------------------------------- */
-
-skald_status skald_run_publish(skald_run *run) {
-    if (run->current && !run->dirty) return SKALD_OK;
-    const double *vectors[2] = {run->work.w, run->work.abar};
-    skald_version *v =
-        skald_versions_publish(run->versions, run->commits, vectors, run->work.local && run->work.history ? 2 : 1);
-    if (!v) return SKALD_ENOMEM;
-    if (run->work.local) skald_versions_narrow(v, run->current);
-    skald_version_unref(run->current);
-    run->current = v;
-    run->dirty = false;
-    return SKALD_OK;
-}
-
-skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task) {
-    task->id = ++run->next_task;
-    task->n = run->problem->n;
-    task->generation = run->generation;
-    if (run->flight_count == run->flight_capacity)
-        return skald_fail(SKALD_EINTERNAL, "more tasks in flight than slots");
-    run->flights[run->flight_count++] = (skald_flight){.task = task->id,
-                                                       .kind = task->kind,
-                                                       .worker = worker,
-                                                       .shard = task->shard,
-                                                       .trains = trains(task->kind),
-                                                       .generation = run->generation,
-                                                       .epoch = run->epoch,
-                                                       .commits = task->model ? task->model->commits : run->commits,
-                                                       .issued_ns = skald_now_ns(run->clock)};
-    run->members[worker].busy++;
-    if (trains(task->kind)) {
-        run->training++;
-        skald_barrier_dealt(run, worker);
-    }
-    if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
-    return run->crew->ops->submit(run->crew, worker, task);
-}
-
-static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t shard) {
-    TRY(skald_run_publish(run));
-    const skald_work *work = &run->work;
-    skald_ledger_entry *e = &run->ledger.entries[shard];
-    skald_piece *piece = NULL;
-    if (work->origin == SKALD_FROM_PATH && !(piece = skald_path_take(run))) return SKALD_AGAIN;
-    uint64_t after = 0; /* its result is not in the model yet: the worker adds it itself */
-    for (uint32_t f = 0; f < run->flight_count; f++) {
-        const skald_flight *q = &run->flights[f];
-        if (q->kind == SKALD_TASK_LOCAL && q->shard == shard && q->generation == run->generation) after = q->task;
-    }
-    uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
-    skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
-                               : work->history ? SKALD_TASK_SAGA
-                               : work->origin  ? SKALD_TASK_DIFFERENCE
-                                               : SKALD_TASK_GRADIENT,
-                       .shard = shard,
-                       .model = piece ? piece->to : run->current,
-                       .origin = piece          ? piece->from
-                                 : work->origin ? run->origin
-                                                : NULL,
-                       .position = e->position,
-                       .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
-                       .step_rows = work->step_rows,
-                       .eta = work->eta,
-                       .theta = work->theta,
-                       .after = after,
-                       .saga = work->history};
-    e->position += task.rows;
-    TRY(skald_run_submit(run, worker, &task));
-    run->flights[run->flight_count - 1].piece = piece;
-    return SKALD_OK;
-}
-
-/* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
- * the good one puts that right. */
-static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
-    TRY(skald_run_publish(run));
-    skald_ledger_entry *e = &run->ledger.entries[shard];
-    skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
-    e->refresh = false;
-    TRY(skald_run_submit(run, worker, &task));
-    run->flights[run->flight_count - 1].refresh = true;
-    return SKALD_OK;
-}
-
-static skald_status submit_full(skald_run *run, uint32_t worker, skald_task *task) {
-    TRY(skald_run_submit(run, worker, task));
-    skald_flight *flight = &run->flights[run->flight_count - 1];
-    flight->full = true; /* of no round, and no barrier's business */
-    flight->trains = false;
-    run->training--;
-    run->full.flights++;
-    return SKALD_OK;
-}
-
-/* A refused result left the shard's history unknown, or somebody wants an audit: recompute its anchor. */
-static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
-    if (!run->history) return false;
-    const skald_member *m = run->crew->ops->member(run->crew, worker);
-    for (uint32_t i = 0; i < m->shard_count; i++) {
-        skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
-        if (e->busy || !(e->suspect || e->audit)) continue;
-        *task = (skald_task){.kind = SKALD_TASK_ANCHOR, .shard = m->shards[i]};
-        return true;
-    }
-    return false;
-}
-
-/* The barrier: may this worker be given training work now? Asynchronous: as the barrier says. Synchronous: while the
- * round is being dealt, and no full gradient is under way. While an evaluation wants the machine to itself, nobody. */
-static bool admitted(skald_run *run, uint32_t worker) {
-    if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
-    if (run->work.task_rows == 0) return false;
-    if (run->options->mode == SKALD_ASYNC) return skald_barrier_admits(run, worker);
-    return !(run->round_open || run->full.model);
-}
-
-static bool quiet(const skald_run *run) {
-    return run->quiesce && skald_evaluator_active(&run->evaluator);
-}
-
-uint32_t skald_run_slots(const skald_member *m) {
-    return m->slots < m->shard_count ? m->slots : m->shard_count;
-}
-
-uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
-    if (run->options->mode == SKALD_SYNC || run->options->local == 0 || run->options->barrier) return 1;
-    return run->options->depth ? run->options->depth : m->depth;
-}
-
-static skald_status dispatch_to(skald_run *run, uint32_t worker) {
-    const skald_member *m = run->crew->ops->member(run->crew, worker);
-    uint32_t first = run->flight_count;
-    const uint32_t depth = skald_run_depth(run, m);
-    while (run->members[worker].busy < skald_run_slots(m) * depth) {
-        skald_task task = {0};
-        if (anchor_task(run, worker, &task) || skald_evaluator_task(&run->evaluator, worker, &task)) {
-            TRY(skald_run_submit(run, worker, &task));
-            continue;
-        }
-        if (!quiet(run) && skald_full_task(run, worker, &task)) {
-            TRY(submit_full(run, worker, &task));
-            continue;
-        }
-        uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
-        if (shard == UINT32_MAX) break;
-        skald_status st = run->ledger.entries[shard].refresh ? submit_refresh(run, worker, shard)
-                                                             : submit_training(run, worker, shard);
-        if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
-        TRY(st);
-    }
-    /* synchronous: sum_k (n_k/n) D_k/r_k, each shard standing for its worker's equal visits to all its shards */
-    uint32_t dealt = 0;
-    for (uint32_t f = first; f < run->flight_count; f++) dealt += trains(run->flights[f].kind) && !run->flights[f].full;
-    for (uint32_t f = first; f < run->flight_count; f++) {
-        skald_flight *flight = &run->flights[f];
-        if (trains(flight->kind))
-            flight->share = (double)run->ledger.entries[flight->shard].rows / run->problem->n * m->shard_count / dealt;
-    }
-    return SKALD_OK;
-}
-
-static skald_status dispatch(skald_engine *engine, const skald_work *work) {
-    skald_run *run = of(engine);
-    if (!run->current) run->dirty = true;
-    run->work = *work;
-    if (!run->watch.good) TRY(skald_watch_init(run));
-    if (run->crew->ranks) TRY(skald_ranks_tend(run));
-    if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
-    if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
-    skald_barrier_look(run);
-    for (uint32_t k = 0; k < run->size; k++)
-        if (run->members[k].alive) TRY(dispatch_to(run, k));
-    TRY(skald_barrier_check(run));
-    if (run->training) run->round_open = true;
-    /* the training clock stands still while only evaluations run */
-    int64_t now = skald_now_ns(run->clock);
-    const bool trained = run->training || run->full.flights;
-    if (!trained && !run->pause_began_ns) run->pause_began_ns = now;
-    if (trained && run->pause_began_ns) run->paused_ns += now - run->pause_began_ns, run->pause_began_ns = 0;
-    return SKALD_OK;
-}
-
-/* ---- collect --------------------------------------------------------------------------------------- */
 
 skald_flight *skald_run_find(skald_run *run, uint64_t task) {
     for (uint32_t f = 0; f < run->flight_count; f++)
@@ -212,159 +22,25 @@ void skald_run_land(skald_run *run, skald_flight *flight) {
     if (flight->piece) skald_path_land(run, flight);
     if (flight->full)
         run->full.flights--;
-    else if (trains(flight->kind))
+    else if (skald_task_trains(flight->kind))
         run->training--;
     *flight = run->flights[--run->flight_count];
-}
-
-static void count(skald_run *run, const skald_flight *flight, skald_result *r, uint64_t staleness) {
-    run->rows += r->rows;
-    run->engine.passes = skald_run_passes(run);
-    run->ledger.entries[flight->shard].visits++;
-    run->merged++;
-    run->staleness_sum += staleness;
-    if (staleness > run->staleness_max) run->staleness_max = staleness;
-    skald_member_state *m = &run->members[flight->worker];
-    m->staleness_last = staleness;
-    m->staleness_sum += staleness;
-    if (staleness > m->staleness_max) m->staleness_max = staleness;
-    if (flight->generation == run->generation) skald_watch_loss(run, r);
-}
-
-static const double *history_of(const skald_run *run, const skald_result *r) {
-    return !run->history ? NULL : r->kind == SKALD_TASK_LOCAL ? r->vectors[1] : r->vectors[0];
-}
-
-static void merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
-    uint64_t staleness = run->commits - flight->commits;
-    uint64_t regular = run->flight_capacity - 1;
-    const skald_stale action = skald_stale_action(run, flight, staleness, regular);
-    /* a piece of the way is needed however late it is */
-    const bool dropped = !flight->piece && (action == SKALD_STALE_FOLD || action == SKALD_STALE_REJECT);
-    const double part = action == SKALD_STALE_ADAPT ? skald_stale_part(run, staleness, regular) : 1;
-    /* the cap is on the step really made: that of a stale result is shortened, which q makes up for */
-    double slack = action == SKALD_STALE_APPLY   ? 1
-                   : action == SKALD_STALE_ADAPT ? 1 / fmax(part, 0.01)
-                                                 : fmax(1, (1.0 + (double)staleness) / (1.0 + (double)regular));
-    double q = run->history || run->options->q_cap < 0
-                   ? 1
-                   : skald_ledger_bias(&run->ledger, flight->shard, run->options->q_cap * slack);
-    *m = (skald_merge){.local = run->work.local,
-                       .history = history_of(run, r),
-                       .rows = r->rows,
-                       .staleness = staleness,
-                       .chains = run->engine.parallel,
-                       .regular = regular,
-                       .bias = q,
-                       .weight = q / r->rows, /* the rows really in it */
-                       .action = action,
-                       .adapted = part,
-                       .fold = flight->refresh || flight->generation != run->generation ||
-                               (run->work.origin && flight->epoch != run->epoch) || dropped};
-    if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
-    *(m->local ? &m->dw : &m->g) = r->vectors[0];
-    if (m->history) skald_ledger_merge(&run->ledger, flight->shard, m->history);
-    if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
-    count(run, flight, r, staleness);
-    run->held = r;
-}
-
-static void add_scaled(double *restrict to, double a, const double *restrict from, uint32_t dim) {
-    for (uint32_t j = 0; j < dim; j++) to[j] += a * from[j];
-}
-
-/* The round is complete: one merge for all of it, summed in the order of dispatch. SKALD_AGAIN: ranks were lost
- * meanwhile, and the round with them. */
-static skald_status merge_round(skald_run *run, skald_merge *m) {
-    const uint32_t dim = skald_problem_length(run->problem);
-    *m = (skald_merge){.weight = 1, .bias = 1, .chains = 1, .local = run->work.local};
-    memset(run->round_g, 0, dim * sizeof(double));
-    if (run->history) memset(run->history_sum, 0, dim * sizeof(double));
-    uint64_t order = 0;
-    while (run->training) {
-        skald_flight *next = NULL;
-        for (uint32_t f = 0; f < run->flight_count; f++) {
-            skald_flight *c = &run->flights[f];
-            if (c->result && c->task > order && (!next || c->task < next->task)) next = c;
-        }
-        order = next->task;
-        skald_result *r = next->result;
-        m->rows += r->rows;
-        m->fold |= next->refresh || next->generation != run->generation;
-        if (next->piece) skald_path_part(next->piece);
-        if (r->vectors[0]) add_scaled(run->round_g, m->local ? next->share : next->share / r->rows, r->vectors[0], dim);
-        const double *h = history_of(run, r);
-        if (h) {
-            skald_ledger_merge(&run->ledger, next->shard, h);
-            add_scaled(run->history_sum, 1, h, dim);
-        }
-        count(run, next, r, 0);
-        skald_run_land(run, next);
-        run->crew->ops->release(run->crew, r);
-    }
-    *(m->local ? &m->dw : &m->g) = run->round_g;
-    m->history = run->history ? run->history_sum : NULL;
-    run->round_open = false;
-    if (run->crew->ranks) {
-        double *vectors[2] = {run->round_g, run->history_sum};
-        TRY(run->crew->ranks->reduce(run->crew, vectors, run->history ? 2 : 1));
-    }
-    if (m->fold) run->folded++;
-    return SKALD_OK;
-}
-
-void skald_audit_begin(skald_run *run, void *asker) {
-    run->audit = (skald_audit){.asker = asker, .outstanding = run->ledger.count};
-    for (uint32_t k = 0; !run->crew->ranks && k < run->ledger.count; k++) run->ledger.entries[k].audit = true;
-}
-
-void skald_audit_finish(skald_run *run) {
-    if (run->audit.drift > run->audit_drift) run->audit_drift = run->audit.drift;
-    if (!run->audit.asker) return;
-    char *json = skald_table_json(run, true);
-    run->crew->ops->answer(run->crew, run->audit.asker, json, NULL);
-    free(json);
-    run->audit.asker = NULL;
-}
-
-/* An anchor recomputed from scratch, in stream order: every result of the shard merged before it is in A_k. */
-static bool merge_anchor(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
-    skald_ledger_entry *e = &run->ledger.entries[flight->shard];
-    const uint32_t dim = skald_problem_length(run->problem);
-    double difference = 0, norm = 0;
-    for (uint32_t j = 0; j < dim; j++) {
-        double d = r->vectors[0][j] - e->anchor[j];
-        run->history_sum[j] = d;
-        difference += d * d;
-        norm += r->vectors[0][j] * r->vectors[0][j];
-    }
-    double drift = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
-    bool repair = e->suspect;
-    e->suspect = false;
-    if (e->audit) {
-        e->audit = false;
-        if (!repair && drift > run->audit.drift) run->audit.drift = drift;
-        if (--run->audit.outstanding == 0) skald_audit_finish(run);
-    }
-    if (!repair) return false;
-    memcpy(e->anchor, r->vectors[0], dim * sizeof(double));
-    *m = (skald_merge){.history = run->history_sum, .fold = true, .local = run->work.local, .chains = 1, .bias = 1};
-    m->g = m->dw = run->history_sum;
-    run->held = r;
-    return true;
 }
 
 static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r) {
     const skald_member *member = run->crew->ops->member(run->crew, flight->worker);
     skald_status st = SKALD_AGAIN;
-    if (r->status == SKALD_ENUMERIC && trains(flight->kind)) {
+    if (r->status == SKALD_ENUMERIC && skald_task_trains(flight->kind)) {
         st = flight->generation == run->generation ? skald_watch_rollback(run, r->error) : SKALD_AGAIN;
         if (st == SKALD_OK) st = SKALD_AGAIN;
     } else if (r->status == SKALD_EREFUSED && ++run->members[flight->worker].refused < SKALD_REFUSALS) {
         /* the message was not usable; what the worker did to its history is unknown */
         run->refused++;
         skald_run_notice(run, "result of worker %u (%s) refused: %s", flight->worker, member->name, r->error);
-        if (run->history && flight->shard != SKALD_ALL_SHARDS) run->ledger.entries[flight->shard].suspect = true;
+        if (run->history && flight->shard != SKALD_ALL_SHARDS) {
+            run->ledger.entries[flight->shard].suspect = true;
+            run->ledger.entries[flight->shard].rebuild = false; /* the table may be full: its anchor says */
+        }
     } else {
         st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
                         skald_task_kind_name(flight->kind), r->error);
@@ -373,13 +49,13 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
     if (flight->full && r->status == SKALD_EREFUSED) run->full.asked[flight->shard] = false; /* ask again */
     skald_run_land(run, flight);
     run->crew->ops->release(run->crew, r);
-    if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = false;
+    if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = run->round_spoilt = false;
     return st;
 }
 
 static bool round_complete(const skald_run *run) {
     for (uint32_t f = 0; f < run->flight_count; f++)
-        if (trains(run->flights[f].kind) && !run->flights[f].full && !run->flights[f].result) return false;
+        if (skald_task_trains(run->flights[f].kind) && !run->flights[f].full && !run->flights[f].result) return false;
     return run->training > 0;
 }
 
@@ -391,7 +67,12 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
     }
     r->worker = flight->worker;
     skald_table_result(run, flight, r);
-    bool evaluates = flight->kind == SKALD_TASK_OBJECTIVE || flight->kind == SKALD_TASK_SHIFT;
+    const bool evaluates = flight->kind == SKALD_TASK_OBJECTIVE || flight->kind == SKALD_TASK_SHIFT;
+    if (evaluates && flight->evaluation != run->evaluator.round) { /* of one that has begun anew */
+        skald_run_land(run, flight);
+        run->crew->ops->release(run->crew, r);
+        return SKALD_AGAIN;
+    }
     if (r->status != SKALD_OK && evaluates && r->status == SKALD_EREFUSED) {
         run->evaluator.asked[flight->worker] = false; /* ask again */
         return failed(run, flight, r);
@@ -399,7 +80,7 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
     if (r->status != SKALD_OK) {
         skald_status st = failed(run, flight, r);
         if (st != SKALD_AGAIN || run->options->mode != SKALD_SYNC || !round_complete(run)) return st;
-        return merge_round(run, m); /* the rest of the round has waited for nothing else */
+        return skald_merge_round(run, m); /* the rest of the round has waited for nothing else */
     }
     if (evaluates) {
         bool done = false;
@@ -409,7 +90,7 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         return SKALD_AGAIN;
     }
     if (flight->kind == SKALD_TASK_ANCHOR) {
-        bool merge = merge_anchor(run, flight, r, m);
+        bool merge = skald_merge_anchor(run, flight, r, m);
         skald_run_land(run, flight);
         if (merge) return SKALD_OK;
         run->crew->ops->release(run->crew, r);
@@ -422,9 +103,9 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
     }
     if (run->options->mode == SKALD_SYNC) {
         flight->result = r;
-        return round_complete(run) ? merge_round(run, m) : SKALD_AGAIN;
+        return round_complete(run) ? skald_merge_round(run, m) : SKALD_AGAIN;
     }
-    merge_one(run, flight, r, m);
+    skald_merge_one(run, flight, r, m);
     skald_run_land(run, flight);
     return SKALD_OK;
 }
@@ -452,19 +133,20 @@ skald_status skald_run_pump(skald_run *run, skald_merge *m) {
         return SKALD_AGAIN;
     case SKALD_EVENT_RESULT:
         return on_result(run, event.result, m);
-    case SKALD_EVENT_LOST: {
+    case SKALD_EVENT_LOST:
         if (run->crew->ranks) return skald_ranks_lost(run);
-        const skald_member *member = run->crew->ops->member(run->crew, event.worker);
-        run->members[event.worker].alive = false;
-        return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s; %llu rows were with it, so the run ends here",
-                          event.worker, member->name, event.reason ? event.reason : "no reason given",
-                          (unsigned long long)member->rows);
-    }
+        break;
+    case SKALD_EVENT_JOINED:
+    case SKALD_EVENT_WITHDRAWN:
+    case SKALD_EVENT_LEASED:
+        break;
     case SKALD_EVENT_REQUEST:
         skald_run_answer(run, &event);
         return SKALD_AGAIN;
     }
-    return SKALD_AGAIN;
+    TRY(skald_members_event(run, &event));
+    /* the rest of a round may have waited for nothing but what is lost */
+    return run->options->mode == SKALD_SYNC && round_complete(run) ? skald_merge_round(run, m) : SKALD_AGAIN;
 }
 
 static skald_status collect(skald_engine *engine, skald_merge *m) {
@@ -538,4 +220,4 @@ static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, 
     return st;
 }
 
-const skald_engine_ops skald_crew_engine_ops = {finished, dispatch, collect, commit_and_tell};
+const skald_engine_ops skald_crew_engine_ops = {finished, skald_run_dispatch, collect, commit_and_tell};

@@ -6,7 +6,7 @@
 #include "base/base.h"
 #include "engine/intercepts.h"
 
-enum { NEWTON_MAX = 30 };
+enum { NEWTON_MAX = 30, MOST_ANEW = 100 };
 
 skald_status skald_evaluator_init(skald_evaluator *ev, const skald_problem *problem, skald_versions *versions,
                                   uint32_t workers) {
@@ -72,19 +72,28 @@ skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const 
     if (!ev->model) return SKALD_ENOMEM;
     ev->phase = ev->problem->objective.intercept ? SKALD_PHASE_MARGINS : SKALD_PHASE_FINAL;
     ev->outstanding = ev->expected;
+    ev->round++;
     memset(ev->asked, 0, ev->workers * sizeof *ev->asked);
     return SKALD_OK;
 }
 
-skald_status skald_evaluator_again(skald_evaluator *ev, uint32_t workers) {
+void skald_evaluator_drop(skald_evaluator *ev, skald_crew *crew) {
+    for (uint32_t k = 0; ev->results && k < ev->workers; k++) {
+        if (ev->results[k]) crew->ops->release(crew, ev->results[k]);
+        ev->results[k] = NULL;
+    }
+}
+
+skald_status skald_evaluator_again(skald_evaluator *ev, uint32_t workers, bool waiting) {
     ev->expected = workers;
+    ev->waiting = waiting;
     if (ev->phase == SKALD_PHASE_IDLE) return SKALD_OK;
     const double *points[SKALD_MAX_POINTS] = {ev->point[0], ev->point[1]};
     return skald_evaluator_begin(ev, ev->model ? ev->model->commits : 0, points, ev->points, ev->gradients);
 }
 
 bool skald_evaluator_task(skald_evaluator *ev, uint32_t worker, skald_task *t) {
-    if (ev->phase == SKALD_PHASE_IDLE || ev->asked[worker]) return false;
+    if (ev->phase == SKALD_PHASE_IDLE || ev->waiting || ev->asked[worker]) return false;
     ev->asked[worker] = true;
     t->shard = SKALD_ALL_SHARDS;
     t->points = ev->points;
@@ -164,9 +173,17 @@ static void certify(skald_evaluator *ev) {
 
 skald_status skald_evaluator_add(skald_evaluator *ev, skald_crew *crew, skald_result *r, bool *done) {
     *done = false;
+    const bool over_rows = r->kind == SKALD_TASK_OBJECTIVE;
     ev->results[r->worker] = r;
     if (--ev->outstanding) return SKALD_OK;
     TRY(reduce(ev, crew));
+    if (over_rows && ev->sums[0].rows != ev->problem->n) { /* never of a smaller problem */
+        if (++ev->anew > MOST_ANEW)
+            return skald_fail(SKALD_EPEER, "evaluations are of %.0f rows instead of %.0f, time and again",
+                              ev->sums[0].rows, ev->problem->n);
+        return skald_evaluator_again(ev, ev->expected, ev->waiting);
+    }
+    ev->anew = 0;
     switch (ev->phase) {
     case SKALD_PHASE_MARGINS:
     case SKALD_PHASE_NEWTON:

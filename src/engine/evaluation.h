@@ -21,7 +21,10 @@ typedef enum skald_phase {
 typedef struct skald_evaluator {
     const skald_problem *problem;
     skald_versions *versions;
-    uint32_t workers, expected; /* all, and those alive */
+    uint32_t workers, expected; /* all, and those that have rows */
+    bool waiting;               /* rows are missing: nobody is asked */
+    uint32_t round;             /* begun so far, those begun anew counted */
+    uint32_t anew;              /* in a row, because rows were missing */
     skald_phase phase;
     bool gradients;
     uint32_t points;
@@ -50,8 +53,11 @@ void skald_evaluator_fini(skald_evaluator *ev);
 /* Pins the points (copies) and begins. */
 skald_status skald_evaluator_begin(skald_evaluator *ev, uint64_t commits, const double *const *points, uint32_t count,
                                    bool gradients);
-/* Only `workers` are left: what is running begins anew with them. The caller has released its results. */
-skald_status skald_evaluator_again(skald_evaluator *ev, uint32_t workers);
+/* From here on `workers` have rows; waiting: not all rows are there, until the next call. What is running begins anew.
+ * The caller has released its results. */
+skald_status skald_evaluator_again(skald_evaluator *ev, uint32_t workers, bool waiting);
+/* Releases the results kept so far: before `again`, and at the end. */
+void skald_evaluator_drop(skald_evaluator *ev, skald_crew *crew);
 static inline bool skald_evaluator_active(const skald_evaluator *ev) {
     return ev->phase != SKALD_PHASE_IDLE;
 }

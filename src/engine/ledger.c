@@ -34,7 +34,8 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
     double least = 0;
     for (uint32_t i = 0; i < m->shard_count; i++) {
         const skald_ledger_entry *e = &l->entries[m->shards[i]];
-        if (e->busy && (e->refresh || e->suspect || e->audit)) continue;
+        if (e->busy && (e->refresh || e->rebuild || e->suspect || e->audit)) continue;
+        if (e->rebuild) return m->shards[i];
         double epochs = (double)e->position / (double)e->rows;
         if (e->busy < fewest || (e->busy == fewest && e->busy < depth && epochs < least))
             best = m->shards[i], fewest = e->busy, least = epochs;
@@ -47,6 +48,15 @@ void skald_ledger_merge(skald_ledger *l, uint32_t shard, const double *history) 
     double *restrict a = l->entries[shard].anchor;
     const double *restrict d = history;
     for (uint32_t j = 0; j < l->dim; j++) a[j] += d[j];
+}
+
+void skald_ledger_replace(skald_ledger *l, uint32_t shard, const double *anchor, double *change) {
+    double *restrict a = l->entries[shard].anchor, *restrict c = change;
+    for (uint32_t j = 0; j < l->dim; j++) {
+        c[j] += anchor[j] - a[j];
+        a[j] = anchor[j];
+    }
+    l->entries[shard].rebuild = false;
 }
 
 double skald_ledger_bias(const skald_ledger *l, uint32_t shard, double cap) {

@@ -13,6 +13,7 @@ typedef struct skald_ledger_entry {
     uint32_t busy;     /* tasks on it in flight */
     bool suspect;      /* a result was refused: its anchor has to be recomputed */
     bool refresh;      /* after a rollback: its history is to be retaken at the good model, with no step */
+    bool rebuild;      /* its table is empty: a SAGA task over all rows replaces A_k */
     bool audit;        /* an anchor is to be compared because somebody asked */
 } skald_ledger_entry;
 
@@ -29,11 +30,13 @@ void skald_ledger_fini(skald_ledger *ledger);
 
 /* Of the member's shards with fewer than `depth` tasks in flight, the one with the fewest, and of those the one
  * whose draws have come least far (ties: first in its list); UINT32_MAX when there is none. A shard that is to
- * be refreshed, repaired or audited first comes to rest. */
+ * be refreshed, rebuilt, repaired or audited first comes to rest; one that is to be rebuilt then goes before others. */
 uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member, uint32_t depth);
 
 /* A_k += D, if anchors are kept. */
 void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *history);
+/* change += A - A_k, A_k = A: a rebuilt table's sum takes the place of the lost one's, which was kept till now. */
+void skald_ledger_replace(skald_ledger *ledger, uint32_t shard, const double *anchor, double *change);
 
 /* q_k = (n_k/n) / (the shard's share of the step mass), at most `cap`: what keeps SGD unbiased under
  * uneven speeds. A prior of one mean step a shard tempers the first visits, and fades. */

@@ -10,10 +10,14 @@
 #include "base/base.h"
 #include "engine/run.h"
 
-skald_status skald_path_init(skald_run *run) {
-    run->path.count = run->flight_capacity + 1; /* each piece is in some task's hands, or is the one to be made */
-    run->path.pieces = skald_zalloc(run->path.count, sizeof *run->path.pieces);
-    return run->path.pieces ? SKALD_OK : SKALD_ENOMEM;
+/* Each piece is in some task's hands, or is the one to be made: there are never more than tasks, and one. */
+static skald_piece *make(skald_path *path) {
+    skald_piece **grown = realloc(path->pieces, (path->count + 1) * sizeof *grown);
+    if (!grown) return NULL;
+    path->pieces = grown;
+    skald_piece *piece = skald_zalloc(1, sizeof *piece);
+    if (piece) path->pieces[path->count++] = piece;
+    return piece;
 }
 
 static void drop(skald_path *path, skald_piece *piece) {
@@ -24,7 +28,10 @@ static void drop(skald_path *path, skald_piece *piece) {
 }
 
 void skald_path_fini(skald_run *run) {
-    for (uint32_t k = 0; run->path.pieces && k < run->path.count; k++) drop(&run->path, &run->path.pieces[k]);
+    for (uint32_t k = 0; k < run->path.count; k++) {
+        drop(&run->path, run->path.pieces[k]);
+        free(run->path.pieces[k]);
+    }
     free(run->path.pieces);
     skald_version_unref(run->path.covered);
 }
@@ -34,8 +41,8 @@ void skald_path_restart(skald_run *run) {
     run->path.covered = skald_version_ref(run->origin);
     run->path.last = NULL;
     for (uint32_t k = 0; k < run->path.count; k++) { /* results still in flight are dropped as they come */
-        run->path.pieces[k].lost = 0;
-        if (!run->path.pieces[k].open) drop(&run->path, &run->path.pieces[k]);
+        run->path.pieces[k]->lost = 0;
+        if (!run->path.pieces[k]->open) drop(&run->path, run->path.pieces[k]);
     }
 }
 
@@ -56,7 +63,7 @@ skald_piece *skald_path_take(skald_run *run) {
     skald_path *path = &run->path;
     skald_piece *idle = NULL;
     for (uint32_t k = 0; k < path->count; k++) {
-        skald_piece *piece = &path->pieces[k];
+        skald_piece *piece = path->pieces[k];
         if (!piece->from) idle = piece;
         if (!piece->lost) continue;
         piece->lost--;
@@ -65,6 +72,7 @@ skald_piece *skald_path_take(skald_run *run) {
     }
     if (!path->covered || !within_bound(run)) return NULL;
     if (run->current->id != path->covered->id) {
+        if (!idle && !(idle = make(path))) return NULL; /* out of memory: later */
         path->last = idle;
         *idle = (skald_piece){.from = path->covered, .to = skald_version_ref(run->current)};
         path->covered = skald_version_ref(run->current);

@@ -19,9 +19,8 @@ static void note_holders(skald_run *run) {
 }
 
 skald_status skald_ranks_init(skald_run *run) {
-    run->holders = skald_zalloc(run->problem->shard_count, sizeof *run->holders);
     run->ending = skald_zalloc(2 * (size_t)skald_problem_length(run->problem), sizeof *run->ending);
-    if (!run->holders || !run->ending) return SKALD_ENOMEM;
+    if (!run->ending) return SKALD_ENOMEM;
     note_holders(run);
     return SKALD_OK;
 }
@@ -116,7 +115,7 @@ static skald_status regroup(skald_run *run) {
     run->regroup = false;
     drop_flights(run);
     for (uint32_t k = 0; k < run->size; k++) alive += run->members[k].alive;
-    TRY(skald_evaluator_again(&run->evaluator, alive));
+    TRY(skald_evaluator_again(&run->evaluator, alive, false));
     run->engine.parallel = alive;
     if (!run->history) {
         note_holders(run);

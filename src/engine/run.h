@@ -8,6 +8,8 @@
 #include "engine/versions.h"
 #include "skald/train.h"
 
+#define SKALD_NOBODY UINT32_MAX
+
 enum {
     SKALD_STEPS_KEPT = 1024,
     SKALD_RECENT = 64,
@@ -23,8 +25,10 @@ typedef struct skald_flight {
     int64_t issued_ns;
     bool trains;
     bool refresh;              /* retakes a shard's history: merged without a step */
+    bool rebuild;              /* fills an empty table: its history replaces A_k, without a step */
     bool full;                 /* part of a full gradient: see full.c */
     uint32_t epoch;            /* full gradients committed before it */
+    uint32_t evaluation;       /* objective, shift: the evaluator's round */
     struct skald_piece *piece; /* of the model's way that it covers, or NULL: see path.c */
     bool lost;                 /* its result was not usable */
     skald_result *result;      /* sync: arrived, waiting for the rest of the round */
@@ -37,6 +41,8 @@ typedef struct skald_member_state {
     uint32_t busy;     /* slots with a task */
     uint32_t training; /* of them for training: kept for the barrier only, as of the last dispatch */
     uint32_t refused;
+    uint32_t slots;        /* tasks it can compute at the same time, with the shards it has */
+    uint64_t laps, lapped; /* for leads: tasks a slot until its slots last changed, and its tasks by then */
     uint64_t tasks, rows, staleness_sum, staleness_last, staleness_max;
     skald_histogram occupied;                      /* by a task: computing, and held back */
     double task_ns, wait_ns, part_ns[SKALD_PARTS]; /* moving averages */
@@ -84,7 +90,7 @@ typedef struct skald_piece {
 } skald_piece;
 
 typedef struct skald_path {
-    skald_piece *pieces;
+    skald_piece **pieces; /* owned; as many as were ever out */
     uint32_t count;
     skald_piece *last;      /* the one that goes up to `covered`; NULL: done with, or none yet */
     skald_version *covered; /* NULL before the first full gradient */
@@ -109,10 +115,14 @@ typedef struct skald_run {
     skald_work work; /* the solver's vectors, as of the last dispatch */
     skald_ledger ledger;
     skald_member_state *members;
-    uint32_t size;
-    skald_flight *flights;                            /* capacity: all slots */
-    uint32_t flight_count, flight_capacity, training; /* training: flights that train */
-    bool round_open;
+    uint32_t size, most; /* members so far; numbers there can be */
+    uint32_t *holders;   /* by shard: the member that has it; SKALD_NOBODY */
+    uint32_t unheld;     /* shards that nobody has */
+    skald_flight *flights;
+    uint32_t flight_count, flight_room;
+    uint32_t flight_capacity;      /* tasks that can be in flight: all slots of those alive */
+    uint32_t training;             /* flights that train */
+    bool round_open, round_spoilt; /* spoilt: a part of it was lost */
     skald_versions *versions;
     skald_version *current;
     skald_full full;
@@ -123,11 +133,10 @@ typedef struct skald_run {
 
     skald_result *held;  /* async: the result being merged */
     double *round_g;     /* sync: the round's direction or model difference */
-    double *history_sum; /* sync: the round's history; repair: an anchor's difference */
+    double *history_sum; /* sync: the round's history; repair and rebuild: the anchor's change */
 
-    bool regroup;      /* ranks: somebody was lost, which has not been dealt with */
-    double *ending;    /* ranks: w and abar once training is over */
-    uint32_t *holders; /* ranks: by shard, the member that has it */
+    bool regroup;   /* ranks: somebody was lost, which has not been dealt with */
+    double *ending; /* ranks: w and abar once training is over */
 
     uint64_t applied, scaled, folded, rejected; /* results merged, by what became of them */
     float steps[SKALD_STEPS_KEPT];              /* by commit: how much of a full step it was (action adapt) */
@@ -189,7 +198,6 @@ void skald_full_commit(skald_run *run);
 
 /* path.c. Take: the piece for the next task, at the current version (published by the caller); NULL: there is none now.
  * Part: what a merged result of it counts. Land: a task of it is done, merged or not. Restart: from a full gradient. */
-skald_status skald_path_init(skald_run *run);
 void skald_path_fini(skald_run *run);
 void skald_path_restart(skald_run *run);
 skald_piece *skald_path_take(skald_run *run);
@@ -219,6 +227,22 @@ char *skald_table_json(const skald_run *run, bool audit); /* free() it; NULL whe
 void skald_slow_fill(const skald_run *run, skald_worker_row *rows); /* slowdown and cause */
 void skald_slow_watch(skald_run *run); /* tells when that changes; about 10 times a second */
 
+/* Does a task of this kind process rows for training? */
+static inline bool skald_task_trains(skald_task_kind kind) {
+    return kind <= SKALD_TASK_DIFFERENCE;
+}
+
+/* dispatch.c: the engine port's; who is given what. */
+skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work);
+
+/* merge.c: what a result does to the ledger, and the merge that the solver is given. One: *m is its merge, and it is
+ * held until committed. Round: all that has come, summed in the order of dispatch; SKALD_AGAIN: ranks were lost
+ * meanwhile, and the round with them. Anchor: one recomputed from scratch; true: it is held, and *m puts things right.
+ */
+void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m);
+skald_status skald_merge_round(skald_run *run, skald_merge *m);
+bool skald_merge_anchor(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m);
+
 /* engine.c: the engine port over a crew. */
 extern const skald_engine_ops skald_crew_engine_ops;
 /* The next event, dealt with; SKALD_AGAIN when it was not a training result, or none came. */
@@ -236,8 +260,17 @@ void skald_audit_finish(skald_run *run);
 uint32_t skald_run_slots(const skald_member *member);
 uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */
 skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task);
-/* Makes `current` a version of the solver's vectors as they are. */
-skald_status skald_run_publish(skald_run *run);
+
+/* membership.c: who is there and who has which shard. Event: lost, joined, withdrawn, leased (a
+ * synchronous round may be complete then, but for what is lost). Complete: every shard is somebody's. */
+skald_status skald_members_init(skald_run *run);
+skald_status skald_members_ready(skald_run *run); /* once there is an evaluator */
+skald_status skald_members_event(skald_run *run, const skald_event *event);
+static inline bool skald_members_complete(const skald_run *run) {
+    return run->unheld == 0;
+}
+/* Training tasks a slot of this worker has done, on the scale that leads are measured on. */
+uint64_t skald_members_laps(const skald_run *run, uint32_t worker);
 
 /* ranks.c: what a crew of ranks needs besides, before anything is dispatched: the audit somebody asked for, and putting
  * things right after a loss. */

@@ -25,7 +25,7 @@ static double median_part(const skald_run *run, int p) {
     double times[4096];
     uint32_t known = 0;
     for (uint32_t k = 0; k < run->size && known < SKALD_ARRAY_LENGTH(times); k++)
-        if (run->members[k].tasks) times[known++] = run->members[k].part_ns[p];
+        if (run->members[k].alive && run->members[k].tasks) times[known++] = run->members[k].part_ns[p];
     if (!known) return 0;
     qsort(times, known, sizeof times[0], ascending);
     return known == 2 ? times[0] : times[known / 2];
@@ -79,7 +79,7 @@ void skald_slow_watch(skald_run *run) {
     for (uint32_t k = 0; k < run->size; k++) {
         skald_member_state *m = &run->members[k];
         const double ratio = m->task_ns / all, limit = run->options->slow_ratio;
-        if (m->tasks < ENOUGH) continue;
+        if (!m->alive || m->tasks < ENOUGH) continue;
         if (ratio < limit * (m->told_ns ? RECOVERED : 1)) {
             if (m->told_ns) skald_run_notice(run, "worker %u is slow no more: %.1fx the median", k, ratio);
             m->slow_since = m->told_ns = 0;

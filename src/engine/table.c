@@ -113,7 +113,7 @@ double skald_table_median(const skald_run *run) {
     double times[4096];
     uint32_t known = 0;
     for (uint32_t k = 0; k < run->size && known < SKALD_ARRAY_LENGTH(times); k++)
-        if (run->members[k].tasks) times[known++] = run->members[k].task_ns;
+        if (run->members[k].alive && run->members[k].tasks) times[known++] = run->members[k].task_ns;
     if (!known) return 0;
     qsort(times, known, sizeof times[0], ascending);
     if (known == 2) return times[0]; /* of two, the other one is the yardstick */
@@ -128,7 +128,7 @@ double skald_table_slowdown(const skald_run *run, uint32_t worker) {
 uint32_t skald_table_slowest(const skald_run *run, double *ratio) {
     uint32_t slow = UINT32_MAX, known = 0;
     for (uint32_t k = 0; k < run->size; k++) {
-        if (!run->members[k].tasks) continue;
+        if (!run->members[k].alive || !run->members[k].tasks) continue;
         known++;
         if (slow == UINT32_MAX || run->members[k].task_ns > run->members[slow].task_ns) slow = k;
     }
@@ -151,7 +151,7 @@ void skald_table_fill(const skald_run *run, skald_progress *p) {
     p->staleness_mean = run->merged ? (double)run->staleness_sum / (double)run->merged : 0;
     p->staleness_max = run->staleness_max;
     p->commits = run->commits;
-    p->workers = run->size;
+    for (uint32_t k = 0; k < run->size; k++) p->workers += run->members[k].alive;
     p->slowest = skald_table_slowest(run, &p->slowest_ratio);
     if (p->slowest != UINT32_MAX)
         snprintf(p->slowest_name, sizeof p->slowest_name, "%s", run->crew->ops->member(run->crew, p->slowest)->name);

@@ -68,56 +68,68 @@ const char *skald_stop_name(skald_stop stop) {
 
 /* ---- smoothness ------------------------------------------------------------------------------------ */
 
+/* A result of the product is in, or what was in flight has changed; again: the members have, and all is to be asked
+ * anew. */
+static skald_status product_event(skald_run *run, const skald_task *asked, bool *again) {
+    skald_event event = {0};
+    TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
+    if (run->stop_flag && *run->stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted before training");
+    if (event.kind == SKALD_EVENT_REQUEST) {
+        run->crew->ops->answer(run->crew, event.asker, "{\"state\":\"starting\"}", NULL);
+        return SKALD_OK;
+    }
+    if (event.kind == SKALD_EVENT_LOST && run->crew->ranks)
+        return skald_fail(SKALD_ELOST, "a rank is gone: %s", event.reason ? event.reason : "");
+    if (event.kind != SKALD_EVENT_RESULT) {
+        *again |= event.kind != SKALD_EVENT_NONE;
+        return skald_members_event(run, &event);
+    }
+    skald_result *r = event.result;
+    skald_flight *flight = skald_run_find(run, r->task);
+    if (flight) skald_run_land(run, flight);
+    if (!flight || *again || r->status != SKALD_OK) {
+        const uint32_t who = r->worker;
+        const char *name = run->crew->ops->member(run->crew, who)->name;
+        skald_status st = SKALD_OK;
+        if (flight && !*again) st = skald_fail(r->status, "worker %u (%s), curvature task: %s", who, name, r->error);
+        if (st == SKALD_EREFUSED && ++run->members[who].refused < SKALD_REFUSALS) {
+            run->refused++;
+            skald_run_notice(run, "result of worker %u (%s) refused: %s", who, name, r->error);
+            skald_task t = *asked;
+            st = skald_run_submit(run, who, &t);
+        }
+        run->crew->ops->release(run->crew, r);
+        return st;
+    }
+    run->evaluator.results[r->worker] = r; /* idle now, and freed with the run should this fail */
+    return SKALD_OK;
+}
+
 /* One product (1/m) X'SX v over a sample of rows, summed over the workers. */
 static skald_status product(skald_run *run, skald_version *v, uint32_t rows_per_shard, double *out, double *rows) {
     const uint32_t dim = skald_problem_length(run->problem);
+    const skald_task task = {
+        .kind = SKALD_TASK_CURVATURE, .shard = SKALD_ALL_SHARDS, .model = v, .rows = rows_per_shard};
     memset(out, 0, dim * sizeof(double));
     *rows = 0;
-    for (uint32_t k = 0; k < run->size; k++) {
-        skald_task t = {.kind = SKALD_TASK_CURVATURE, .shard = SKALD_ALL_SHARDS, .model = v, .rows = rows_per_shard};
-        TRY(skald_run_submit(run, k, &t));
-    }
-    while (run->flight_count) {
-        skald_event event = {0};
-        TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
-        if (run->stop_flag && *run->stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted before training");
-        if (event.kind == SKALD_EVENT_LOST)
-            return skald_fail(SKALD_ELOST, "worker %u (%s) is gone: %s", event.worker,
-                              event.worker < run->size ? run->crew->ops->member(run->crew, event.worker)->name : "",
-                              event.reason);
-        if (event.kind == SKALD_EVENT_REQUEST) {
-            run->crew->ops->answer(run->crew, event.asker, "{\"state\":\"starting\"}", NULL);
-            continue;
-        }
-        if (event.kind != SKALD_EVENT_RESULT) continue;
-        skald_result *r = event.result;
-        for (uint32_t f = 0; f < run->flight_count; f++)
-            if (run->flights[f].task == r->task) run->flights[f] = run->flights[--run->flight_count];
-        run->members[r->worker].busy--;
-        if (r->status != SKALD_OK) {
-            const uint32_t who = r->worker;
-            const char *name = run->crew->ops->member(run->crew, who)->name;
-            skald_status st = skald_fail(r->status, "worker %u (%s), curvature task: %s", who, name, r->error);
-            if (r->status == SKALD_EREFUSED && ++run->members[who].refused < SKALD_REFUSALS) {
-                run->refused++;
-                skald_run_notice(run, "result of worker %u (%s) refused: %s", who, name, r->error);
-                skald_task t = {
-                    .kind = SKALD_TASK_CURVATURE, .shard = SKALD_ALL_SHARDS, .model = v, .rows = rows_per_shard};
-                st = skald_run_submit(run, who, &t);
+    for (bool again = true; again || run->flight_count;) {
+        if (again && !run->flight_count && skald_members_complete(run)) {
+            again = false;
+            skald_evaluator_drop(&run->evaluator, run->crew);
+            for (uint32_t k = 0; k < run->size; k++) {
+                skald_task t = task;
+                if (run->members[k].alive && run->members[k].slots) TRY(skald_run_submit(run, k, &t));
             }
-            run->crew->ops->release(run->crew, r);
-            TRY(st);
-            continue;
         }
-        run->evaluator.results[r->worker] = r; /* idle now, and freed with the run should this fail */
+        TRY(product_event(run, &task, &again));
     }
     for (uint32_t k = 0; k < run->size; k++) { /* in worker order: the step's bits do not depend on arrival */
         skald_result *r = run->evaluator.results[k];
+        if (!r) continue;
         for (uint32_t j = 0; j < dim && r->vectors[0]; j++) out[j] += r->vectors[0][j];
         *rows += r->sums[0].rows;
-        run->evaluator.results[k] = NULL;
-        run->crew->ops->release(run->crew, r);
     }
+    skald_evaluator_drop(&run->evaluator, run->crew);
     return run->crew->ranks ? run->crew->ranks->reduce(run->crew, &out, 1) : SKALD_OK;
 }
 
@@ -184,7 +196,6 @@ static skald_status check(const skald_train_options *o, const skald_problem *p) 
 }
 
 static skald_status begin(skald_run *run) {
-    const skald_crew_ops *ops = run->crew->ops;
     const uint32_t dim = skald_problem_length(run->problem);
     TRY(check(run->options, run->problem));
     run->engine.ops = &skald_crew_engine_ops;
@@ -198,29 +209,19 @@ static skald_status begin(skald_run *run) {
     run->history = run->options->algo == SKALD_SAGA;
     run->quiesce =
         (run->options->has_target_objective && !run->options->eval_beside) || run->options->mode == SKALD_SYNC;
-    run->size = ops->size(run->crew);
-    run->members = skald_zalloc(run->size, sizeof *run->members);
-    if (!run->members) return SKALD_ENOMEM;
-    if (run->crew->ranks) run->flight_capacity = run->size + run->problem->shard_count; /* taken over, all at once */
-    for (uint32_t k = 0; k < run->size; k++) {
-        run->members[k].alive = true;
-        const skald_member *m = ops->member(run->crew, k);
-        run->engine.parallel += skald_run_slots(m);
-        run->flight_capacity += skald_run_slots(m) * skald_run_depth(run, m);
-    }
-    run->flights = skald_zalloc(run->flight_capacity, sizeof *run->flights);
+    TRY(skald_members_init(run));
     run->round_g = skald_zalloc(dim, sizeof(double));
     run->history_sum = skald_zalloc(dim, sizeof(double));
     run->delivered = skald_zalloc(dim, sizeof(double));
-    if (!run->flights || !run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
+    if (!run->round_g || !run->history_sum || !run->delivered) return SKALD_ENOMEM;
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history && !run->crew->ranks));
     if (run->crew->ranks) TRY(skald_ranks_init(run));
     TRY(skald_full_init(run));
-    TRY(skald_path_init(run));
     TRY(skald_versions_create(dim, 2, &run->versions));
     /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated */
     TRY(skald_versions_reserve(run->versions, run->flight_capacity + run->size + 2));
-    TRY(skald_evaluator_init(&run->evaluator, run->problem, run->versions, run->size));
+    TRY(skald_evaluator_init(&run->evaluator, run->problem, run->versions, run->most));
+    TRY(skald_members_ready(run));
     run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = NAN;
     run->audit_drift = -1;
     if (run->problem->L <= 0)
@@ -348,8 +349,7 @@ static void end(skald_run *run) {
     if (run->held) run->crew->ops->release(run->crew, run->held);
     if (run->audit.asker)
         run->crew->ops->answer(run->crew, run->audit.asker, "{\"state\":\"ended before the audit did\"}", NULL);
-    for (uint32_t k = 0; run->evaluator.results && k < run->size; k++)
-        if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
+    skald_evaluator_drop(&run->evaluator, run->crew);
     skald_version_unref(run->current);
     skald_full_fini(run);
     skald_path_fini(run);

@@ -25,7 +25,7 @@ static void on_done(void *owner, bool ok) {
 static skald_status run_call(grpc_channel *channel, grpc_completion_queue *queue, skald_method method,
                              grpc_byte_buffer *request, grpc_metadata *token, size_t tokens, int64_t wait_ns,
                              char reason[NET_REASON_BYTES], grpc_byte_buffer **message) {
-    static const char *const names[SKALD_METHOD_COUNT] = {GRPC_STATUS_METHOD, GRPC_FETCH_METHOD};
+    static const char *const names[SKALD_METHOD_COUNT] = {GRPC_STATUS_METHOD, GRPC_FETCH_METHOD, GRPC_DRAIN_METHOD};
     grpc_call *call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue,
                                                grpc_slice_from_static_string(names[method]), NULL,
                                                net_deadline(wait_ns > 0 ? wait_ns : NET_NO_WAIT_NS), NULL);

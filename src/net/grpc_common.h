@@ -15,6 +15,7 @@
 #define GRPC_SESSION_METHOD "/skald.v1.Coordinator/Session"
 #define GRPC_STATUS_METHOD "/skald.v1.Coordinator/Status"
 #define GRPC_FETCH_METHOD "/skald.v1.Coordinator/FetchModel"
+#define GRPC_DRAIN_METHOD "/skald.v1.Coordinator/Drain"
 #define GRPC_HEALTH_METHOD "/grpc.health.v1.Health/Check"
 
 /* ---- runtime ------------------------------------------------------------------------------------------- */

@@ -12,7 +12,15 @@
 #include "net/grpc_security.h"
 #include "net/grpc_stream.h"
 
-typedef enum slot_kind { SLOT_SESSION, SLOT_STATUS, SLOT_FETCH, SLOT_HEALTH, SLOT_OTHER, SLOT_KINDS } slot_kind;
+typedef enum slot_kind {
+    SLOT_SESSION,
+    SLOT_STATUS,
+    SLOT_FETCH,
+    SLOT_DRAIN,
+    SLOT_HEALTH,
+    SLOT_OTHER,
+    SLOT_KINDS
+} slot_kind;
 #define SLOTS_A_KIND 8 /* calls taken at the same time; more wait in the core */
 
 /* A standing request for the next call of one kind. */
@@ -213,8 +221,13 @@ static void turn_away(skald_net_server *server, grpc_call *call, const char *rea
 }
 
 static void on_request(void *owner, bool ok) {
-    static const net_role needed[SLOT_KINDS] = {
-        [SLOT_SESSION] = NET_ROLE_WORKER, [SLOT_STATUS] = NET_ROLE_STATUS, [SLOT_FETCH] = NET_ROLE_STATUS};
+    static const net_role needed[SLOT_KINDS] = {[SLOT_SESSION] = NET_ROLE_WORKER,
+                                                [SLOT_STATUS] = NET_ROLE_STATUS,
+                                                [SLOT_FETCH] = NET_ROLE_STATUS,
+                                                [SLOT_DRAIN] = NET_ROLE_OPERATOR};
+    static const skald_method methods[SLOT_KINDS] = {[SLOT_STATUS] = SKALD_METHOD_STATUS,
+                                                     [SLOT_FETCH] = SKALD_METHOD_FETCH_MODEL,
+                                                     [SLOT_DRAIN] = SKALD_METHOD_DRAIN};
     slot *q = owner;
     skald_net_server *server = q->server;
     grpc_call *call = q->call;
@@ -243,9 +256,9 @@ static void on_request(void *owner, bool ok) {
         break;
     case SLOT_STATUS:
     case SLOT_FETCH:
+    case SLOT_DRAIN:
         if (server->on_call) {
-            skald_method method = q->kind == SLOT_STATUS ? SKALD_METHOD_STATUS : SKALD_METHOD_FETCH_MODEL;
-            accept_call(server, call, payload, method);
+            accept_call(server, call, payload, methods[q->kind]);
             break;
         }
         if (payload) grpc_byte_buffer_destroy(payload);
@@ -293,7 +306,7 @@ static void free_server(skald_net_server *server) {
 
 static void open_core(skald_net_server *server) {
     static const char *const names[SLOT_OTHER] = {GRPC_SESSION_METHOD, GRPC_STATUS_METHOD, GRPC_FETCH_METHOD,
-                                                  GRPC_HEALTH_METHOD};
+                                                  GRPC_DRAIN_METHOD, GRPC_HEALTH_METHOD};
     net_args args;
     net_args_fill(&args, &server->options, true);
     server->core = grpc_server_create(&args.args, NULL);

@@ -67,6 +67,39 @@ static skald_status fill_seat(skald_company *c, seat *s, const skald_member *m) 
     return SKALD_OK;
 }
 
+skald_status skald_company_move(skald_company *c, uint32_t shard, uint32_t to) {
+    seat *heir = &c->seats[to];
+    skald_shard *rows = c->data.runner.shards[shard];
+    const size_t n = c->data.problem.shards[shard].rows;
+    uint32_t *grown = realloc(heir->shards, (heir->member.shard_count + 1) * sizeof *grown);
+    float *zeros = skald_zalloc(n * skald_objective_classes(&c->data.problem.objective), sizeof *zeros);
+    if (grown) heir->member.shards = heir->shards = grown;
+    if (!grown || !zeros) {
+        free(zeros);
+        return SKALD_ENOMEM;
+    }
+    skald_compute *compute = c->data.runner.compute;
+    const skald_status st = compute->ops->history_set(compute, rows, zeros);
+    free(zeros);
+    TRY(st);
+    free(c->carries[shard]);
+    c->carries[shard] = NULL;
+    for (uint32_t k = 0; k < c->size; k++) {
+        seat *s = &c->seats[k];
+        if (!s->view.shards[shard]) continue;
+        s->view.shards[shard] = NULL;
+        s->member.rows -= n;
+        uint32_t i = 0;
+        while (s->shards[i] != shard) i++;
+        memmove(&s->shards[i], &s->shards[i + 1], (--s->member.shard_count - i) * sizeof *s->shards);
+    }
+    c->lane_of[shard] = heir->member.shard_count % (heir->member.slots ? heir->member.slots : 1);
+    heir->shards[heir->member.shard_count++] = shard;
+    heir->member.rows += n;
+    heir->view.shards[shard] = rows;
+    return SKALD_OK;
+}
+
 skald_status skald_company_make(skald_local_data *data, const skald_member *members, uint32_t count, bool floats,
                                 skald_company **out) {
     skald_company *c = skald_zalloc(1, sizeof *c);

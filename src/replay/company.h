@@ -23,6 +23,9 @@ skald_problem *skald_company_problem(skald_company *company);
 uint32_t skald_company_size(const skald_company *company);
 skald_member *skald_company_member(const skald_company *company, uint32_t worker);
 
+/* The shard is another member's from here on, with no history. */
+skald_status skald_company_move(skald_company *company, uint32_t shard, uint32_t to);
+
 /* Computes; a failure of the task is in the result. Give the result back with skald_company_release. */
 skald_status skald_company_run(skald_company *company, uint32_t worker, const skald_task *task, skald_result **out);
 void skald_company_release(skald_company *company, skald_result *result);

@@ -150,7 +150,8 @@ static skald_status read_header(skald_record *r) {
 
 /* ---- the others ---------------------------------------------------------------------------------------- */
 
-static const char *const names[] = {"task", "result", "merge", "tick", "audit", "interrupt", "lost", "end", "failed"};
+static const char *const names[] = {"task",      "result", "merge",   "tick", "audit",
+                                    "interrupt", "lost",   "members", "end",  "failed"};
 
 static skald_status read_task(json_t *o, skald_record_line *l, json_error_t *e) {
     const char *kind;
@@ -263,7 +264,7 @@ skald_status skald_record_next(skald_record *r) {
     skald_status st;
     json_error_t e;
     if (k == SKALD_ARRAY_LENGTH(names)) {
-        st = bad(r, "\"do\" is none of task, result, merge, tick, audit, interrupt, lost, end, failed");
+        st = bad(r, "\"do\" is none of task, result, merge, tick, audit, interrupt, lost, members, end, failed");
     } else {
         l->kind = (skald_record_kind)k;
         st = read_fields(o, l, &e);

@@ -12,6 +12,8 @@
  *       the engine's answer: apply, scale (shortened for its age), fold (history only), repair; step: theta or eta as
  *       applied; id 0: a round of all tasks out; a rise of generation is a rollback
  *   {"do":"tick","t"}  {"do":"audit","t"}  {"do":"interrupt","t"}  {"do":"lost","t","worker","reason"}
+ *   {"do":"members","t","what","worker","shard"}  (what: joined, withdrawn or leased)
+ *       a record with a line of these or a "lost" is for reading: such a run is not done again
  *   {"do":"end","stop","updates","model"}  (model: a hash of its bits)   or   {"do":"failed","error"}
  * Numbers are written so that reading gives the same bits. A record without its last line broke off. */
 #ifndef SKALD_REPLAY_RECORD_H
@@ -64,6 +66,7 @@ typedef enum skald_record_kind {
     SKALD_RECORD_AUDIT,
     SKALD_RECORD_INTERRUPT,
     SKALD_RECORD_LOST,
+    SKALD_RECORD_MEMBERS,
     SKALD_RECORD_END,
     SKALD_RECORD_FAILED,
     SKALD_RECORD_BROKEN /* the file ends here, though not the run; the number is that of the line missing */

@@ -158,6 +158,12 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     if (event->kind == SKALD_EVENT_LOST)
         write_line(r, "{\"do\":\"lost\",\"t\":%" PRId64 ",\"worker\":%u,\"reason\":%s}", t, event->worker,
                    quoted(event->reason ? event->reason : "", text));
+    if (event->kind == SKALD_EVENT_JOINED || event->kind == SKALD_EVENT_WITHDRAWN || event->kind == SKALD_EVENT_LEASED)
+        write_line(r, "{\"do\":\"members\",\"t\":%" PRId64 ",\"what\":\"%s\",\"worker\":%u,\"shard\":%u}", t,
+                   event->kind == SKALD_EVENT_JOINED      ? "joined"
+                   : event->kind == SKALD_EVENT_WITHDRAWN ? "withdrawn"
+                                                          : "leased",
+                   event->worker, event->shard);
     if (event->kind == SKALD_EVENT_REQUEST && event->request == SKALD_REQUEST_AUDIT)
         write_line(r, "{\"do\":\"audit\",\"t\":%" PRId64 "}", t);
     if (r->now_ns - r->flushed_ns > FLUSH_NS) hand_over(r);
@@ -279,7 +285,7 @@ skald_status skald_recorder_open(const skald_recording *what, skald_crew *crew, 
         if (r) free_recorder(r);
         return st;
     }
-    r->crew = (skald_crew){.ops = &ops, .problem = crew->problem};
+    r->crew = (skald_crew){.ops = &ops, .problem = crew->problem, .most = crew->most};
     r->clock.now_ns = frozen_now;
     r->inner = crew;
     r->real = clock;

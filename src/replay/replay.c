@@ -47,8 +47,9 @@ static skald_status breaks_off(const skald_replay *r) {
 }
 
 static const char *kind_name(skald_record_kind kind) {
-    static const char *const names[] = {"a task",       "a result", "a merge", "a timeout", "an audit",
-                                        "an interrupt", "a loss",   "the end", "a failure", "nothing more"};
+    static const char *const names[] = {"a task",   "a result",     "a merge",     "a timeout",
+                                        "an audit", "an interrupt", "a loss",      "a change of members",
+                                        "the end",  "a failure",    "nothing more"};
     return names[kind];
 }
 
@@ -156,7 +157,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         return SKALD_OK;
     }
     if (r->failed != SKALD_OK) return skald_fail(r->failed, "%s", r->why);
-    if (l->kind >= SKALD_RECORD_TICK && l->kind <= SKALD_RECORD_LOST) r->now_ns = l->t;
+    if (l->kind >= SKALD_RECORD_TICK && l->kind <= SKALD_RECORD_MEMBERS) r->now_ns = l->t;
     switch (l->kind) {
     case SKALD_RECORD_RESULT:
         r->now_ns = l->t;
@@ -171,10 +172,15 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         *event = (skald_event){.kind = SKALD_EVENT_REQUEST, .request = SKALD_REQUEST_AUDIT, .asker = r};
         break;
     case SKALD_RECORD_LOST:
-        if (l->worker >= size(crew)) return differs(r, "worker %u is lost, of %u", l->worker, size(crew));
-        snprintf(r->why, sizeof r->why, "%s", l->text); /* as long as the event lasts */
-        *event = (skald_event){.kind = SKALD_EVENT_LOST, .worker = l->worker, .reason = r->why};
-        break;
+    case SKALD_RECORD_MEMBERS:
+        if (!r->options.partial)
+            return skald_fail(SKALD_EUNSUPPORTED,
+                              "%s:%u: here worker %u %s; a run whose workers come or go is not done again; --partial "
+                              "replays as far as this",
+                              r->record->path, l->number, l->worker,
+                              l->kind == SKALD_RECORD_LOST ? "was lost" : "joined, or rows moved");
+        r->beyond = r->stop = true;
+        return SKALD_OK;
     case SKALD_RECORD_FAILED:
         return skald_fail(SKALD_EDATA, "%s:%u: the recorded run failed here: %s", r->record->path, l->number, l->text);
     case SKALD_RECORD_BROKEN:

@@ -38,6 +38,7 @@ struct skald_simulation {
     double warm_ns; /* without a pace: what stragglers' delays are relative to */
     uint64_t warm_tasks;
     char reason[64];
+    bool orphans; /* a dead actor's shards are to be dealt */
 };
 
 static skald_simulation *of(const skald_crew *crew) {
@@ -167,9 +168,31 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     return push(s, (happening){.when = done + message, .result = r, .worker = worker});
 }
 
+/* The next shard of the dead goes to the living with the fewest rows, at once; AGAIN: there are no more. */
+static skald_status deal_orphan(skald_simulation *s, skald_event *event) {
+    uint32_t heir = UINT32_MAX, dead = 0;
+    const skald_company *c = s->company;
+    s->orphans = false;
+    while (dead < s->size && !(s->actors[dead].dead && skald_company_member(c, dead)->shard_count)) dead++;
+    if (dead == s->size) return SKALD_AGAIN;
+    for (uint32_t k = 0; k < s->size; k++)
+        if (!s->actors[k].dead &&
+            (heir == UINT32_MAX || skald_company_member(c, k)->rows < skald_company_member(c, heir)->rows))
+            heir = k;
+    if (heir == UINT32_MAX) return skald_fail(SKALD_ELOST, "all workers are gone, the last one %s", s->reason);
+    s->orphans = true;
+    *event =
+        (skald_event){.kind = SKALD_EVENT_LEASED, .worker = heir, .shard = skald_company_member(c, dead)->shards[0]};
+    return skald_company_move(s->company, event->shard, heir);
+}
+
 static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
     skald_simulation *s = of(crew);
     memset(event, 0, sizeof *event);
+    if (s->orphans) {
+        const skald_status st = deal_orphan(s, event);
+        if (st != SKALD_AGAIN) return st;
+    }
     while (s->count) {
         const int64_t until = s->now_ns + timeout_ns;
         if (timeout_ns >= 0 && s->heap[0].when > until) break;
@@ -181,8 +204,9 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
             continue;
         }
         if (!h.result) {
-            s->actors[h.worker].dead = true;
+            s->actors[h.worker].dead = s->orphans = true;
             event->kind = SKALD_EVENT_LOST;
+            event->rows = skald_company_member(s->company, h.worker)->rows;
             snprintf(s->reason, sizeof s->reason, "killed by --straggler");
             event->reason = s->reason;
             return SKALD_OK;

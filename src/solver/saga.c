@@ -12,13 +12,14 @@ skald_status skald_saga(skald_engine *e, const skald_train_options *options) {
     skald_vectors *v = &e->vectors;
     const skald_problem *p = e->problem;
     const skald_regulariser reg = skald_engine_regulariser(e);
-    const skald_schedule s = skald_schedule_make(e, options, true);
+    skald_schedule s = skald_schedule_make(e, options, true);
     double *w = NULL, *abar = NULL;
     skald_status st;
     TRY_GOTO(st, v->ops->create(v, &w), out);
     TRY_GOTO(st, v->ops->create(v, &abar), out);
 
     while (!skald_finished(e)) {
+        if (s.parallel != e->parallel) s = skald_schedule_make(e, options, true); /* workers came or went */
         double eta = skald_schedule_eta(&s, e), step;
         skald_work work = {.history = true,
                            .local = s.local,

@@ -52,7 +52,8 @@ static double local_weight(uint32_t P) {
 
 skald_schedule skald_schedule_make(const skald_engine *e, const skald_train_options *o, bool history) {
     const skald_problem *p = e->problem;
-    skald_schedule s = {.local = o->local != 0,
+    skald_schedule s = {.parallel = e->parallel,
+                        .local = o->local != 0,
                         .theta = o->theta > 0 ? o->theta
                                  : history    ? local_weight(e->parallel)
                                               : 1};
@@ -97,7 +98,7 @@ static double difference_rows(const skald_problem *p, double parallel) {
 skald_schedule skald_schedule_difference(const skald_engine *e, const skald_train_options *o) {
     const skald_problem *p = e->problem;
     const double P = e->parallel;
-    skald_schedule s = {.theta = 1};
+    skald_schedule s = {.parallel = e->parallel, .theta = 1};
     s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)difference_rows(p, P);
     s.step_rows = s.task_rows;
     const double b = s.task_rows;
@@ -114,7 +115,7 @@ skald_schedule skald_schedule_path(const skald_engine *e, const skald_train_opti
     const skald_problem *p = e->problem;
     const double P = e->parallel, own = p->objective.l2 + 2 * p->objective.nonconvex, shard = mean_shard_rows(p);
     const bool sync = o->mode == SKALD_SYNC;
-    skald_schedule s = {.theta = 1};
+    skald_schedule s = {.parallel = e->parallel, .theta = 1};
     const double rows = ceil(fmin(sqrt(p->n) / (sync ? P : 1), fmax(shard / 8, 1)));
     s.task_rows = o->task_rows ? o->task_rows : o->step_rows ? o->step_rows : (uint32_t)rows;
     s.step_rows = s.task_rows;

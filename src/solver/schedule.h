@@ -5,6 +5,7 @@
 #include "skald/train.h"
 
 typedef struct skald_schedule {
+    uint32_t parallel; /* the P it was made for */
     bool local;
     uint32_t task_rows, step_rows;
     double eta;    /* step of one update at the worker (local) or at the coordinator (plain) */

@@ -13,12 +13,13 @@ skald_status skald_sgd(skald_engine *e, const skald_train_options *options) {
     skald_vectors *v = &e->vectors;
     const skald_problem *p = e->problem;
     const skald_regulariser reg = skald_engine_regulariser(e);
-    const skald_schedule s = skald_schedule_make(e, options, false);
+    skald_schedule s = skald_schedule_make(e, options, false);
     double *w = NULL;
     skald_status st;
     TRY_GOTO(st, v->ops->create(v, &w), out);
 
     while (!skald_finished(e)) {
+        if (s.parallel != e->parallel) s = skald_schedule_make(e, options, false); /* workers came or went */
         double eta = skald_schedule_eta(&s, e), step;
         skald_work work = {.local = s.local,
                            .task_rows = s.task_rows,

@@ -15,7 +15,7 @@
 skald_status skald_svrg(skald_engine *e, const skald_train_options *options) {
     skald_vectors *v = &e->vectors;
     const skald_regulariser reg = skald_engine_regulariser(e);
-    const skald_schedule s = skald_schedule_difference(e, options);
+    skald_schedule s = skald_schedule_difference(e, options);
     const double epoch = options->epoch > 0 ? options->epoch : 2;
     double *w = NULL, *G = NULL, due = 0;
     bool known = false; /* is there a G? */
@@ -25,6 +25,7 @@ skald_status skald_svrg(skald_engine *e, const skald_train_options *options) {
     TRY_GOTO(st, v->ops->create(v, &G), out);
 
     while (!skald_finished(e)) {
+        if (s.parallel != e->parallel) s = skald_schedule_difference(e, options); /* workers came or went */
         if (generation != e->generation) known = false, generation = e->generation;
         double eta = skald_schedule_eta(&s, e), step = 0;
         skald_work work = {.task_rows = known ? s.task_rows : 0,

@@ -16,7 +16,7 @@ skald_status skald_synthesis(skald_engine *e, const skald_train_options *options
     skald_vectors *v = &e->vectors;
     const skald_problem *p = e->problem;
     const skald_regulariser reg = skald_engine_regulariser(e);
-    const skald_schedule s = skald_schedule_path(e, options);
+    skald_schedule s = skald_schedule_path(e, options);
     double *w = NULL, *G = NULL;
     uint64_t steps = 0, q = (uint64_t)ceil(options->epoch > 0 ? options->epoch * p->n / s.task_rows : sqrt(p->n));
     bool known = false; /* is there a G? */
@@ -26,6 +26,7 @@ skald_status skald_synthesis(skald_engine *e, const skald_train_options *options
     TRY_GOTO(st, v->ops->create(v, &G), out);
 
     while (!skald_finished(e)) {
+        if (s.parallel != e->parallel) s = skald_schedule_path(e, options); /* workers came or went */
         if (generation != e->generation) known = false, generation = e->generation;
         const bool full = !known || steps >= q;
         double step = 0;

@@ -106,5 +106,5 @@ void skald_outbox_fini(skald_worker *w) {
     for (uint32_t k = 0; k < w->outbox_count; k++) skald_bytes_unref(w->outbox[k].bytes);
     free(w->outbox);
     w->outbox = NULL;
-    w->outbox_count = 0;
+    w->outbox_count = w->outbox_capacity = 0;
 }

@@ -102,8 +102,7 @@ static skald_status await_order(skald_rank *r) {
         if (r->stopped) return skald_fail(SKALD_INTERRUPTED, "the run is over");
     }
     if (!loaded) return SKALD_OK;
-    skald_lane_fini(r->lane); /* its lists are as long as the largest shard */
-    return skald_lane_init(r->lane, &r->w->runner);
+    return skald_lane_fit(r->lane, &r->w->runner); /* its lists are as long as the largest shard */
 }
 
 static void keep(skald_rank *r, const skald_stretch *stretches, uint32_t count) {

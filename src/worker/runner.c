@@ -26,6 +26,12 @@ skald_status skald_runner_add(skald_runner *r, uint32_t shard, skald_rows *rows)
     return r->compute->ops->load(r->compute, rows, &r->shards[shard]);
 }
 
+void skald_runner_drop(skald_runner *r, uint32_t shard) {
+    if (shard >= r->shard_count || !r->shards[shard]) return;
+    r->compute->ops->unload(r->compute, r->shards[shard]);
+    r->shards[shard] = NULL;
+}
+
 void skald_runner_fini(skald_runner *r) {
     for (uint32_t k = 0; r->shards && k < r->shard_count; k++)
         if (r->shards[k]) r->compute->ops->unload(r->compute, r->shards[k]);
@@ -35,11 +41,18 @@ void skald_runner_fini(skald_runner *r) {
 }
 
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner) {
-    lane->rows = skald_alloc(skald_max_size(runner->max_rows, 1), sizeof *lane->rows);
+    lane->room = skald_max_size(runner->max_rows, 1);
+    lane->rows = skald_alloc(lane->room, sizeof *lane->rows);
     lane->partial = skald_alloc(SKALD_MAX_POINTS * (size_t)runner->dim, sizeof *lane->partial);
     if (lane->rows && lane->partial) return SKALD_OK;
     skald_lane_fini(lane);
     return SKALD_ENOMEM;
+}
+
+skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner) {
+    if (lane->room && runner->max_rows <= lane->room) return SKALD_OK;
+    skald_lane_fini(lane);
+    return skald_lane_init(lane, runner);
 }
 
 void skald_lane_fini(skald_lane *lane) {

@@ -16,7 +16,8 @@ typedef struct skald_runner {
 
 /* What one thread needs to run tasks. */
 typedef struct skald_lane {
-    uint32_t *rows;  /* max_rows */
+    uint32_t *rows; /* room: the runner's max_rows when it was made */
+    size_t room;
     double *partial; /* SKALD_MAX_POINTS x dim */
 } skald_lane;
 
@@ -25,10 +26,14 @@ skald_status skald_runner_init(skald_runner *runner, const skald_compute_options
                                const skald_objective *objective, uint32_t columns, uint64_t seed, uint32_t shard_count);
 /* Takes over the rows (already rescaled). SKALD_EINVAL if the shard is out of range or held already. */
 skald_status skald_runner_add(skald_runner *runner, uint32_t shard, skald_rows *rows);
+/* Unloads it, if it is held. */
+void skald_runner_drop(skald_runner *runner, uint32_t shard);
 void skald_runner_fini(skald_runner *runner);
 
-/* After the last add. */
+/* For the shards held now. */
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner);
+/* Made anew, if it was not made or larger shards have come. */
+skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner);
 void skald_lane_fini(skald_lane *lane);
 
 /* Runs one task. result->vectors[0..skald_task_vectors) must point to dim doubles each; fills rows, sums,

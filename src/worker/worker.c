@@ -11,7 +11,7 @@
 
 /* Work is lost only with its process: what is unanswered is said again after this. */
 static const int64_t REPEAT_NS = 5 * SKALD_NS_PER_S;
-static const int64_t HEARTBEAT_NS = 2 * SKALD_NS_PER_S;
+static const int64_t HEARTBEAT_NS = 2 * SKALD_NS_PER_S; /* unless the coordinator asks for more */
 
 typedef enum event_kind { EVENT_OPEN, EVENT_FRAME, EVENT_CLOSE } event_kind;
 typedef struct event {
@@ -88,23 +88,41 @@ static void hello(skald_worker *w) {
     body.collective = w->collective;
     body.no_collective = w->no_collective;
     body.card = w->card;
+    body.run = w->run;
+    body.term = w->term;
+    body.incarnation = w->incarnation;
     frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
     frame.hello = &body;
     skald_worker_send(w, &frame, NULL, 0);
 }
 
-static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m) {
+static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m, int64_t now) {
     if (w->welcomed) return SKALD_OK; /* a repetition */
     if (m->protocol != SKALD_PROTOCOL)
         return skald_fail(SKALD_EVERSION,
                           "the coordinator speaks protocol %u, this worker %u: use the same version of skald",
                           m->protocol, SKALD_PROTOCOL);
+    if (m->resumed && w->incarnation && m->incarnation == w->incarnation) {
+        w->welcomed = true;
+        skald_worker_notice(w, "worker %u again: it goes on", w->number);
+        skald_shelf_clear(&w->shelf); /* as at the other end: what was on its way may not have come */
+        skald_outbox_repeat(w, now, 0);
+        return SKALD_OK;
+    }
+    if (w->incarnation) {
+        skald_worker_notice(w, "the coordinator had given this worker up: it starts anew");
+        skald_life_end(w);
+        TRY(skald_life_begin(w));
+    }
     const char *path = w->options->data_path ? w->options->data_path : m->data_path;
     if (strlen(path) >= sizeof w->path || strlen(m->weights_path) >= sizeof w->weights)
         return skald_fail(SKALD_EPEER, "path too long");
     snprintf(w->path, sizeof w->path, "%s", path);
     snprintf(w->weights, sizeof w->weights, "%s", m->weights_path);
     w->incarnation = m->incarnation;
+    snprintf(w->run, sizeof w->run, "%s", m->run);
+    w->term = m->term;
+    w->beat_ns = m->heartbeat_ns && m->heartbeat_ns < (uint64_t)HEARTBEAT_NS ? (int64_t)m->heartbeat_ns : HEARTBEAT_NS;
     w->number = m->worker;
     w->welcomed = true;
     skald_worker_notice(w, "joined run %s as worker %u, data %s", m->run, m->worker, w->path);
@@ -176,7 +194,7 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
 }
 
 static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
-    if (!w->set_up) return SKALD_OK;
+    if (!w->set_up || !w->welcomed) return SKALD_OK;
     skald_job job = {.kind = SKALD_JOB_LEASE, .shard = m->shard, .checksum = m->checksum};
     const size_t unit = SKALD_BLOCK_WORDS * sizeof(uint64_t), bytes = skald_wire_vector_bytes(w->env, 0);
     if (bytes == 0 || bytes % unit) return skald_fail(SKALD_EPEER, "lease without blocks");
@@ -218,7 +236,7 @@ static skald_status find_version(skald_worker *w, uint64_t id, bool rides, uint3
 
 static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t now) {
     for (size_t k = 0; k < m->n_acks; k++) skald_outbox_ack(w, m->acks[k]);
-    if (!atomic_load(&w->begun)) return SKALD_OK; /* overtook its begin: it will be repeated */
+    if (!w->welcomed || !atomic_load(&w->begun)) return SKALD_OK; /* overtook its begin: it will be repeated */
     for (uint32_t k = 0; k < SKALD_WORKER_SEEN; k++) {
         if (w->seen[k] != m->id) continue;
         if (skald_outbox_has(w, m->id)) skald_outbox_repeat(w, now, 0); /* asked again: say again */
@@ -298,7 +316,7 @@ static void describe_collective(skald_worker *w) {
 static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *over) {
     switch (f->body_case) {
     case SKALD__V1__FRAME__BODY_WELCOME:
-        return on_welcome(w, f->welcome);
+        return on_welcome(w, f->welcome, skald_now_ns(skald_clock_system()));
     case SKALD__V1__FRAME__BODY_SCAN_REQUEST: {
         if (!w->welcomed) return SKALD_OK; /* overtook its welcome: it will be repeated */
         skald_job job = {.kind = SKALD_JOB_SCAN, .first = f->scan_request->first, .count = f->scan_request->count};
@@ -308,6 +326,11 @@ static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *ov
         return on_setup(w, f->setup);
     case SKALD__V1__FRAME__BODY_LEASE:
         return on_lease(w, f->lease);
+    case SKALD__V1__FRAME__BODY_RELEASE: {
+        if (!w->set_up || !w->welcomed) return SKALD_OK;
+        skald_job job = {.kind = SKALD_JOB_RELEASE, .shard = f->release->shard};
+        return skald_worker_push(w, &job);
+    }
     case SKALD__V1__FRAME__BODY_BEGIN: {
         skald_job job = {.kind = SKALD_JOB_BEGIN, .weight_scale = f->begin->weight_scale};
         return skald_worker_push(w, &job);
@@ -323,6 +346,7 @@ static skald_status on_body(skald_worker *w, const Skald__V1__Frame *f, bool *ov
     case SKALD__V1__FRAME__BODY_RANKS: {
         skald_job job = {.kind = SKALD_JOB_RANK};
         TRY(skald_rank_spec_read(w, f->ranks, &job.spec));
+        w->ranked = true;
         return push_or_drop(w, &job);
     }
     case SKALD__V1__FRAME__BODY_REGROUP: {
@@ -353,13 +377,48 @@ static void beat(skald_worker *w, int64_t now) {
     skald_worker_send(w, &frame, NULL, 0);
 }
 
+static skald_status connect_to(skald_worker *w) {
+    static const skald_net_handlers handlers = {on_open, on_frame, on_close, NULL};
+    const skald_worker_options *o = w->options;
+    return w->net->connect(o->address, &o->net, &handlers, w, o->wait_ns, &w->client);
+}
+
+static void let_go(skald_worker *w) {
+    pthread_mutex_lock(&w->session_mutex);
+    skald_net_session *session = w->session;
+    w->session = NULL;
+    pthread_mutex_unlock(&w->session_mutex);
+    if (session) skald_net_session_unref(session);
+}
+
+/* The session has ended. SKALD_AGAIN: it broke off, and another is being opened. */
+static skald_status on_end(skald_worker *w, const event *e) {
+    if (e->code == SKALD_OK) return SKALD_OK;
+    const char *address = w->options->address;
+    if (e->code == SKALD_EUNAVAILABLE && !w->session)
+        return skald_fail(e->code,
+                          "no coordinator at %s within %.3g s: is it running there? --wait says how long to wait",
+                          address, (double)w->options->wait_ns * 1e-9);
+    if (e->code != SKALD_ELOST || !w->incarnation || w->ranked)
+        return skald_fail(e->code, "coordinator %s: %s", address, e->reason);
+    skald_worker_notice(w, "coordinator %s: %s; joining it again (waiting for it up to %.3g s)", address, e->reason,
+                        (double)w->options->wait_ns * 1e-9);
+    let_go(w);
+    w->welcomed = false;
+    w->net->disconnect(w->client);
+    w->client = NULL;
+    TRY(connect_to(w));
+    return SKALD_AGAIN;
+}
+
 static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
     const int64_t repeat = w->options->repeat_ns > 0 ? w->options->repeat_ns : REPEAT_NS;
-    const int64_t tick = repeat < SKALD_NS_PER_S / 10 ? repeat : SKALD_NS_PER_S / 10;
     int64_t beaten = 0, repeated = 0;
     for (;;) {
         if (stop_flag && *stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted");
         event e;
+        int64_t tick = repeat < SKALD_NS_PER_S / 10 ? repeat : SKALD_NS_PER_S / 10;
+        if (w->welcomed && w->beat_ns < tick) tick = w->beat_ns;
         skald_status st = skald_queue_pop(w->events, &e, tick);
         int64_t now = skald_now_ns(skald_clock_system());
         skald_straggle_die(w, now);
@@ -368,7 +427,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
             if (!w->welcomed) hello(w);
             skald_outbox_repeat(w, now, repeat);
         }
-        if (w->welcomed && now - beaten >= HEARTBEAT_NS) {
+        if (w->welcomed && now - beaten >= w->beat_ns) {
             beaten = now;
             beat(w, now);
         }
@@ -382,12 +441,9 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
             hello(w);
             break;
         case EVENT_CLOSE:
-            if (e.code == SKALD_OK) return SKALD_OK;
-            if (e.code == SKALD_EUNAVAILABLE && !w->session)
-                return skald_fail(
-                    e.code, "no coordinator at %s within %.3g s: is it running there? --wait says how long to wait",
-                    w->options->address, (double)w->options->wait_ns * 1e-9);
-            return skald_fail(e.code, "coordinator %s: %s", w->options->address, e.reason);
+            st = on_end(w, &e);
+            if (st != SKALD_AGAIN) return st;
+            break;
         case EVENT_FRAME: {
             bool over = false;
             st = skald_wire_open(w->env, e.frame);
@@ -412,24 +468,8 @@ static void fini(skald_worker *w) {
         if (e.kind == EVENT_FRAME) skald_frame_release(e.frame);
         if (e.kind == EVENT_OPEN) skald_net_session_unref(e.session);
     }
-    if (w->session) skald_net_session_unref(w->session);
-    skald_outbox_fini(w);
-    skald_shelf_clear(&w->shelf);
-    skald_versions_destroy(w->versions);
-    skald_pool_destroy(w->vectors);
-    skald_pool_destroy(w->narrow);
-    for (uint32_t k = 0; w->carries && k < w->shard_count; k++) free(w->carries[k]);
-    free(w->carries);
+    let_go(w);
     skald_pool_destroy(w->headers);
-    skald_runner_fini(&w->runner);
-    for (uint32_t k = 0; w->read && k < w->shard_count; k++) skald_rows_free(&w->read[k]);
-    free(w->read);
-    free(w->shift);
-    free(w->scale);
-    free(w->labels);
-    free(w->lane_of);
-    skald_stragglers_free(&w->straggle.models);
-    skald_source_close(w->source);
     skald_wire_env_destroy(w->env);
     skald_queue_destroy(w->events);
     pthread_mutex_destroy(&w->session_mutex);
@@ -442,12 +482,11 @@ skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_optio
                               const atomic_int *stop_flag) {
     skald_worker *w = skald_zalloc(1, sizeof *w);
     if (!w) return SKALD_ENOMEM;
+    w->net = net;
     w->options = options;
     pthread_mutex_init(&w->session_mutex, NULL);
     pthread_mutex_init(&w->outbox_mutex, NULL);
     pthread_rwlock_init(&w->exclusive, NULL);
-    skald_net_client *client = NULL;
-    static const skald_net_handlers handlers = {on_open, on_frame, on_close, NULL};
     char reason[1024] = "";
     skald_status st;
     TRY_GOTO(st, skald_queue_create(sizeof(event), 0, &w->events), out);
@@ -457,13 +496,14 @@ skald_status skald_worker_run(const skald_net_ops *net, const skald_worker_optio
     TRY_GOTO(st, skald_compute_describe(&options->compute, w->device, reason), out);
     if (reason[0]) skald_worker_notice(w, "computing on the CPU: %s", reason);
     describe_collective(w);
-    TRY_GOTO(st, skald_worker_start_lanes(w), out);
-    TRY_GOTO(st, net->connect(options->address, &options->net, &handlers, w, options->wait_ns, &client), out);
+    TRY_GOTO(st, skald_life_begin(w), out);
+    TRY_GOTO(st, connect_to(w), out);
     st = control(w, stop_flag);
 out:
     snprintf(reason, sizeof reason, "%s", skald_error());
-    skald_worker_stop_lanes(w);
-    if (client) net->disconnect(client);
+    skald_worker_stop_lanes(w); /* what they send still finds the session */
+    if (w->client) net->disconnect(w->client);
+    skald_life_end(w);
     fini(w);
     return st == SKALD_OK ? st : skald_fail(st, "%s", reason);
 }

@@ -25,6 +25,7 @@ enum {
 typedef enum skald_job_kind {
     SKALD_JOB_SCAN,
     SKALD_JOB_LEASE,
+    SKALD_JOB_RELEASE,
     SKALD_JOB_BEGIN,
     SKALD_JOB_TASK,
     SKALD_JOB_RANK, /* the rest of the run: its lane then takes the jobs below itself, and leases */
@@ -36,7 +37,7 @@ typedef enum skald_job_kind {
 typedef struct skald_job {
     skald_job_kind kind;
     uint32_t first, count; /* scan */
-    uint32_t shard;        /* lease */
+    uint32_t shard;        /* lease, release */
     uint64_t checksum;     /* lease */
     skald_block *blocks;   /* lease: owned */
     uint64_t block_count;
@@ -65,14 +66,20 @@ typedef struct skald_worker {
     skald_queue *events;
     skald_wire_env *env;
     skald_pool *headers;
+    const skald_net_ops *net;
+    skald_net_client *client;
     skald_net_session *session; /* NULL before open and after close */
     pthread_mutex_t session_mutex;
 
     char device[64];
     char collective[64], no_collective[256], card[80]; /* as in Hello */
-    uint64_t incarnation;
+    uint64_t incarnation;                              /* as the coordinator numbered it; 0: it has not yet */
+    char run[64];
+    uint32_t term;
+    int64_t beat_ns;          /* between signs of life */
     uint32_t number, workers; /* which of them this one is */
-    bool welcomed;
+    bool welcomed;            /* in this session */
+    bool ranked;              /* a rank: its run does not outlive its session */
     skald_source *source;
     char path[4096], weights[4096];
     double *shift, *scale, *labels;
@@ -117,12 +124,20 @@ void skald_worker_notice(const skald_worker *w, const char *format, ...) __attri
 /* Sends on the session if there is one; any thread. A lost session is not an error here: its close comes. */
 void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n);
 
+/* life.c: one incarnation's state, from its first welcome on. Begin: lanes and all that is not set by the coordinator.
+ * End: frees it; waits for what the lanes compute. */
+skald_status skald_life_begin(skald_worker *w);
+void skald_life_end(skald_worker *w);
+
 /* jobs.c */
 skald_status skald_worker_push(skald_worker *w, const skald_job *job);
 skald_status skald_worker_start_lanes(skald_worker *w);
 void skald_worker_stop_lanes(skald_worker *w);
-/* Reads the rows of a lease; once training has begun also loads them. Answers the coordinator. */
+/* setup.c. Lease: reads its rows; once training has begun also loads them. Each answers the coordinator. */
+void skald_worker_scan(skald_worker *w, const skald_job *job);
 void skald_worker_lease(skald_worker *w, const skald_job *job);
+void skald_worker_begin(skald_worker *w, const skald_job *job);
+void skald_worker_release(skald_worker *w, const skald_job *job);
 /* Training tasks take at least options->pace_ms: waits for the rest of it. */
 void skald_worker_pace(skald_worker *w, const skald_task *task, int64_t start_ns);
 void skald_job_drop(skald_job *job); /* frees what it owns */

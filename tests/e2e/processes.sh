@@ -84,8 +84,8 @@ check "interrupted: exit code 130" test $? -eq 130
 expect "its model can be used" 0 "accuracy" "$skald" evaluate --model i.h5 train.svm
 check "its log has an end" grep -q '"event":"end"' i.jsonl
 
-# --- a worker killed: a clear error that names it, and nobody is left ---
-"$skald" train "${long[@]}" --workers 2 --log k.jsonl --listen "unix:$work/k" train.svm >k.out 2>k.err &
+# --- a worker killed, where that ends the run (elastic.sh has the rest): a clear error that names it ---
+"$skald" train "${long[@]}" --workers 2 --on-loss stop --log k.jsonl --listen "unix:$work/k" train.svm >k.out 2>k.err &
 run=$!
 evaluated() { grep -q evaluation k.jsonl; }
 wait_for 30 evaluated

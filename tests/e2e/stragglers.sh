@@ -54,7 +54,7 @@ assert tasks[0] > 20 and tasks[1] > 1.4 * tasks[0], tasks
 '
 
 # --- kill: as if it had been killed ---
-expect "kill" 1 "was killed by signal 9" "$skald" train "${common[@]}" --workers 2 --pace 5 --straggler kill:1@0.3 \
+expect "kill" 1 "was killed by signal 9" "$skald" train "${common[@]}" --workers 2 --pace 5 --straggler kill:1@0.3 --on-loss stop \
     --max-time 20s train.svm
 
 # --- a slow worker is named while it runs; status and top show it ---

@@ -197,6 +197,7 @@ static void stage(staging *s) {
                                    .net = {.max_frame_bytes = s->coordinator_limit},
                                    .clock = skald_clock_system(),
                                    .repeat_ns = SKALD_NS_PER_S,
+                                   .on_loss = SKALD_LOSS_STOP,
                                    .notice = note,
                                    .user = &s->coordinator};
     skald_coordinator *c = NULL;

@@ -198,6 +198,7 @@ static void dead_worker_is_named(void **state) {
                                    .wait_ns = 20 * SKALD_NS_PER_S,
                                    .data = s.data,
                                    .objective = s.objective,
+                                   .on_loss = SKALD_LOSS_STOP,
                                    .clock = skald_clock_system()};
     skald_coordinator *c = NULL;
     assert_int_equal(skald_coordinator_listen(s.net, &o, &c, NULL), SKALD_OK);

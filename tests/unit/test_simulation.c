@@ -88,22 +88,46 @@ static void asynchrony_pays(void **state) {
     skald_outcome_free(&sync.out);
 }
 
+static void count_gone(void *user, const char *text) {
+    if (strstr(text, "worker 2 (worker-3) is gone: killed by --straggler; ")) ++*(int *)user;
+}
+
+/* The others take its rows over, in every mode and with every solver, and arrive where an undisturbed run does. Seen to
+ * fail: without the rebuild of an empty table (the gap stays at 2e-2), with tasks of the lost that stay in flight, with
+ * evaluations that do not begin anew (they wait for ever), and with pieces of the way that are lost with a round. */
 static void a_killed_worker_is_lost(void **state) {
-    setup s = basic();
+    static const skald_algo algos[] = {SKALD_SAGA, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS, SKALD_SGD};
     skald_stragglers kill;
     assert_int_equal(skald_stragglers_parse("kill:2@0.3", &kill), SKALD_OK);
-    s.train.target_gap = 1e-14;
     const skald_timing t = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 20000000, .stragglers = &kill};
-    skald_simulation *sim = NULL;
-    skald_outcome out;
     const skald_compute_options compute = {.device = "cpu", .threads = 1};
-    assert_int_equal(skald_simulation_open(&s.data, &s.objective, &compute, 4, &t, &sim), SKALD_OK);
-    assert_int_equal(
-        skald_train(skald_simulation_crew(sim), skald_saga, &s.train, skald_simulation_clock(sim), NULL, NULL, &out),
-        SKALD_ELOST);
-    assert_non_null(strstr(skald_error(), "worker-3"));
-    skald_outcome_free(&out);
-    skald_simulation_close(sim);
+    for (int mode = 0; mode < 2; mode++)
+        for (size_t a = 0; a < SKALD_ARRAY_LENGTH(algos); a++) {
+            setup s = basic();
+            skald_simulation *sim = NULL;
+            skald_outcome out;
+            int gone = 0;
+            const skald_observer observer = {.user = &gone, .notice = count_gone};
+            s.train.algo = algos[a];
+            s.train.mode = (skald_mode)mode;
+            s.train.local = a == 0 ? -1 : 0;
+            s.train.audit = true;
+            s.train.max_passes = 1000;
+            s.train.target_gap = algos[a] == SKALD_SGD ? 1e-3 : 1e-9;
+            assert_int_equal(skald_simulation_open(&s.data, &s.objective, &compute, 4, &t, &sim), SKALD_OK);
+            const skald_status st = skald_train(skald_simulation_crew(sim), skald_solver_of(algos[a]), &s.train,
+                                                skald_simulation_clock(sim), &observer, NULL, &out);
+            if (st != SKALD_OK) fail_msg("%s: %s", skald_algo_name(algos[a]), skald_error());
+            print_message("%s %s: %.1f passes, %.2f s, gap %.1e, drift %.1e\n", mode ? "sync" : "async",
+                          skald_algo_name(algos[a]), out.passes, out.seconds, out.last.relative_gap, out.audit_drift);
+            assert_int_equal(gone, 1);
+            assert_true(out.seconds > 0.3);
+            assert_true(out.reached);
+            if (algos[a] == SKALD_SAGA) assert_true(out.audit_drift >= 0 && out.audit_drift < 1e-6);
+            assert_int_equal(out.workers[2].rows_held, 0);
+            skald_outcome_free(&out);
+            skald_simulation_close(sim);
+        }
 }
 
 static void a_thousand_workers_faster_than_they_would_be(void **state) {

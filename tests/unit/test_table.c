@@ -26,6 +26,7 @@ static void causes(void **state) {
         skald_member_state members[CREW] = {{0}};
         skald_run run = {.crew = &crew, .options = &options, .members = members, .size = CREW};
         for (int k = 0; k < CREW; k++) {
+            members[k].alive = true;
             members[k].tasks = 20;
             for (int p = 0; p < SKALD_PARTS; p++) members[k].part_ns[p] = 1e6;
             if (k == 3) members[k].part_ns[slow] = 20e6;

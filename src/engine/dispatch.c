@@ -1,0 +1,198 @@
+/* Who is given what: models published, tasks made and handed out. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "engine/run.h"
+
+skald_status skald_run_publish(skald_run *run) {
+    if (run->current && !run->dirty) return SKALD_OK;
+    const double *vectors[2] = {run->work.w, run->work.abar};
+    skald_version *v =
+        skald_versions_publish(run->versions, run->commits, vectors, run->work.local && run->work.history ? 2 : 1);
+    if (!v) return SKALD_ENOMEM;
+    if (run->work.local) skald_versions_narrow(v, run->current);
+    skald_version_unref(run->current);
+    run->current = v;
+    run->dirty = false;
+    return SKALD_OK;
+}
+
+skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task) {
+    task->id = ++run->next_task;
+    task->n = run->problem->n;
+    task->generation = run->generation;
+    if (run->flight_count == run->flight_room) {
+        const uint32_t room = run->flight_room ? 2 * run->flight_room : 16;
+        skald_flight *grown = realloc(run->flights, room * sizeof *grown);
+        if (!grown) return skald_fail(SKALD_ENOMEM, "out of memory");
+        run->flights = grown;
+        run->flight_room = room;
+    }
+    run->flights[run->flight_count++] = (skald_flight){.task = task->id,
+                                                       .kind = task->kind,
+                                                       .worker = worker,
+                                                       .shard = task->shard,
+                                                       .trains = skald_task_trains(task->kind),
+                                                       .generation = run->generation,
+                                                       .epoch = run->epoch,
+                                                       .evaluation = run->evaluator.round,
+                                                       .commits = task->model ? task->model->commits : run->commits,
+                                                       .issued_ns = skald_now_ns(run->clock)};
+    run->members[worker].busy++;
+    if (skald_task_trains(task->kind)) {
+        run->training++;
+        skald_barrier_dealt(run, worker);
+    }
+    if (task->shard != SKALD_ALL_SHARDS) run->ledger.entries[task->shard].busy++;
+    return run->crew->ops->submit(run->crew, worker, task);
+}
+
+static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t shard) {
+    TRY(skald_run_publish(run));
+    const skald_work *work = &run->work;
+    skald_ledger_entry *e = &run->ledger.entries[shard];
+    skald_piece *piece = NULL;
+    if (work->origin == SKALD_FROM_PATH && !(piece = skald_path_take(run))) return SKALD_AGAIN;
+    uint64_t after = 0; /* its result is not in the model yet: the worker adds it itself */
+    for (uint32_t f = 0; f < run->flight_count; f++) {
+        const skald_flight *q = &run->flights[f];
+        if (q->kind == SKALD_TASK_LOCAL && q->shard == shard && q->generation == run->generation) after = q->task;
+    }
+    uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
+    skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
+                               : work->history ? SKALD_TASK_SAGA
+                               : work->origin  ? SKALD_TASK_DIFFERENCE
+                                               : SKALD_TASK_GRADIENT,
+                       .shard = shard,
+                       .model = piece ? piece->to : run->current,
+                       .origin = piece          ? piece->from
+                                 : work->origin ? run->origin
+                                                : NULL,
+                       .position = e->position,
+                       .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
+                       .step_rows = work->step_rows,
+                       .eta = work->eta,
+                       .theta = work->theta,
+                       .after = after,
+                       .saga = work->history};
+    e->position += task.rows;
+    TRY(skald_run_submit(run, worker, &task));
+    run->flights[run->flight_count - 1].piece = piece;
+    return SKALD_OK;
+}
+
+/* After a rollback the tables hold gradients of the bad model: one SAGA task over all rows of the shard at
+ * the good one puts that right. A lost shard's new table is empty (alpha = 0): the same task fills it, and its result
+ * is all of A_k. What the lost table left in the anchor stays there until then, as a delayed gradient. */
+static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t shard) {
+    TRY(skald_run_publish(run));
+    skald_ledger_entry *e = &run->ledger.entries[shard];
+    skald_task task = {.kind = SKALD_TASK_SAGA, .shard = shard, .model = run->current, .rows = (uint32_t)e->rows};
+    e->refresh = false;
+    TRY(skald_run_submit(run, worker, &task));
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->refresh = true;
+    flight->rebuild = e->rebuild; /* which stands until the result is merged: it may get lost again */
+    return SKALD_OK;
+}
+
+static skald_status submit_full(skald_run *run, uint32_t worker, skald_task *task) {
+    TRY(skald_run_submit(run, worker, task));
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->full = true; /* of no round, and no barrier's business */
+    flight->trains = false;
+    run->training--;
+    run->full.flights++;
+    return SKALD_OK;
+}
+
+/* A refused result left the shard's history unknown, or somebody wants an audit: recompute its anchor. */
+static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
+    if (!run->history) return false;
+    const skald_member *m = run->crew->ops->member(run->crew, worker);
+    for (uint32_t i = 0; i < m->shard_count; i++) {
+        skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
+        if (e->busy || e->rebuild || !(e->suspect || e->audit)) continue;
+        *task = (skald_task){.kind = SKALD_TASK_ANCHOR, .shard = m->shards[i]};
+        return true;
+    }
+    return false;
+}
+
+/* The barrier: may this worker be given training work now? Asynchronous: as the barrier says. Synchronous: while the
+ * round is being dealt, and no full gradient is under way. While an evaluation wants the machine to itself, nobody. */
+static bool admitted(skald_run *run, uint32_t worker) {
+    if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
+    if (run->work.task_rows == 0) return false;
+    if (run->options->mode == SKALD_ASYNC) return skald_barrier_admits(run, worker);
+    return !(run->round_open || run->full.model) && skald_members_complete(run); /* a round has all shards in it */
+}
+
+static bool quiet(const skald_run *run) {
+    return run->quiesce && skald_evaluator_active(&run->evaluator);
+}
+
+uint32_t skald_run_slots(const skald_member *m) {
+    return m->slots < m->shard_count ? m->slots : m->shard_count;
+}
+
+uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
+    if (run->options->mode == SKALD_SYNC || run->options->local == 0 || run->options->barrier) return 1;
+    return run->options->depth ? run->options->depth : m->depth;
+}
+
+static skald_status dispatch_to(skald_run *run, uint32_t worker) {
+    const skald_member *m = run->crew->ops->member(run->crew, worker);
+    uint32_t first = run->flight_count;
+    const uint32_t depth = skald_run_depth(run, m);
+    while (run->members[worker].busy < skald_run_slots(m) * depth) {
+        skald_task task = {0};
+        if (anchor_task(run, worker, &task) || skald_evaluator_task(&run->evaluator, worker, &task)) {
+            TRY(skald_run_submit(run, worker, &task));
+            continue;
+        }
+        if (!quiet(run) && skald_full_task(run, worker, &task)) {
+            TRY(submit_full(run, worker, &task));
+            continue;
+        }
+        uint32_t shard = admitted(run, worker) ? skald_ledger_pick(&run->ledger, m, depth) : UINT32_MAX;
+        if (shard == UINT32_MAX) break;
+        const skald_ledger_entry *e = &run->ledger.entries[shard];
+        skald_status st =
+            e->refresh || e->rebuild ? submit_refresh(run, worker, shard) : submit_training(run, worker, shard);
+        if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
+        TRY(st);
+    }
+    /* synchronous: sum_k (n_k/n) D_k/r_k, each shard standing for its worker's equal visits to all its shards */
+    uint32_t dealt = 0;
+    for (uint32_t f = first; f < run->flight_count; f++)
+        dealt += skald_task_trains(run->flights[f].kind) && !run->flights[f].full;
+    for (uint32_t f = first; f < run->flight_count; f++) {
+        skald_flight *flight = &run->flights[f];
+        if (skald_task_trains(flight->kind))
+            flight->share = (double)run->ledger.entries[flight->shard].rows / run->problem->n * m->shard_count / dealt;
+    }
+    return SKALD_OK;
+}
+
+skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
+    skald_run *run = (skald_run *)engine;
+    if (!run->current) run->dirty = true;
+    run->work = *work;
+    if (!run->watch.good) TRY(skald_watch_init(run));
+    if (run->crew->ranks) TRY(skald_ranks_tend(run));
+    if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
+    if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
+    skald_barrier_look(run);
+    for (uint32_t k = 0; k < run->size; k++)
+        if (run->members[k].alive) TRY(dispatch_to(run, k));
+    TRY(skald_barrier_check(run));
+    if (run->training) run->round_open = true;
+    /* the training clock stands still while only evaluations run */
+    int64_t now = skald_now_ns(run->clock);
+    const bool trained = run->training || run->full.flights;
+    if (!trained && !run->pause_began_ns) run->pause_began_ns = now;
+    if (trained && run->pause_began_ns) run->paused_ns += now - run->pause_began_ns, run->pause_began_ns = 0;
+    return SKALD_OK;
+}
