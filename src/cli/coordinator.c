@@ -47,7 +47,8 @@ static int conduct(run *r) {
     }
     if (st == SKALD_OK) code = run_train(r, crew, &outcome, &st);
     if (st != SKALD_OK) code = run_failed(r, st, crew ? crew->problem : NULL, &outcome);
-    if (st == SKALD_OK && r->s->linger > 0) linger(crew, &r->t.train, &outcome, r->s->linger, signals_stop_flag());
+    if (st == SKALD_OK) skald_coordinator_dismiss(coordinator, st, "the run is over");
+    if (st == SKALD_OK && r->s->linger != 0) linger(crew, &r->t.train, &outcome, r->s->linger, signals_stop_flag());
     if (coordinator) skald_coordinator_close(coordinator, st, st == SKALD_OK ? "the run is over" : skald_error());
     secrets_free(&files);
     skald_outcome_free(&outcome);

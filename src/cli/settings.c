@@ -156,8 +156,9 @@ const skald_option coordinator_options[] = {
     {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
     {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
      .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
-    {"linger", DURATION, AT(linger), "1s", 0, 3600,
-     .help = "After the end, go on answering 'skald status' and 'skald train --connect' for that long"},
+    {"linger", DURATION, AT(linger), "1s", 0, 1e8, "forever=-1",
+     .help = "After the end, when the workers have gone, go on answering 'skald status' and 'skald train --connect' for "
+             "that long; forever: until SIGTERM"},
     SECURITY_OPTIONS,
     {"health", TEXT, AT(health), .value = "ADDRESS",
      .help = "With TLS: answer gRPC health probes, and nothing else, in plain text here"},
