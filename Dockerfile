@@ -28,7 +28,7 @@ FROM ${BASE}
 RUN --mount=type=bind,from=build,source=/packages,target=/packages \
     apt-get update && DEBIAN_FRONTEND=noninteractive xargs -a /packages apt-get install -y --no-install-recommends && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb && \
-    useradd --create-home --uid 10001 --user-group skald
+    useradd --create-home --uid 10001 --user-group skald && install -d -o skald -g skald /state
 COPY --from=build /installed/ /
 RUN skald version
 ARG REVISION=
@@ -37,6 +37,8 @@ LABEL org.opencontainers.image.title=skald org.opencontainers.image.licenses=MIT
 # by number, so that a cluster can see that it is not root
 USER 10001:10001
 WORKDIR /home/skald
+# Volumes that many machines read at once often have no locks
+ENV HDF5_USE_FILE_LOCKING=BEST_EFFORT
 EXPOSE 7700 7780
 STOPSIGNAL SIGTERM
 # Asks the coordinator: its own, or the one that SKALD_CONNECT names to a worker
