@@ -78,6 +78,27 @@ typedef struct skald_merged {
     double step, bias;   /* theta (local) or eta (plain) really applied; q_k in it */
 } skald_merged;
 
+/* Where a task's time goes, from hand-out to merge, in this order. */
+typedef enum skald_part {
+    SKALD_PART_RECEIVE = 0, /* on its way to the worker, its model with it */
+    SKALD_PART_HELD,        /* at the worker, behind another task */
+    SKALD_PART_COMPUTE,
+    SKALD_PART_DELAY, /* waited on purpose: --pace, --straggler */
+    SKALD_PART_SEND,  /* the result on its way */
+    SKALD_PART_QUEUE, /* at the coordinator, until it is dealt with */
+    SKALD_PARTS
+} skald_part;
+const char *skald_part_name(skald_part part); /* "receive", ... */
+
+/* A result as it is dealt with. Times in ns of the run's clock, since training began. */
+typedef struct skald_task_seen {
+    uint32_t worker, slots; /* slots: tasks that worker computes at the same time */
+    bool trains;            /* it will be merged; not: it failed, or is part of a full gradient */
+    int64_t issued_ns, ended_ns;
+    double part_ns[SKALD_PARTS];
+    uint64_t staleness, rows;
+} skald_task_seen;
+
 /* Who wants to know. Called on the owner thread; must not block for long. Any may be NULL. */
 typedef struct skald_observer {
     void *user;
@@ -85,6 +106,11 @@ typedef struct skald_observer {
     void (*progress)(void *user, const skald_progress *p); /* about 10 times a second */
     void (*merged)(void *user, const skald_merged *m);     /* after each commit */
     void (*notice)(void *user, const char *text);          /* rollback, warnings, loss of a worker */
+    void (*task)(void *user, const skald_task_seen *t);    /* each result of training and of full gradients */
+    /* After progress(): is a look at the status table wanted now? If so, table() gets one, as `skald status --json`
+     * has it; it owns the text and frees it. Both or neither. */
+    bool (*table_due)(void *user);
+    void (*table)(void *user, char *json);
 } skald_observer;
 
 typedef enum skald_stop {
@@ -104,18 +130,6 @@ const char *skald_stop_name(skald_stop stop); /* "target gap reached", ... */
 
 enum { SKALD_ROW_QUANTILES = 21 };
 
-/* Where a task's time goes, from hand-out to merge, in this order. */
-typedef enum skald_part {
-    SKALD_PART_RECEIVE = 0, /* on its way to the worker, its model with it */
-    SKALD_PART_HELD,        /* at the worker, behind another task */
-    SKALD_PART_COMPUTE,
-    SKALD_PART_DELAY, /* waited on purpose: --pace, --straggler */
-    SKALD_PART_SEND,  /* the result on its way */
-    SKALD_PART_QUEUE, /* at the coordinator, until it is dealt with */
-    SKALD_PARTS
-} skald_part;
-const char *skald_part_name(skald_part part); /* "receive", ... */
-
 typedef struct skald_worker_row { /* the status table's row, for people and --json */
     char name[64], device[64];
     bool alive;
@@ -125,7 +139,7 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     uint64_t staleness_last, staleness_max;
     double occupied_ms[SKALD_ROW_QUANTILES]; /* by a task, computing or held back: quantiles from 0 to 100% */
     double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean; /* moving averages; wait: between tasks */
-    double waited_s; /* between tasks, over the whole run */
+    double waited_s;                                                     /* between tasks, over the whole run */
     double part_ms[SKALD_PARTS];                                         /* of task_ms_mean */
     double task_ms_p50, task_ms_p95;                                     /* of the last 64 tasks */
     double slowdown;           /* task_ms_mean over the median of all; 1: not known */

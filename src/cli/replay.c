@@ -92,6 +92,7 @@ static int run_command(const command *self, int argc, char **argv) {
         s.model = v.model;
         s.export_path = v.export_path;
         s.log = v.log;
+        s.http = NULL;
         s.quiet = v.quiet;
         s.progress = v.progress;
         st = run_open(&r, self, &s, &recorded, args.word_count > 1 ? args.words[1] : record.data);

@@ -11,22 +11,33 @@ static void complain(void *user, const char *text) {
     skald_progress_notice(&r->view, text);
 }
 
+static skald_status serve(run *r) {
+    char url[300], text[320];
+    TRY(skald_page_open(r->s->http, r->s->insecure, &r->page, url, sizeof url));
+    skald_page_stage(r->page, "gathering");
+    snprintf(text, sizeof text, "the live page: %s", url);
+    skald_progress_notice(&r->view, text);
+    return SKALD_OK;
+}
+
 skald_status run_open(run *r, const command *self, const settings *s, const arguments *args, const char *data) {
     *r = (run){.self = self, .s = s, .args = args, .data = data};
     r->begin_ns = skald_now_ns(skald_clock_system());
     if (settings_resolve(s, &args->options, data, &r->t)) arguments_error(self, "%s", skald_error());
     const char *export_path = NULL;
     if (s->export_path && model_export_path(s->export_path, &export_path)) arguments_error(self, "%s", skald_error());
+    if (s->http && skald_page_check(s->http, s->insecure)) arguments_error(self, "%s", skald_error());
     skald_progress_init(&r->view, stderr, (skald_progress_style)s->progress, s->quiet);
     /* now, not after hours of training */
     if (s->model) TRY(check_output_path(s->model));
     if (export_path) TRY(check_output_path(export_path));
     if (s->record) TRY(check_output_path(s->record));
     if (s->log) TRY(skald_runlog_open(&r->log, s->log, complain, r));
-    return SKALD_OK;
+    return s->http ? serve(r) : SKALD_OK;
 }
 
 void run_close(run *r) {
+    skald_page_close(r->page);
     settings_release(&r->t);
     skald_runlog_close(&r->log);
 }
@@ -41,6 +52,7 @@ static void start_log(run *r) {
 void run_notice(void *user, const char *text) {
     run *r = user;
     skald_progress_notice(&r->view, text);
+    if (r->page) skald_page_notice(r->page, text);
     if (r->crew) {
         start_log(r);
         double seconds = (double)(skald_now_ns(skald_clock_system()) - r->begin_ns) * 1e-9;
@@ -52,6 +64,19 @@ static void on_progress(void *user, const skald_progress *p) {
     run *r = user;
     start_log(r);
     skald_progress_update(&r->view, p);
+    if (r->page) skald_page_progress(r->page, p);
+}
+
+static void on_task(void *user, const skald_task_seen *t) {
+    skald_page_task(((run *)user)->page, t);
+}
+
+static bool on_table_due(void *user) {
+    return skald_page_due(((run *)user)->page);
+}
+
+static void on_table(void *user, char *json) {
+    skald_page_table(((run *)user)->page, json);
 }
 
 static void on_evaluation(void *user, const skald_evaluation *e) {
@@ -59,6 +84,7 @@ static void on_evaluation(void *user, const skald_evaluation *e) {
     start_log(r);
     skald_progress_evaluation(&r->view, e);
     skald_runlog_evaluation(&r->log, e);
+    if (r->page) skald_page_evaluation(r->page, e);
 }
 
 /* Who computes what; with processes the coordinator has told the shape of the data already. */
@@ -108,6 +134,7 @@ int run_failed(run *r, skald_status st, const skald_problem *problem, const skal
     static const skald_outcome nothing = {.audit_drift = -1};
     skald_progress_finish(&r->view);
     skald_runlog_end(&r->log, problem, outcome ? outcome : &nothing, skald_error());
+    if (r->page) skald_page_end(r->page, NULL, skald_error());
     report_failure(r->self);
     return st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
@@ -143,17 +170,22 @@ static skald_status train_on_record(run *r, skald_crew *crew, const skald_observ
 int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st) {
     r->crew = crew;
     describe(r, crew);
+    if (r->page) skald_page_stage(r->page, "starting");
     const bool merged = r->s->record || r->replay;
     const skald_observer observer = {.user = r,
                                      .evaluation = on_evaluation,
                                      .progress = on_progress,
                                      .merged = merged ? on_merged : NULL,
-                                     .notice = run_notice};
+                                     .notice = run_notice,
+                                     .task = r->page ? on_task : NULL,
+                                     .table_due = r->page ? on_table_due : NULL,
+                                     .table = r->page ? on_table : NULL};
     *st = train_on_record(r, crew, &observer, outcome);
     start_log(r);
     skald_progress_finish(&r->view);
     if (*st != SKALD_OK) return EXIT_FAILED;
 
+    if (r->page) skald_page_end(r->page, skald_outcome_status(&r->t.train, outcome), NULL);
     if (!r->s->quiet) skald_summary_print(stdout, outcome);
     *st = write_model(r, crew->problem, outcome);
     if (*st != SKALD_OK) return EXIT_FAILED;

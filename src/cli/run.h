@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/settings.h"
+#include "http/http.h"
 #include "replay/replay.h"
 #include "report/report.h"
 
@@ -15,6 +16,7 @@ typedef struct run {
     training t;
     skald_progress_view view;
     skald_runlog log;
+    skald_page *page; /* NULL: no --http */
     skald_crew *crew; /* while training */
     bool log_started;
     int64_t begin_ns;

@@ -121,6 +121,10 @@
      .help = "Name a worker as slow whose tasks take X times the median"}, \
     {"quiet", FLAG, AT(quiet), .help = "Nothing but errors"}
 
+#define PAGE_OPTIONS \
+    {"http", TEXT, AT(http), .value = "[HOST:]PORT", .group = "To watch:", \
+     .help = "Serve a live page, /metrics for Prometheus and /status.json here; a port alone is this machine's"}
+
 const skald_option train_options[] = {
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
@@ -133,7 +137,7 @@ const skald_option train_options[] = {
     {"listen", TEXT, AT(listen), .value = "ADDRESS",
      .help = "HOST:PORT or unix:/PATH for the workers and for 'skald status'; without it a socket in a folder made for "
              "this run"},
-    {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
+    {"insecure", FLAG, AT(insecure), .help = "Let --listen and --http reach beyond this machine in plain text"},
     {"connect", TEXT, AT(connect), .value = "ADDRESS",
      .help = "Train nothing here: follow the run of the coordinator at ADDRESS, and fetch its model at the end"},
     {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
@@ -141,6 +145,7 @@ const skald_option train_options[] = {
     {"wait", DURATION, AT(wait), "30s", 0, 1e8, .help = "With --connect: how long to wait for the coordinator"},
     SECURITY_OPTIONS,
     MEMBER_OPTIONS,
+    PAGE_OPTIONS,
     TRIAL_OPTIONS,
     OUTPUT_OPTIONS,
     {"isa", TEXT, AT(isa), .help = "portable, avx2 or avx512", .hidden = true},
@@ -153,7 +158,7 @@ const skald_option coordinator_options[] = {
     {"workers", INT, AT(workers), "1", 1, 4096, .help = "How many to wait for before the data are dealt"},
     {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0",
      .help = "How long to wait for them, and for others when all are lost"},
-    {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text"},
+    {"insecure", FLAG, AT(insecure), .help = "Let --listen and --http reach beyond this machine in plain text"},
     {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
      .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
     {"linger", DURATION, AT(linger), "1s", 0, 1e8, "forever=-1",
@@ -163,6 +168,7 @@ const skald_option coordinator_options[] = {
     {"health", TEXT, AT(health), .value = "ADDRESS",
      .help = "With TLS: answer gRPC health probes, and nothing else, in plain text here"},
     MEMBER_OPTIONS,
+    PAGE_OPTIONS,
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,
     TRIAL_OPTIONS,
@@ -179,6 +185,8 @@ const skald_option simulate_options[] = {
     {"coordinator-time", REAL, AT(coordinator_us), "auto", 0, 1e9, "auto=-1", .value = "US",
      .help = "What the coordinator needs for a result, in microseconds"},
     {"free-evaluations", FLAG, AT(free_evaluations), .help = "Evaluations take no time"},
+    PAGE_OPTIONS,
+    {"insecure", FLAG, AT(insecure), .help = "Let --http reach beyond this machine in plain text"},
     TRIAL_OPTIONS,
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,

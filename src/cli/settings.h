@@ -43,7 +43,7 @@ typedef struct settings {
     int64_t workers, threads, wait, linger, pace_ms, version_budget;
     int64_t max_workers, heartbeat_timeout, reconnect_grace, overdue;
     int on_loss;
-    const char *device, *isa, *listen, *connect, *straggler;
+    const char *device, *isa, *listen, *connect, *straggler, *http;
     int storage, resident;
     bool deterministic;
     bool insecure;

@@ -51,6 +51,16 @@ void skald_table_result(skald_run *run, const skald_flight *flight, const skald_
     m->recent_ms[m->tasks % SKALD_RECENT] = (float)(task * 1e-6);
     m->tasks++;
     m->rows += r->rows;
+    if (!run->observer || !run->observer->task) return;
+    skald_task_seen seen = {.worker = flight->worker,
+                            .slots = skald_run_slots(run->crew->ops->member(run->crew, flight->worker)),
+                            .trains = r->status == SKALD_OK && !flight->full,
+                            .issued_ns = flight->issued_ns - run->begin_ns,
+                            .ended_ns = now - run->begin_ns,
+                            .staleness = run->commits - flight->commits,
+                            .rows = r->rows};
+    memcpy(seen.part_ns, part, sizeof part);
+    run->observer->task(run->observer->user, &seen);
 }
 
 const char *skald_part_name(skald_part part) {
@@ -166,8 +176,11 @@ void skald_table_progress(skald_run *run) {
     run->progress_rows = run->rows;
     run->progress_updates = run->updates;
     skald_slow_watch(run);
-    if (!run->observer || !run->observer->progress) return;
+    const skald_observer *o = run->observer;
+    if (!o) return;
     skald_progress p;
     skald_table_fill(run, &p);
-    run->observer->progress(run->observer->user, &p);
+    if (o->progress) o->progress(o->user, &p);
+    char *json = o->table && o->table_due(o->user) ? skald_table_json(run, false) : NULL;
+    if (json) o->table(o->user, json);
 }

@@ -70,6 +70,27 @@ void skald_worker_table(FILE *out, const skald_worker_row *rows, uint32_t count)
 /* A line of `skald top` about a worker (NULL: the heading), at most `width` columns; 80 hold all but the parts of its
  * time, 120 hold those too. */
 void skald_top_line(const skald_worker_row *row, size_t width, char *out, size_t size);
+
+/* What `skald top` can sort by. */
+typedef enum skald_top_key {
+    SKALD_TOP_NUMBER = 0, /* as they joined */
+    SKALD_TOP_NAME,
+    SKALD_TOP_STATE,
+    SKALD_TOP_TASKS,
+    SKALD_TOP_STALE,
+    SKALD_TOP_TASK,
+    SKALD_TOP_P95,
+    SKALD_TOP_WAIT,
+    SKALD_TOP_SLOWDOWN,
+    SKALD_TOP_KEYS
+} skald_top_key;
+const char *skald_top_title(skald_top_key key);         /* as in the heading */
+bool skald_top_letter(char letter, skald_top_key *key); /* false: no key of sorting has it; *key is left */
+/* Numbers of the rows that have `filter` (NULL, "": any) in name, device, state or cause, letters' case aside, in
+ * order; equals as they joined. out holds `count`; returns how many. */
+uint32_t skald_top_order(const skald_worker_row *rows, uint32_t count, skald_top_key key, bool down, const char *filter,
+                         uint32_t *out);
+
 /* Lines of skald_slow_text, at most `most` and then how many more. */
 void skald_slow_list(FILE *out, const skald_worker_row *rows, uint32_t count, uint32_t most);
 

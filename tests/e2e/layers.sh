@@ -8,7 +8,7 @@ cd "$root" || exit 1
 
 # Rows a row may include besides include/skald, itself and base. Arrows point down only.
 declare -A may=(
-    [base]="" [objective]="" [data]="objective" [compute]="objective data kernels" [net]="" [wire]="net" [report]=""
+    [base]="" [objective]="" [data]="objective" [compute]="objective data kernels" [net]="" [wire]="net" [report]="" [http]=""
     [engine]="objective" [solver]="engine" [worker]="wire engine data compute net" [coordinator]="wire engine data net"
     [replay]="worker engine data compute"
     [collective]="" [cli]="*"
@@ -44,7 +44,8 @@ only 'hdf5' data
 only '(H5|H5public)' data
 only 'protobuf-c/' wire
 only 'skald\.pb-c' wire worker coordinator
-only 'jansson' report cli coordinator engine replay
+only 'microhttpd' http
+only 'jansson' report http cli coordinator engine replay
 only '(zlib|lzma)' data
 only '(cuda|cublas|cusparse)' compute/cuda kernels collective
 only 'kernels/(kernels\.h|.*\.cuh)' compute/cuda kernels

@@ -87,6 +87,23 @@ check "top on a terminal, resized, left by q" bash -c \
     "python3 '$root/tests/tools/terminal.py' 80 24 130 6 '$skald' top 'unix:$work/s' --every 0.2s >top.txt"
 check "top names the slow worker and fits 80 columns" grep -qE '^worker-. .* delayed' top.txt
 check "the screen is given back" grep -q 'screen given back' top.txt
+check "top by keys: sorted, reversed, filtered, helped, in 80 columns" bash -c \
+    "python3 '$root/tests/tools/terminal.py' 80 24 80 24 --keys=x --keys=x --keys='/PURP\\r' --keys='\\x1b' --keys=n --keys=h \
+    '$skald' top 'unix:$work/s' --every 0.2s >keys.txt"
+check "what they did" python3 -c '
+import re
+pictures = open("keys.txt").read().split("=== after ")[1:]
+def workers(text):
+    return re.findall(r"^(worker-\d) ", text, re.M)
+down, up, some, every, names, helped = pictures
+slow = [l.split()[0] for l in down.splitlines() if l.startswith("worker-") and "delayed" in l]
+assert len(slow) == 1 and workers(down)[0] == slow[0] and "sort: xMED down" in down, down
+assert workers(up)[-1] == slow[0] and len(workers(up)) == 3 and "sort: xMED up" in up, up
+assert workers(some) == slow and "1 of 3" in some, some
+assert len(workers(every)) == 3 and "1 of 3" not in every, every
+assert workers(names) == ["worker-1", "worker-2", "worker-3"], names
+assert not workers(helped) and "sort by name" in helped and "q quit" in helped, helped
+'
 [ "$failures" -eq "$seen" ] || cat top.txt
 check "top elsewhere prints lines" bash -c \
     "timeout 5 '$skald' top 'unix:$work/s' --every 0.2s | head -n 4 | grep -q 'rows/s'"

@@ -151,13 +151,39 @@ static void status_round_trip_and_garbage(void **state) {
     skald_status_view_free(&view);
 }
 
+/* Seen to fail when equals were not kept as they joined, and when worker-10 came before worker-9. */
+static void top_sorts_and_filters(void **state) {
+    skald_worker_row rows[4] = {{.name = "node-10", .state = "busy", .tasks = 5, .slowdown = 1},
+                                {.name = "node-9", .state = "dead", .tasks = 7, .slowdown = 3, .cause = "Sending"},
+                                {.name = "node-1", .state = "busy", .tasks = 5, .slowdown = 1},
+                                {.name = "other", .state = "busy", .tasks = 9, .slowdown = 1, .device = "cuda:1"}};
+    static const struct {
+        skald_top_key key;
+        bool down;
+        const char *filter;
+        uint32_t count, order[4];
+    } cases[] = {{SKALD_TOP_NUMBER, false, NULL, 4, {0, 1, 2, 3}}, {SKALD_TOP_NUMBER, true, "", 4, {3, 2, 1, 0}},
+                 {SKALD_TOP_NAME, false, NULL, 4, {2, 1, 0, 3}},   {SKALD_TOP_TASKS, true, NULL, 4, {3, 1, 0, 2}},
+                 {SKALD_TOP_TASKS, false, NULL, 4, {0, 2, 1, 3}},  {SKALD_TOP_SLOWDOWN, true, "NODE", 3, {1, 0, 2}},
+                 {SKALD_TOP_STATE, false, "busy", 3, {0, 2, 3}},   {SKALD_TOP_NAME, false, "CUDA", 1, {3}},
+                 {SKALD_TOP_NAME, false, "sending", 1, {1}},       {SKALD_TOP_NAME, false, "nobody", 0, {0}}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        uint32_t order[4] = {0};
+        assert_int_equal(skald_top_order(rows, 4, cases[k].key, cases[k].down, cases[k].filter, order), cases[k].count);
+        assert_memory_equal(order, cases[k].order, cases[k].count * sizeof *order);
+    }
+    skald_top_key key = SKALD_TOP_WAIT;
+    assert_false(skald_top_letter('q', &key) || skald_top_letter('\0', &key));
+    assert_int_equal(key, SKALD_TOP_WAIT);
+    assert_true(skald_top_letter('x', &key));
+    assert_int_equal(key, SKALD_TOP_SLOWDOWN);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(line_fits_any_width),
-        cmocka_unit_test(estimates_are_marked),
-        cmocka_unit_test(counts),
-        cmocka_unit_test(full_disk_is_said_once),
-        cmocka_unit_test(log_is_json_a_line),
+        cmocka_unit_test(line_fits_any_width),           cmocka_unit_test(top_sorts_and_filters),
+        cmocka_unit_test(estimates_are_marked),          cmocka_unit_test(counts),
+        cmocka_unit_test(full_disk_is_said_once),        cmocka_unit_test(log_is_json_a_line),
         cmocka_unit_test(status_round_trip_and_garbage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
