@@ -1,12 +1,12 @@
 # What the scripts here share, beside what tests/e2e has. They need root, for namespaces of their own.
 source "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.bash"
 
-# A tool that is not installed is a failure here: `launch/install clusters` has them; tests/run asks `needs` first.
+# A tool that is not there is a failure, not less to test.
 needs() { # TOOL...
     local tool
     [ "$(id -u)" -eq 0 ] || { echo "FAIL needs root"; exit 1; }
     for tool in "$@"; do
-        command -v "$tool" >/dev/null || { echo "FAIL no $tool: launch/install clusters"; exit 1; }
+        command -v "$tool" >/dev/null || { echo "FAIL no $tool: launch/install clusters, launch/install containers"; exit 1; }
     done
 }
 

@@ -88,7 +88,7 @@ scontrol requeue "$job"
 must "requeued, it starts again" again 1
 check "without the drained node ($(nodes 0), then $(nodes 1))" test "$(nodes 1)" = "n[1,3-4]"
 must "it goes on after pass $taken" wait_for 60 underway "$taken"
-check "it says so" grep -q "$(printf 'goes on\\|resum')" "$dir/coordinator-1.out"
+check "it says so" grep -q "going on with run" "$dir/coordinator-1.out"
 
 taken=$("$dir/status" --json | figure passes)
 scancel --batch --signal=USR1 "$job" # as --signal does before the time limit
