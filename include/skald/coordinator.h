@@ -52,7 +52,10 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
  * On failure the workers have been told. *stop_flag non-zero: SKALD_INTERRUPTED. A worker lost before the
  * crew is ready ends it (SKALD_ELOST). */
 skald_status skald_coordinator_gather(skald_coordinator *coordinator, const atomic_int *stop_flag, skald_crew **crew);
-/* Says goodbye with code and reason and frees everything, the crew included. */
+/* Says goodbye to the workers with code and reason: they end, and so does who comes after. Requests still arrive as the
+ * crew's events. Once; owner thread. */
+void skald_coordinator_dismiss(skald_coordinator *coordinator, skald_status code, const char *reason);
+/* Dismisses who is still there, and frees everything, the crew included. */
 void skald_coordinator_close(skald_coordinator *coordinator, skald_status code, const char *reason);
 
 #endif

@@ -114,6 +114,8 @@ typedef struct skald_net_security {
 
 typedef struct skald_net_options {
     const skald_net_security *security; /* NULL: plain text, everybody */
+    const char *health;                 /* server with TLS: an address where health, and nothing else, is answered in
+                                         * plain text, for probes that cannot speak TLS; NULL: nowhere */
     size_t max_frame_bytes;             /* 0: 1 GiB */
     int64_t keepalive_ns;               /* 0: 10 s */
     /* server: */

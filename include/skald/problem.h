@@ -69,6 +69,8 @@ void skald_rows_rescale(skald_rows *rows, double weight_scale);
 void skald_blocks_to_words(const skald_block *blocks, uint64_t count, uint64_t *words);
 void skald_blocks_from_words(const uint64_t *words, uint64_t count, skald_block *blocks);
 void skald_problem_free(skald_problem *problem);
+/* What a client has to know to write a model, as a JSON object; free() it. NULL: out of memory. */
+char *skald_problem_json(const skald_problem *problem);
 /* Do the data come from LIBSVM text whose indices begin at 0? (HDF5 has no such question: its blocks have no bytes.) */
 static inline bool skald_problem_zero_based_text(const skald_problem *problem) {
     return problem->transform.zero_based && problem->blocks && problem->blocks[0].bytes > 0;

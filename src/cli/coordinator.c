@@ -17,6 +17,7 @@ static int conduct(run *r) {
     skald_status st = secrets_read(&r->s->security, &files);
     skald_coordinator_options options = {.address = r->s->listen,
                                          .net = {.security = &files.net,
+                                                 .health = r->s->health,
                                                  .max_frame_bytes = (size_t)r->s->max_message,
                                                  .max_sessions = (uint32_t)r->s->max_sessions,
                                                  .hello_ns = r->s->hello},
@@ -54,7 +55,8 @@ static int conduct(run *r) {
     }
     if (st == SKALD_OK) code = run_train(r, crew, &outcome, &st);
     if (st != SKALD_OK) code = run_failed(r, st, crew ? crew->problem : NULL, &outcome);
-    if (st == SKALD_OK && r->s->linger > 0) linger(crew, &r->t.train, &outcome, r->s->linger, signals_stop_flag());
+    if (st == SKALD_OK) skald_coordinator_dismiss(coordinator, st, "the run is over");
+    if (st == SKALD_OK && r->s->linger != 0) linger(crew, &r->t.train, &outcome, r->s->linger, signals_stop_flag());
     if (coordinator) skald_coordinator_close(coordinator, st, st == SKALD_OK ? "the run is over" : skald_error());
     secrets_free(&files);
     skald_outcome_free(&outcome);
@@ -69,6 +71,8 @@ static int run_command(const command *self, int argc, char **argv) {
     signals_install();
     if (check_listen_address(s.listen, s.insecure || security_asks(&s.security)))
         arguments_error(self, "%s", skald_error());
+    if (s.health && !security_encrypts(&s.security))
+        arguments_error(self, "--health is for TLS (--tls-cert, --tls-key): without it --listen answers probes itself");
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
     int code = st == SKALD_OK ? conduct(&r) : report_failure(self);
     code = run_close(&r, code);

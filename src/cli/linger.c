@@ -35,9 +35,9 @@ static skald_version *make_final(const skald_problem *problem, const skald_outco
 void linger(skald_crew *crew, const skald_train_options *options, const skald_outcome *outcome, int64_t for_ns,
             const atomic_int *stop_flag) {
     skald_clock *clock = skald_clock_system();
-    const int64_t end = skald_now_ns(clock) + for_ns;
+    const int64_t end = for_ns < 0 ? INT64_MAX : skald_now_ns(clock) + for_ns;
     skald_version *final = outcome->w ? make_final(crew->problem, outcome) : NULL;
-    char *json = skald_outcome_status(options, outcome);
+    char *json = skald_outcome_status(options, crew->problem, outcome);
     while (final && json && !*stop_flag && skald_now_ns(clock) < end) {
         skald_event event = {0};
         if (crew->ops->next(crew, SKALD_NS_PER_S / 20, &event) != SKALD_OK) break;

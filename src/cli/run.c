@@ -197,7 +197,7 @@ int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st
     skald_progress_finish(&r->view);
     if (*st != SKALD_OK) return EXIT_FAILED;
 
-    if (r->page) skald_page_end(r->page, skald_outcome_status(&r->t.train, outcome), NULL);
+    if (r->page) skald_page_end(r->page, skald_outcome_status(&r->t.train, crew->problem, outcome), NULL);
     if (!r->s->quiet) skald_summary_print(stdout, outcome);
     *st = write_model(r, crew->problem, outcome);
     if (*st != SKALD_OK) return EXIT_FAILED;

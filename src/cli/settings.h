@@ -49,6 +49,7 @@ typedef struct settings {
     bool insecure;
     security security;
     int64_t max_sessions, max_message, hello, offences, refuse;
+    const char *health;
     /* simulations */
     double row_ns, message_us, coordinator_us;
     bool free_evaluations;

@@ -10,7 +10,8 @@ static int run(const command *self, int argc, char **argv) {
     arguments args;
     char nothing = 0;
     arguments_parse(self, argc, argv, &nothing, &args);
-    printf("skald %s (protocol %u)\n", SKALD_VERSION, SKALD_PROTOCOL);
+    const char *revision = SKALD_REVISION; /* empty unless the build was told */
+    printf("skald %s%s%s (protocol %u)\n", SKALD_VERSION, *revision ? ", " : "", revision, SKALD_PROTOCOL);
     arguments_free(&args);
     return EXIT_DONE;
 }

@@ -141,8 +141,9 @@ fail:
     return st;
 }
 
-void skald_coordinator_close(skald_coordinator *c, skald_status code, const char *reason) {
-    if (!c) return;
+void skald_coordinator_dismiss(skald_coordinator *c, skald_status code, const char *reason) {
+    if (c->over) return;
+    c->over = true;
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Goodbye body = SKALD__V1__GOODBYE__INIT;
     body.status = (uint32_t)code;
@@ -150,6 +151,11 @@ void skald_coordinator_close(skald_coordinator *c, skald_status code, const char
     frame.body_case = SKALD__V1__FRAME__BODY_GOODBYE;
     frame.goodbye = &body;
     for (uint32_t k = 0; k < c->joined; k++) skald_coordinator_send(c, &c->workers[k], &frame, NULL, 0);
+}
+
+void skald_coordinator_close(skald_coordinator *c, skald_status code, const char *reason) {
+    if (!c) return;
+    skald_coordinator_dismiss(c, code, reason);
     c->net->shutdown(c->server, SKALD_NS_PER_S);
     free_all(c);
 }

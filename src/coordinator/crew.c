@@ -194,6 +194,10 @@ skald_status skald_remote_call(skald_coordinator *c, skald_input *in, skald_even
 static skald_status change(skald_coordinator *c, skald_event *event) {
     const int64_t now = skald_now_ns(c->options->clock);
     const skald_coordinator_options *o = c->options;
+    if (c->over) { /* nobody is waited for any more */
+        c->tick_ns = now + SKALD_NS_PER_S;
+        return SKALD_AGAIN;
+    }
     if (now >= c->tick_ns) {
         c->tick_ns = now + (c->repeat_ns < SKALD_NS_PER_S / 5 ? c->repeat_ns : SKALD_NS_PER_S / 5);
         skald_members_tick(c, now);

@@ -115,6 +115,10 @@ static skald_status admit(skald_coordinator *c, skald_net_session *session, cons
 
 void skald_members_hello(skald_coordinator *c, skald_net_session *session, const Skald__V1__Hello *m) {
     char reason[300];
+    if (c->over) {
+        skald_net_close(session, SKALD_OK, "the run is over");
+        return;
+    }
     skald_session_state *s = skald_coordinator_find(c, session);
     if (s) { /* a repetition: its welcome was lost */
         skald_ask_welcome(c, s, m->incarnation == s->incarnation);
@@ -180,6 +184,7 @@ void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const 
 }
 
 void skald_members_close(skald_coordinator *c, skald_session_state *s, const skald_input *in) {
+    if (c->over) return; /* sent home: nothing is lost */
     const int64_t asked = c->options->reconnect_grace_ns;
     const int64_t grace = asked ? asked : s->local ? -1 : 10 * SKALD_NS_PER_S;
     /* a last word, or a process that is dead, will not be followed by a new session of the same worker */

@@ -135,6 +135,7 @@ struct skald_coordinator {
     skald_change *changes;
     uint32_t change_count, change_capacity;
     bool overflow;
+    bool over;               /* the workers have been dismissed */
     uint32_t *loads;         /* by seat: shards, while they are dealt */
     char change_reason[300]; /* of the event handed out last */
     int64_t alone_ns;        /* since when nobody is there; 0: somebody is */

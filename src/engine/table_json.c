@@ -23,6 +23,13 @@ static json_t *problem_json(const skald_problem *p) {
                      "scaled", (int)(p->transform.scale != NULL), "labels", labels);
 }
 
+char *skald_problem_json(const skald_problem *problem) {
+    json_t *o = problem_json(problem);
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    return text;
+}
+
 static uint32_t available(const skald_run *run) {
     uint32_t count = 0;
     for (uint32_t k = 0; k < run->size; k++) {

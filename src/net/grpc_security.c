@@ -164,6 +164,18 @@ void net_token_clear(grpc_metadata *metadata, size_t count) {
 
 /* ---- the door --------------------------------------------------------------------------------------------- */
 
+static bool encrypted(grpc_call *call, char reason[NET_REASON_BYTES]) {
+    grpc_auth_context *context = grpc_call_auth_context(call);
+    grpc_auth_property_iterator kinds =
+        grpc_auth_context_find_properties_by_name(context, GRPC_TRANSPORT_SECURITY_TYPE_PROPERTY_NAME);
+    const grpc_auth_property *p = grpc_auth_property_iterator_next(&kinds);
+    const bool is = p && p->value_length == strlen(GRPC_SSL_TRANSPORT_SECURITY_TYPE) &&
+                    memcmp(p->value, GRPC_SSL_TRANSPORT_SECURITY_TYPE, p->value_length) == 0;
+    grpc_auth_context_release(context);
+    if (!is) snprintf(reason, NET_REASON_BYTES, "this address answers health probes only (--health)");
+    return is;
+}
+
 skald_status net_guard_init(net_guard *guard, const skald_net_security *s) {
     *guard = (net_guard){0};
     if (!s) return SKALD_OK;
@@ -190,6 +202,7 @@ skald_status net_guard_admits(const net_guard *guard, grpc_call *call, const grp
                               net_role needed, char identity[NET_IDENTITY_BYTES], char reason[NET_REASON_BYTES]) {
     skald_status st = SKALD_OK;
     identity[0] = '\0';
+    if (guard->probed && !encrypted(call, reason)) return SKALD_EREFUSED;
     if (guard->certificates) st = by_certificate(call, needed, identity, reason);
     if (st == SKALD_OK && guard->tokens) st = by_token(guard, metadata, needed, reason);
     return st;

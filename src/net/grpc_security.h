@@ -16,6 +16,7 @@ typedef enum net_role {
 typedef struct net_guard {
     bool certificates; /* TLS has verified that each client shows a certificate of the CA */
     char *tokens;      /* as skald_net_security.token; NULL: none is asked for */
+    bool probed;       /* calls may come in plain text through skald_net_options.health: none is admitted */
 } net_guard;
 
 /* What the credentials of a server or a channel need. SKALD_EINVAL when files that belong together are not there

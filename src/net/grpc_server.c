@@ -385,6 +385,20 @@ static void drain(skald_net_server *server) {
     }
 }
 
+static skald_status bind_health(skald_net_server *server, bool encrypted) {
+    const char *address = server->options.health;
+    server->options.health = NULL; /* the caller's again */
+    if (!address) return SKALD_OK;
+    if (!encrypted) return skald_fail(SKALD_EINVAL, "without TLS health is answered where all else is: no %s", address);
+    TRY(net_address_check(address));
+    TRY(net_address_prepare(address));
+    grpc_server_credentials *plain = grpc_insecure_server_credentials_create();
+    const int port = grpc_server_add_http2_port(server->core, address, plain);
+    grpc_server_credentials_release(plain);
+    server->guard.probed = true;
+    return port ? SKALD_OK : net_address_diagnose(address);
+}
+
 static skald_status bind_core(skald_net_server *server, const char *address, int *port) {
     TRY(net_address_prepare(address));
     grpc_server_credentials *credentials;
@@ -427,6 +441,7 @@ skald_status net_grpc_listen(const char *address, const skald_net_options *optio
     int bound = 0;
     const bool encrypted = server->options.security && server->options.security->cert;
     st = bind_core(server, address, &bound);
+    if (st == SKALD_OK) st = bind_health(server, encrypted);
     if (st == SKALD_OK) {
         grpc_server_start(server->core);
         for (size_t k = 0; k < SKALD_ARRAY_LENGTH(server->slots); k++) {

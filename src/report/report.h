@@ -60,7 +60,8 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *problem, const ska
 void skald_runlog_close(skald_runlog *log);
 /* What `skald status` is told once the run is over: like the engine's answer while it goes on, with "state": "ended".
  * free() it; NULL when out of memory. */
-char *skald_outcome_status(const skald_train_options *options, const skald_outcome *outcome);
+char *skald_outcome_status(const skald_train_options *options, const skald_problem *problem,
+                           const skald_outcome *outcome);
 
 /* ---- the end, and the status table ---------------------------------------------------------------------- */
 

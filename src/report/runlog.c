@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -184,7 +185,7 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *p, const skald_out
     write_line(log, o);
 }
 
-char *skald_outcome_status(const skald_train_options *options, const skald_outcome *out) {
+char *skald_outcome_status(const skald_train_options *options, const skald_problem *problem, const skald_outcome *out) {
     json_t *o = json_object(), *workers = json_array();
     json_object_set_new(o, "state", json_string("ended"));
     json_object_set_new(o, "stop", json_string(skald_stop_name(out->stop)));
@@ -206,6 +207,9 @@ char *skald_outcome_status(const skald_train_options *options, const skald_outco
     json_object_set_new(o, "rejected", whole((double)out->rejected));
     for (uint32_t k = 0; k < out->worker_count; k++) json_array_append_new(workers, worker_json(&out->workers[k]));
     json_object_set_new(o, "workers", workers);
+    char *described = skald_problem_json(problem);
+    json_object_set_new(o, "problem", json_loads(described ? described : "", 0, NULL));
+    free(described);
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
     return text;

@@ -53,6 +53,19 @@ wait $early
 check "the early worker ends in order" test $? -eq 0
 check "it said that it waits" grep -q "waiting" early.err
 
+# --- the workers go, the coordinator stays with the model ---
+"$skald" coordinator --listen "unix:$work/stay" --l2 1e-2 --target-gap 1e-4 --linger forever --model stay.h5 train.svm \
+    >stay.out 2>stay.err &
+coordinator=$!
+expect "a worker ends with the run" 0 "joined" "$skald" worker --connect "unix:$work/stay" --wait 20s
+ended() { "$skald" status --connect "unix:$work/stay" --json | grep -q '"ended"'; }
+check "the coordinator still answers" wait_for 10 ended # seen to fail: workers were told only after lingering
+expect "who comes late ends in order" 0 "joining" "$skald" worker --connect "unix:$work/stay" --wait 20s
+expect "the model can be fetched" 0 "model written" "$skald" train --connect "unix:$work/stay" --model late.h5
+kill -TERM $coordinator
+wait $coordinator
+check "SIGTERM ends it in order" test $? -eq 0
+
 # --- a file that differs is refused by name ---
 head -n 1199 train.svm >other.svm # its blocks are the same as far as they go; seen to fail without the size of the file
 "$skald" coordinator --listen "unix:$work/c" --workers 2 --wait 20s train.svm >c.out 2>c.err &

@@ -11,7 +11,7 @@ CERT_DAYS=-1 "$root/launch/certs" certs late=worker || exit 1
 with() { echo --tls-ca "certs/ca.pem" --tls-cert "$1.pem" --tls-key "$1.key"; }
 
 "$skald" coordinator --listen 127.0.0.1:0 $(with certs/boss) --workers 2 --wait 100s --linger 0s --target-gap 1e-8 \
-    --model tls.model data.h5 2>boss.log >boss.out &
+    --health unix:health --model tls.model data.h5 2>boss.log >boss.out &
 boss=$!
 for _ in $(seq 100); do grep -q 'listening on' boss.log && break; sleep 0.1; done
 at=$(sed -n 's/.*listening on \([0-9.:]*\),.*/\1/p' boss.log)
@@ -42,6 +42,15 @@ stranger "another's name" "with the certificate of 'one' calls itself 'two'" "ca
     $(worker --name two $(with certs/one))
 stranger "a curious worker" "does not have the URI name skald:status" "does not have the URI name skald:status" \
     "$skald" status --connect "$at" --wait 2s $(with certs/one)
+# A probe that cannot speak TLS: an empty request, framed; the answer is {1: SERVING}. Nothing else is answered there.
+probe() {
+    printf '\0\0\0\0\0' | curl -s --http2-prior-knowledge --unix-socket health -H 'content-type: application/grpc' \
+        -H 'te: trailers' --data-binary @- "http://localhost/$1" -D probe.headers | od -An -tx1 | tr -d ' \n'
+}
+check "a probe in plain text sees health" test "$(probe grpc.health.v1.Health/Check)" = 00000000020801
+stranger "a probe that asks for more" "health probes only" "health probes only" "$skald" status --connect unix:health
+stranger "a worker at the probes' address" "health probes only" "health probes only" \
+    "$skald" worker --connect unix:health --wait 1s
 check "a status client sees the run" grep -q gathering <("$skald" status --connect "$at" $(with certs/me))
 stranger "a status client that sends a worker away" "of 'me' does not have the URI name skald:operator" \
     "of 'me' does not have the URI name skald:operator" "$skald" drain --connect "$at" --wait 2s $(with certs/me) one
@@ -65,7 +74,7 @@ echo w0rk >open.token
 chmod 600 tokens ./*.token
 chmod 644 open.token
 "$skald" coordinator --listen 127.0.0.1:0 --tls-cert certs/boss.pem --tls-key certs/boss.key --token-file tokens \
-    --workers 1 --wait 100s --linger 0s data.h5 2>boss.log >boss.out &
+    --health unix:probes --workers 1 --wait 100s --linger 0s data.h5 2>boss.log >boss.out &
 boss=$!
 for _ in $(seq 100); do grep -q 'listening on' boss.log && break; sleep 0.1; done
 at=$(sed -n 's/.*listening on \([0-9.:]*\),.*/\1/p' boss.log)
@@ -75,6 +84,8 @@ stranger "a wrong token" "not one of this coordinator's" "not one of this coordi
 stranger "a status token with results" "the token does not allow that" "the token does not allow that" \
     $(worker --tls-ca certs/ca.pem --token-file look.token)
 stranger "a secret that others may read" "others may read open.token" "" $(worker --tls-ca certs/ca.pem --token-file open.token)
+stranger "a good token at the probes' address" "health probes only" "health probes only" \
+    "$skald" status --connect unix:probes --token-file look.token
 check "a status token sees the run" grep -q gathering \
     <("$skald" status --connect "$at" --tls-ca certs/ca.pem --token-file look.token)
 "$skald" worker --quiet --connect "$at" --tls-ca certs/ca.pem --token-file work.token || exit 1
@@ -87,6 +98,7 @@ expect_error() { # WORDS, COMMAND...
     timeout 20 "$@" >error.log 2>&1
     check "'$words'" grep -qF -- "$words" error.log
 }
+expect_error "--health is for TLS" "$skald" coordinator --health 127.0.0.1:0 data.h5
 expect_error "in plain text; use TLS" "$skald" worker --connect 10.1.2.3:7700 --token-file work.token
 expect_error "a TLS certificate needs its key" "$skald" status --connect "$at" --tls-ca certs/ca.pem --tls-cert certs/me.pem
 expect_error "--tls-ca: cannot read none.pem" "$skald" status --tls-ca none.pem
