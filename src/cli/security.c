@@ -61,6 +61,10 @@ void secrets_free(secrets *s) {
     *s = (secrets){0};
 }
 
+bool security_encrypts(const security *files) {
+    return files->cert && files->key;
+}
+
 bool security_asks(const security *files) {
-    return files->cert && files->key && (files->ca || files->token);
+    return security_encrypts(files) && (files->ca || files->token);
 }

@@ -32,7 +32,8 @@ typedef struct secrets {
  */
 skald_status secrets_read(const security *files, secrets *out);
 void secrets_free(secrets *s); /* overwrites what it frees; NULL-safe members */
-/* Does a server with these encrypt, and ask who comes? */
+/* Does a server with these encrypt; and ask who comes, too? */
+bool security_encrypts(const security *files);
 bool security_asks(const security *files);
 
 #endif
