@@ -123,9 +123,10 @@ static void log_is_json_a_line(void **state) {
 static void status_round_trip_and_garbage(void **state) {
     skald_worker_row row = {.name = "one", .device = "cpu", .alive = true, .tasks = 7, .staleness_max = 3};
     skald_train_options options = {.mode = SKALD_SYNC, .algo = SKALD_SAGA};
+    const skald_problem problem = {.features = 3, .n = 10, .objective = {.loss = SKALD_LOGISTIC, .classes = 1}};
     skald_outcome outcome = {.reached = true, .passes = 2.5, .worker_count = 1, .workers = &row, .audit_drift = -1};
     skald_status_view view;
-    char *json = skald_outcome_status(&options, &outcome);
+    char *json = skald_outcome_status(&options, &problem, &outcome);
     assert_int_equal(skald_status_parse(json, &view), SKALD_OK);
     assert_true(view.ended && view.reached && view.worker_count == 1);
     assert_string_equal(view.workers[0].name, "one");
