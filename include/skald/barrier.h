@@ -46,9 +46,13 @@ void skald_barrier_free(skald_barrier_rule *rule); /* NULL-safe */
 /* A skald_barrier whose user is a rule. */
 bool skald_barrier_by_rule(void *rule, const skald_overview *all, const skald_worker_view *one);
 
-/* What a preset stands for: "async" and "sync" (rounds, reduced into one update: not only a barrier) for nothing;
- * "ssp:S" for "lead <= S" (stale synchronous parallel, Ho et al. 2013), S >= 1; "partial:B" for "avail >= B*workers", 0
- * < B <= 1. `size` bytes of expression; SKALD_EINVAL. */
+/* What --mode sync is: nobody is given a task while anybody has one, "busy == 0". (A round's results are also reduced
+ * into one update, which no barrier does.) */
+bool skald_barrier_rounds(void *unused, const skald_overview *all, const skald_worker_view *one);
+
+/* What a preset stands for: "async" for nothing, "sync" (*sync) for skald_barrier_rounds and no expression; "ssp:S" for
+ * "lead <= S" (stale synchronous parallel, Ho et al. 2013), S >= 1; "partial:B" for "avail >= B*workers", 0 < B <= 1.
+ * `size` bytes of expression; SKALD_EINVAL. */
 skald_status skald_barrier_preset(const char *mode, bool *sync, char *expression, size_t size);
 
 #endif

@@ -85,6 +85,10 @@ const char *skald_mode_name(const skald_train_options *o) {
     return o->mode_name ? o->mode_name : o->mode == SKALD_SYNC ? "sync" : o->barrier ? "barrier" : "async";
 }
 
+bool skald_barrier_rounds(void *user, const skald_overview *all, const skald_worker_view *one) {
+    return all->busy == 0;
+}
+
 /* ---- the look ------------------------------------------------------------------------------------------ */
 
 static uint64_t slots_of(const skald_run *run, uint32_t worker) {
@@ -164,7 +168,7 @@ skald_status skald_barrier_check(skald_run *run) {
                           "(%u workers, avail %u, max_stale %llu, updates %llu)",
                           run->options->barrier_text ? run->options->barrier_text : "the barrier", all->workers,
                           all->avail, (unsigned long long)all->max_stale, (unsigned long long)all->updates);
-    if (run->commits == 0 && !run->told_fewer) {
+    if (run->options->mode == SKALD_ASYNC && run->commits == 0 && !run->told_fewer) {
         run->told_fewer = true;
         skald_run_notice(run, "the barrier (%s) lets %u tasks run at a time where %u could",
                          run->options->barrier_text ? run->options->barrier_text : "in C", run->training,

@@ -133,8 +133,9 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
 static bool admitted(skald_run *run, uint32_t worker) {
     if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
     if (run->work.task_rows == 0) return false;
-    if (run->options->mode == SKALD_ASYNC) return skald_barrier_admits(run, worker);
-    return !(run->round_open || run->full.model) && skald_members_complete(run); /* a round has all shards in it */
+    if (run->options->mode == SKALD_SYNC && (run->full.model || !skald_members_complete(run)))
+        return false; /* a round has all shards in it */
+    return skald_barrier_admits(run, worker);
 }
 
 static bool quiet(const skald_run *run) {
@@ -193,13 +194,12 @@ skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
     if (!run->watch.good) TRY(skald_watch_init(run));
     if (run->crew->ranks) TRY(skald_ranks_tend(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
-    if (run->options->mode == SKALD_ASYNC || !run->round_open) TRY(skald_full_begin(run));
+    if (run->options->mode == SKALD_ASYNC || !run->training) TRY(skald_full_begin(run));
     skald_barrier_look(run);
     skald_eviction_look(run);
     for (uint32_t k = 0; k < run->size; k++)
         if (run->members[k].alive) TRY(dispatch_to(run, k));
     TRY(skald_barrier_check(run));
-    if (run->training) run->round_open = true;
     /* the training clock stands still while only evaluations run */
     int64_t now = skald_now_ns(run->clock);
     const bool trained = run->training || run->full.flights;

@@ -49,7 +49,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
     if (flight->full && r->status == SKALD_EREFUSED) run->full.asked[flight->shard] = false; /* ask again */
     skald_run_land(run, flight);
     run->crew->ops->release(run->crew, r);
-    if (run->options->mode == SKALD_SYNC && !run->training) run->round_open = run->round_spoilt = false;
+    if (!run->training) run->round_spoilt = false;
     return st;
 }
 

@@ -40,7 +40,7 @@ void skald_eviction_look(skald_run *run) {
     const uint32_t most = run->options->history_versions;
     const bool rounds = run->options->mode == SKALD_SYNC;
     bool full = false;
-    if (!most || (rounds && run->round_open)) return;
+    if (!most || (rounds && run->training)) return;
     for (uint32_t k = 0; k < run->size; k++) {
         prune(run, k);
         full |= rounds && run->members[k].held_count >= most; /* all make room in one round, which makes no step */

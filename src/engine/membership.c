@@ -80,7 +80,7 @@ static void drop_flights(skald_run *run, uint32_t worker) {
         if (run->options->mode == SKALD_SYNC && flight->trains) run->round_spoilt = true;
         skald_run_land(run, flight); /* the last one takes its place, and has been looked at */
     }
-    if (!run->training) run->round_open = run->round_spoilt = false;
+    if (!run->training) run->round_spoilt = false;
 }
 
 static void lose(skald_run *run, const skald_event *event) {

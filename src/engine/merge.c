@@ -105,7 +105,7 @@ skald_status skald_merge_round(skald_run *run, skald_merge *m) {
     }
     *(m->local ? &m->dw : &m->g) = run->round_g;
     m->history = run->history ? run->history_sum : NULL;
-    run->round_open = run->round_spoilt = false;
+    run->round_spoilt = false;
     if (run->crew->ranks) {
         double *vectors[2] = {run->round_g, run->history_sum};
         TRY(run->crew->ranks->reduce(run->crew, vectors, run->history ? 2 : 1));

@@ -56,7 +56,6 @@ static void drop_flights(skald_run *run) {
         if (run->evaluator.results[k]) run->crew->ops->release(run->crew, run->evaluator.results[k]);
         run->evaluator.results[k] = NULL;
     }
-    run->round_open = false;
 }
 
 /* Waits for all that was submitted; adds up its vectors over all ranks (sum NULL: does not). SKALD_AGAIN: another

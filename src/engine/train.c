@@ -282,6 +282,7 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
         o.local = 0; /* their steps are the coordinator's */
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
     if (!(o.slow_ratio > 0)) o.slow_ratio = 1.5;
+    if (o.mode == SKALD_SYNC) o.barrier = skald_barrier_rounds;
     skald_run run = {.crew = crew,
                      .problem = crew->problem,
                      .options = &o,

@@ -236,7 +236,7 @@ static inline void suite_local(const compute_suite *suite) {
 static inline void suite_intercept(const compute_suite *suite) {
     for (int variant = 0; variant < 8; variant++) {
         const bool wide = variant & 4;
-        const shape s = {(skald_layout)(variant & 1), wide ? 60 : 500, wide ? 2500 : 83, variant & 2, 1, 29};
+        const shape s = {(skald_layout)(variant & 1), wide ? 60 : 500, wide ? 2500 : 83, variant & 2, 1, 29, 0};
         const skald_objective o = objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
         problem p = problem_open(suite, &s, &o);
         const skald_compute_ops *ops = p.c->ops;
@@ -266,7 +266,7 @@ static inline void suite_intercept(const compute_suite *suite) {
 /* Vectors on a device: verbs do what the host's do, to the same bits but for sums over a vector; operations do with
  * them, in any mix, what they do with the host's. */
 static inline void suite_vectors(const compute_suite *suite) {
-    const shape s = {SKALD_DENSE, 90, 31, true, 1, 41};
+    const shape s = {SKALD_DENSE, 90, 31, true, 1, 41, 0};
     const skald_objective o = objective_of(SKALD_LOGISTIC, 0.05, 0.02, true);
     const skald_regulariser r = {0.05, 0.02, true, 0.3}, plain = {0.05, 0.02, true, 0};
     problem p = problem_open(suite, &s, &o);
