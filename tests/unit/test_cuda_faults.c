@@ -241,7 +241,8 @@ static void test_operations(void **state) {
                 if (st != SKALD_OK) {
                     clean_error(st, name, n);
                     failures++;
-                    history_is(&s, s.before, name, n);
+                    /* several classes: a copy that was waited for in vain may have been made */
+                    if (kind < 2 || operations[k].run != history_set) history_is(&s, s.before, name, n);
                     memset(&got, 0, sizeof got);
                     OK(operations[k].run(&s, &got));
                 }
