@@ -143,10 +143,16 @@ const skald_net_ops *skald_net_grpc(void);
 /* The in-process adapter: addresses are "inproc:name". Faults apply to frames of sessions in both
  * directions, drawn from `seed`: probabilities in [0,1]; reordering swaps a frame with its successor;
  * a delayed frame keeps its place unless reordered. Set before listen/connect; process-wide. */
+typedef enum skald_net_fate { SKALD_FATE_PASS = 0, SKALD_FATE_DROP, SKALD_FATE_CUT } skald_net_fate;
 typedef struct skald_net_faults {
     uint64_t seed;
     double drop, duplicate, reorder, delay;
     int64_t delay_max_ns;
+    /* May be NULL: what becomes of a frame, before any of the above; cut: it is lost, and the session breaks off
+     * (SKALD_ELOST at both ends). `session` counts them from when the faults were set. On the sender's thread; calls
+     * nothing of the net port. */
+    skald_net_fate (*fate)(void *user, uint64_t session, bool from_client, const skald_segment *segments, size_t count);
+    void *user;
 } skald_net_faults;
 const skald_net_ops *skald_net_inproc(void);
 void skald_net_inproc_set_faults(const skald_net_faults *faults); /* NULL: none */

@@ -179,7 +179,8 @@ void skald_stragglers_free(skald_stragglers *s) {
 
 static double production(uint64_t seed, uint32_t worker, uint32_t workers, uint64_t draw) {
     const double slow = round(workers / 4.0), mild = round(0.8 * slow);
-    const double rank = (double)skald_permute(skald_mix64(seed ^ 0x706373ull), workers, worker);
+    const double rank = (double)skald_permute(skald_mix64(seed ^ 0x706373ull), workers,
+                                              worker % workers); /* who joins later takes after one of them */
     if (rank >= slow) return 0;
     const double u = skald_uniform(skald_mix64(seed + 0x9e3779b97f4a7c15ull * (worker + 1ull)), draw);
     return rank < mild ? 1.5 + u : 2.5 + 7.5 * u;

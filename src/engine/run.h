@@ -175,6 +175,9 @@ int64_t skald_run_now(const skald_run *run); /* ns since training began */
 void skald_run_notice(const skald_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 double skald_run_passes(const skald_run *run);
 
+/* smoothness.c: L of the data term, measured by the crew; members may come and go meanwhile. */
+skald_status skald_smoothness_measure(skald_run *run, double *L);
+
 /* watch.c: after each commit; rolls back when the run diverges (SKALD_EDIVERGED when that does not help). */
 skald_status skald_watch_init(skald_run *run);
 void skald_watch_fini(skald_run *run);

@@ -27,7 +27,7 @@ typedef struct pair {
     pthread_mutex_t lock;
     inproc_session ends[2]; /* client, server */
     skald_net_faults faults;
-    uint64_t key;
+    uint64_t key, number;
     inproc_session *closer; /* who closed it, and why; the first one counts */
     skald_status code;
     char reason[NET_REASON_BYTES];
@@ -212,6 +212,30 @@ static void overdue(void *a, void *b, bool live) {
     pair_unref(p);
 }
 
+/* Both ends hear of it when what was sent before has arrived. */
+static void close_locked(inproc_session *s, skald_status code, const char *reason) {
+    pair *p = s->pair;
+    if (p->closer) return;
+    release_held(s);
+    p->closer = s;
+    p->code = code;
+    snprintf(p->reason, sizeof p->reason, "%s", reason);
+    int64_t at = now_ns();
+    if (at < s->last_at) at = s->last_at;
+    for (int k = 0; k < 2; k++) {
+        pair_ref(p);
+        if (inproc_node_post(p->ends[k].home, at, end_here, &p->ends[k], NULL) != SKALD_OK)
+            __atomic_fetch_sub(&p->refs, 1, __ATOMIC_RELEASE);
+    }
+}
+
+static void close_session(skald_net_session *session, skald_status code, const char *reason) {
+    inproc_session *s = (inproc_session *)session;
+    pthread_mutex_lock(&s->pair->lock);
+    close_locked(s, code, reason);
+    pthread_mutex_unlock(&s->pair->lock);
+}
+
 static skald_status send_frame(skald_net_session *session, const skald_segment *segments, size_t count) {
     inproc_session *s = (inproc_session *)session;
     pair *p = s->pair;
@@ -229,8 +253,11 @@ static skald_status send_frame(skald_net_session *session, const skald_segment *
     }
     uint64_t index = s->sent;
     __atomic_store_n(&s->sent, index + 1, __ATOMIC_RELAXED);
-    if (chance(p, s, index, 0) < p->faults.drop) {
+    const skald_net_fate fate =
+        p->faults.fate ? p->faults.fate(p->faults.user, p->number, s == p->ends, segments, count) : SKALD_FATE_PASS;
+    if (fate != SKALD_FATE_PASS || chance(p, s, index, 0) < p->faults.drop) {
         skald_frame_release(&frame->base);
+        if (fate == SKALD_FATE_CUT) close_locked(s, SKALD_ELOST, "the connection broke");
     } else if (!s->held && chance(p, s, index, 3) < p->faults.reorder) {
         s->held = frame;
         s->held_index = index;
@@ -256,27 +283,6 @@ static size_t pending(const skald_net_session *session) {
     size_t n = s->travelling + (s->held != NULL);
     pthread_mutex_unlock(&s->pair->lock);
     return n;
-}
-
-/* Both ends hear of it when what was sent before has arrived. */
-static void close_session(skald_net_session *session, skald_status code, const char *reason) {
-    inproc_session *s = (inproc_session *)session;
-    pair *p = s->pair;
-    pthread_mutex_lock(&p->lock);
-    if (!p->closer) {
-        release_held(s);
-        p->closer = s;
-        p->code = code;
-        snprintf(p->reason, sizeof p->reason, "%s", reason);
-        int64_t at = now_ns();
-        if (at < s->last_at) at = s->last_at;
-        for (int k = 0; k < 2; k++) {
-            pair_ref(p);
-            if (inproc_node_post(p->ends[k].home, at, end_here, &p->ends[k], NULL) != SKALD_OK)
-                __atomic_fetch_sub(&p->refs, 1, __ATOMIC_RELEASE);
-        }
-    }
-    pthread_mutex_unlock(&p->lock);
 }
 
 static void destroy(skald_net_session *session) {
@@ -316,6 +322,7 @@ skald_status inproc_pair_open(inproc_node *client, inproc_node *server, const ch
     if (!p) return SKALD_ENOMEM;
     pthread_mutex_init(&p->lock, NULL);
     p->faults = inproc_faults(&number);
+    p->number = number;
     p->key = skald_random(p->faults.seed, number);
     p->refs = 2;
     inproc_node *homes[2] = {client, server};

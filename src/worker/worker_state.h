@@ -124,6 +124,10 @@ void skald_worker_notice(const skald_worker *w, const char *format, ...) __attri
 /* Sends on the session if there is one; any thread. A lost session is not an error here: its close comes. */
 void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n);
 
+/* orders.c. Take: one frame; *over: it was the last, and its status is the run's. */
+void skald_order_hello(skald_worker *w);
+skald_status skald_order_take(skald_worker *w, const Skald__V1__Frame *frame, bool *over);
+
 /* life.c: one incarnation's state, from its first welcome on. Begin: lanes and all that is not set by the coordinator.
  * End: frees it; waits for what the lanes compute. */
 skald_status skald_life_begin(skald_worker *w);

@@ -115,4 +115,13 @@ check "wait: it converges" wait_for 60 is 's["gap"] is not None and s["gap"] <= 
 kill -INT $coordinator
 wait $coordinator
 at_optimum wait wait.jsonl
+
+# --- without anybody left, and nobody to come, the run says what became of them ---
+"$skald" train "${problem[@]}" --workers 2 --pace 5 --max-time 5m --listen "$here" train.svm >none.out 2>&1 &
+run=$!
+check "none: begins" wait_for 60 is 's["state"] == "training"'
+pkill -KILL -P $run # its workers
+wait $run
+check "none: the run ends" test $? -eq 1
+check "none: says why ($(tail -n 1 none.out))" grep -q 'was killed by signal 9' none.out
 finish

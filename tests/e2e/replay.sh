@@ -40,4 +40,13 @@ fi
 "$skald" generate rcv1 --rows 3000 --seed 5 --output other.svm >/dev/null
 expect "other data" 1 "recorded in saga.record" "$skald" replay saga.record other.svm
 expect "no record" 1 "not a record" "$skald" replay train.svm
+
+# --- a worker lost in the middle: on record, and replayed up to there ---
+"$skald" train --workers 3 --pace 5 --l2 1e-3 --target-gap 1e-9 --straggler kill:1@0.2 --record lost.record --quiet \
+    train.svm >/dev/null 2>&1
+check "lost: the run goes on" test $? -eq 0
+line=$(grep -n '"do":"lost"' lost.record | cut -d: -f1)
+expect "lost: a line is named" 1 "lost.record:$line: here worker 1 was lost; a run whose workers come or go" \
+    "$skald" replay lost.record
+expect "lost: as far as it goes" 3 "as far as the record goes" "$skald" replay --partial lost.record
 finish

@@ -52,6 +52,10 @@ stranger "a probe that asks for more" "health probes only" "health probes only" 
 stranger "a worker at the probes' address" "health probes only" "health probes only" \
     "$skald" worker --connect unix:health --wait 1s
 check "a status client sees the run" grep -q gathering <("$skald" status --connect "$at" $(with certs/me))
+stranger "a status client that sends a worker away" "of 'me' does not have the URI name skald:operator" \
+    "of 'me' does not have the URI name skald:operator" "$skald" drain --connect "$at" --wait 2s $(with certs/me) one
+check "an operator may, once there is one" grep -q "training has not begun" \
+    <("$skald" drain --connect "$at" --wait 2s $(with certs/chief) one 2>&1)
 check "an operator sees the run" grep -q gathering <("$skald" status --connect "$at" $(with certs/chief))
 
 "$skald" worker --quiet --connect "$at" --name one $(with certs/one) &

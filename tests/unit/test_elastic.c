@@ -1,0 +1,357 @@
+/* Workers that come and go in the middle of a run, over the in-process net: for every message of the protocol and both
+ * ends, the connection breaks there, or the worker dies there and is started again; then the same by seed, many at a
+ * time, hundreds of times. Afterwards the model is the optimum of an undisturbed run, and every A_k is what its holder
+ * has (invariants 2, 3). */
+#include "harness.h"
+#include "wire/wire.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SEEDS = 60 };
+#else
+enum { SEEDS = 200 };
+#endif
+enum { STAFF = 4, FIRST = 3 }; /* the run begins with so many; the last joins later */
+
+typedef struct stage stage;
+
+typedef struct player {
+    stage *stage;
+    pthread_t thread;
+    char name[16];
+    atomic_int stop, killed, lives;
+} player;
+
+struct stage {
+    setup setup;
+    player staff[STAFF];
+    char who[4096][8]; /* by session: the worker's name */
+    atomic_int training, over, fired;
+    int evaluated; /* since the last fault */
+    atomic_int enough;
+    char notes[1 << 16];
+    const char *await; /* until this has been said; NULL: until the faults have happened */
+    int64_t grace_ns, overdue_ns;
+    /* one fault: the n-th frame of this type from that end, once training has begun (or among all, of the one that
+     * joins later) */
+    int type, nth, seen;
+    bool from_client, kill, of_late, early; /* early: before the first step, while L is measured */
+    /* or many: by chance */
+    uint64_t seed, drawn;
+    double chance;
+    int left;
+};
+
+static const int BODY[] = {
+    SKALD__V1__FRAME__BODY_HELLO,      SKALD__V1__FRAME__BODY_WELCOME,  SKALD__V1__FRAME__BODY_SCAN_REQUEST,
+    SKALD__V1__FRAME__BODY_SCAN_REPLY, SKALD__V1__FRAME__BODY_SETUP,    SKALD__V1__FRAME__BODY_READY,
+    SKALD__V1__FRAME__BODY_BEGIN,      SKALD__V1__FRAME__BODY_LEASE,    SKALD__V1__FRAME__BODY_LOADED,
+    SKALD__V1__FRAME__BODY_RELEASE,    SKALD__V1__FRAME__BODY_TASK,     SKALD__V1__FRAME__BODY_RESULT,
+    SKALD__V1__FRAME__BODY_ACK,        SKALD__V1__FRAME__BODY_HEARTBEAT};
+
+/* A frame begins with the tag of its body. */
+static int type_of(const skald_segment *segments) {
+    const uint8_t *at = segments[0].data;
+    unsigned tag = at[0] & 0x7f;
+    if (at[0] & 0x80) tag |= (unsigned)at[1] << 7;
+    return (int)(tag >> 3);
+}
+
+static player *named(stage *s, uint64_t session) {
+    for (int k = 0; session < 4096 && k < STAFF; k++)
+        if (strcmp(s->who[session], s->staff[k].name) == 0) return &s->staff[k];
+    return NULL;
+}
+
+static pthread_mutex_t fate_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool strikes(stage *s, player *p, int type, bool from_client, bool *kill) {
+    if (s->chance > 0) {
+        const uint64_t draw = s->drawn++;
+        if (!s->left || !atomic_load(&s->training) || skald_uniform(s->seed, 2 * draw) >= s->chance) return false;
+        s->left--;
+        *kill = skald_uniform(s->seed, 2 * draw + 1) < 0.5;
+        return true;
+    }
+    if (atomic_load(&s->fired) || type != s->type || from_client != s->from_client) return false;
+    if (s->of_late ? !p || p != &s->staff[STAFF - 1] : !s->early && !atomic_load(&s->training)) return false;
+    *kill = s->kill;
+    return s->seen++ == s->nth;
+}
+
+static skald_net_fate fate(void *user, uint64_t session, bool from_client, const skald_segment *segments,
+                           size_t count) {
+    stage *s = user;
+    const int type = type_of(segments);
+    bool kill = false;
+    pthread_mutex_lock(&fate_lock);
+    if (type == SKALD__V1__FRAME__BODY_HELLO && from_client && session < 4096) {
+        /* the name is its second field: protocol (08 xx), then 12 length text */
+        const uint8_t *at = segments[0].data, *end = at + segments[0].size;
+        for (; at + 4 < end; at++)
+            if (at[0] == 0x12 && at[1] == 2 && at[2] == 'w') {
+                memcpy(s->who[session], at + 2, 2);
+                break;
+            }
+    }
+    player *p = named(s, session);
+    const bool cut = strikes(s, p, type, from_client, &kill);
+    if (cut) {
+        atomic_store(&s->fired, 1);
+        s->evaluated = 0;
+        if (kill && p) {
+            atomic_store(&p->killed, 1);
+            atomic_store(&p->stop, 1);
+        }
+    }
+    pthread_mutex_unlock(&fate_lock);
+    return cut ? SKALD_FATE_CUT : SKALD_FATE_PASS;
+}
+
+static void *play(void *argument) {
+    player *p = argument;
+    const skald_worker_options o = {.address = "inproc:elastic",
+                                    .name = p->name,
+                                    .compute = {.device = "cpu", .threads = 1},
+                                    .wait_ns = 5 * SKALD_NS_PER_S,
+                                    .repeat_ns = 20000000};
+    while (!atomic_load(&p->stage->over)) {
+        const skald_status st = skald_worker_run(skald_net_inproc(), &o, &p->stop);
+        if (!atomic_exchange(&p->killed, 0) && st != SKALD_ELOST) break;
+        atomic_store(&p->stop, atomic_load(&p->stage->over));
+        atomic_fetch_add(&p->lives, 1);
+    }
+    return NULL;
+}
+
+static void enter(stage *s, int k) {
+    player *p = &s->staff[k];
+    p->stage = s;
+    snprintf(p->name, sizeof p->name, "w%d", k);
+    assert_int_equal(pthread_create(&p->thread, NULL, play, p), 0);
+}
+
+static void note_all(void *user, const char *text) {
+    stage *s = user;
+    const size_t used = strlen(s->notes);
+    snprintf(s->notes + used, sizeof s->notes - used, "%s\n", text);
+}
+
+/* Goes on until something has gone wrong, and three evaluations since then were of the optimum. */
+static void on_evaluation(void *user, const skald_evaluation *e) {
+    stage *s = user;
+    pthread_mutex_lock(&fate_lock);
+    const bool happened = s->await        ? strstr(s->notes, s->await) != NULL
+                          : s->chance > 0 ? s->left == 0
+                                          : atomic_load(&s->fired);
+    s->evaluated += happened && e->relative_gap < 1e-10;
+    if (s->evaluated >= 3) atomic_store(&s->enough, 1);
+    pthread_mutex_unlock(&fate_lock);
+    if (!atomic_exchange(&s->training, 1)) enter(s, STAFF - 1);
+}
+
+static double best, smoothness; /* F*; L as the first run has it */
+
+static void perform(stage *s, const char *what) {
+    skald_net_faults faults = {.fate = fate, .user = s};
+    if (s->seed % 2) { /* and what a network does to what it does not lose */
+        faults.seed = s->seed;
+        faults.drop = faults.duplicate = faults.reorder = faults.delay = 0.02;
+        faults.delay_max_ns = 3000000;
+    }
+    skald_coordinator_options o = {.address = "inproc:elastic",
+                                   .workers = FIRST,
+                                   .wait_ns = 20 * SKALD_NS_PER_S,
+                                   .data = s->setup.data,
+                                   .objective = s->setup.objective,
+                                   .clock = skald_clock_system(),
+                                   .repeat_ns = 20000000,
+                                   .heartbeat_timeout_ns = 5 * SKALD_NS_PER_S,
+                                   .reconnect_grace_ns = s->grace_ns ? s->grace_ns : 300000000,
+                                   .overdue_ns = s->overdue_ns,
+                                   .straggler = s->setup.straggler,
+                                   .alone_ns = 10 * SKALD_NS_PER_S,
+                                   .pace_ms = 1,
+                                   .notice = note_all,
+                                   .user = s};
+    skald_coordinator *c = NULL;
+    skald_crew *crew = NULL;
+    skald_outcome out = {0};
+    skald_net_inproc_set_faults(&faults);
+    assert_int_equal(skald_coordinator_listen(skald_net_inproc(), &o, &c, NULL), SKALD_OK);
+    for (int k = 0; k < FIRST; k++) enter(s, k);
+    skald_status st = skald_coordinator_gather(c, NULL, &crew);
+    const skald_observer observer = {.user = s, .evaluation = on_evaluation, .notice = note_all};
+    if (st == SKALD_OK)
+        st = skald_train(crew, skald_solver_of(s->setup.train.algo), &s->setup.train, skald_clock_system(), &observer,
+                         &s->enough, &out);
+    char error[600];
+    snprintf(error, sizeof error, "%s", st == SKALD_OK ? "" : skald_error());
+    const double L = crew ? crew->problem->L : 0;
+    if (smoothness == 0) smoothness = L;
+    atomic_store(&s->over, 1);
+    for (int k = 0; k < STAFF; k++) atomic_store(&s->staff[k].stop, 1);
+    skald_coordinator_close(c, st, error);
+    for (int k = 0; k < STAFF; k++)
+        if (s->staff[k].stage) pthread_join(s->staff[k].thread, NULL);
+    skald_net_inproc_set_faults(NULL);
+    if (st != SKALD_OK) fail_msg("%s: %s\n%s", what, error, s->notes);
+    if (out.stop != SKALD_STOP_INTERRUPTED || !atomic_load(&s->enough))
+        fail_msg("%s: %s after %.1f passes, gap %g%s\n%s", what, skald_stop_name(out.stop), out.passes,
+                 out.last.relative_gap, atomic_load(&s->fired) ? "" : ", and nothing happened", s->notes);
+    if (!(fabs(out.last.objective - best) <= 1e-8 * best))
+        fail_msg("%s: objective %.17g, not %.17g\n%s", what, out.last.objective, best, s->notes);
+    if (!(fabs(L - smoothness) <= 1e-9 * L)) fail_msg("%s: L %.17g, not %.17g\n%s", what, L, smoothness, s->notes);
+    if (s->setup.train.algo == SKALD_SAGA && !(out.audit_drift >= 0 && out.audit_drift <= 1e-9))
+        fail_msg("%s: drift %g\n%s", what, out.audit_drift, s->notes);
+    skald_outcome_free(&out);
+}
+
+static setup problem(skald_algo algo, skald_mode mode) {
+    static const toy t = {240, 8, 1, SKALD_LOGISTIC, false, 41};
+    setup s = setup_default(toy_write(&t, "elastic"));
+    s.objective.l2 = 1e-2;
+    s.data.shards = STAFF;
+    s.train.algo = algo;
+    s.train.mode = mode;
+    s.train.target_gap = 0;
+    s.train.max_passes = 0;
+    s.train.max_seconds = 60; /* only a hang takes this long */
+    s.train.eval_every = 1;
+    s.train.audit = true;
+    if (best == 0) {
+        skald_rows rows = {0};
+        read_all(&s, &rows);
+        double *w = calloc(rows.dim, sizeof *w);
+        best = reference_solve(&rows, &s.objective, w);
+        free(w);
+        skald_rows_free(&rows);
+    }
+    return s;
+}
+
+/* Every message that the protocol has once training goes on, and all of those on the way in. Seen to fail: without the
+ * rebuild of an empty table (the gap stays at 1e-2), and with tasks of the lost that stay in flight. */
+static void at_every_message(void **state) {
+    int runs = 0;
+    for (size_t b = 0; b < SKALD_ARRAY_LENGTH(BODY); b++) {
+        const int type = BODY[b];
+        const bool from_client = type == SKALD__V1__FRAME__BODY_HELLO || type == SKALD__V1__FRAME__BODY_SCAN_REPLY ||
+                                 type == SKALD__V1__FRAME__BODY_READY || type == SKALD__V1__FRAME__BODY_LOADED ||
+                                 type == SKALD__V1__FRAME__BODY_RESULT || type == SKALD__V1__FRAME__BODY_HEARTBEAT;
+        const bool joining = b < 9;
+        const int times =
+            type == SKALD__V1__FRAME__BODY_RELEASE || (joining && type != SKALD__V1__FRAME__BODY_READY) ? 1 : 2;
+        for (int kill = 0; kill < 2; kill++)
+            for (int nth = 0; nth < times; nth++) {
+                stage *s = calloc(1, sizeof *s);
+                char what[100];
+                s->setup = problem(runs % 3 == 2 ? SKALD_SVRG : SKALD_SAGA, runs % 4 == 1 ? SKALD_SYNC : SKALD_ASYNC);
+                s->type = type;
+                s->from_client = from_client;
+                s->kill = kill;
+                s->nth = nth;
+                s->of_late = joining;
+                snprintf(what, sizeof what, "body %d, %s, number %d", type, kill ? "killed" : "cut", nth);
+                perform(s, what);
+                free(s);
+                runs++;
+            }
+    }
+    print_message("%d runs\n", runs);
+}
+
+/* Several at a time, with messages lost, doubled, late and out of order besides in every other run. SKALD_TEST_SEEDS:
+ * how many; SKALD_TEST_SEED: this one. Seen to fail: with shards that move before their last task is done; in
+ * synchronous runs, with a shard that moved while its rebuilt history waited for the rest of its round, and was taken
+ * for rebuilt.
+ */
+static void by_seed(void **state) {
+    const char *count = getenv("SKALD_TEST_SEEDS"), *only = getenv("SKALD_TEST_SEED");
+    const uint64_t first = only ? strtoull(only, NULL, 10) : 1, last = only    ? first
+                                                                       : count ? strtoull(count, NULL, 10)
+                                                                               : 200;
+    int lives = 0;
+    for (uint64_t seed = first; seed <= last; seed++) {
+        static const skald_algo algos[] = {SKALD_SAGA, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS};
+        stage *s = calloc(1, sizeof *s);
+        char what[40];
+        s->setup = problem(algos[seed % 4], seed % 3 ? SKALD_ASYNC : SKALD_SYNC);
+        s->seed = seed;
+        s->chance = 0.02;
+        s->left = 6;
+        snprintf(what, sizeof what, "seed %d", (int)seed);
+        perform(s, what);
+        for (int k = 0; k < STAFF; k++) lives += atomic_load(&s->staff[k].lives);
+        free(s);
+    }
+    print_message("%d seeds, %d lives lost\n", (int)(last - first + 1), lives);
+}
+
+static stage *broken_task(int64_t grace_ns) {
+    stage *s = calloc(1, sizeof *s);
+    s->setup = problem(SKALD_SAGA, SKALD_ASYNC);
+    s->type = SKALD__V1__FRAME__BODY_TASK;
+    s->nth = 3;
+    s->grace_ns = grace_ns;
+    return s;
+}
+
+/* A session that breaks is taken up again: the worker keeps its rows and its history, nobody takes them over. */
+static void who_comes_back_goes_on(void **state) {
+    stage *s = broken_task(20 * SKALD_NS_PER_S);
+    s->await = ") is back";
+    perform(s, "back");
+    assert_non_null(strstr(s->notes, ": the connection broke (the connection broke); it may come back within 20 s"));
+    assert_null(strstr(s->notes, "is gone"));
+    free(s);
+}
+
+/* Who was given up is new: no task and no result of its earlier life counts. Seen to fail with rows that it keeps:
+ * evaluations are of more rows than there are. */
+static void who_was_given_up_is_new(void **state) {
+    stage *s = broken_task(-1);
+    s->await = "has joined";
+    perform(s, "new");
+    assert_non_null(strstr(s->notes, ") is gone: the connection broke; "));
+    assert_null(strstr(s->notes, "is back"));
+    free(s);
+}
+
+/* L is measured by all workers before the first step: with one that goes meanwhile it is measured again. Seen to fail
+ * (it is waited for) when the others are not asked again. */
+static void while_L_is_measured(void **state) {
+    for (int k = 0; k < 6; k++) {
+        stage *s = calloc(1, sizeof *s);
+        s->setup = problem(SKALD_SAGA, SKALD_ASYNC);
+        s->type = k < 4 ? SKALD__V1__FRAME__BODY_TASK : SKALD__V1__FRAME__BODY_RESULT;
+        s->from_client = k >= 4;
+        s->early = true;
+        s->kill = k % 2;
+        s->nth = k;
+        perform(s, "early");
+        free(s);
+    }
+}
+
+/* A worker that lives but does nothing is lost as one that is dead. Seen to fail (it is waited for) without `overdue`.
+ */
+static void a_task_that_does_not_end_is_a_loss(void **state) {
+    stage *s = calloc(1, sizeof *s);
+    s->setup = problem(SKALD_SAGA, SKALD_SYNC);
+    s->setup.straggler = "pause:1@0.3+5";
+    s->type = -1;
+    s->overdue_ns = 200000000;
+    s->await = "is gone: it is alive, but its task does not end";
+    perform(s, "overdue");
+    free(s);
+}
+
+int main(void) {
+    const char *only = getenv("SKALD_TEST_ONLY");
+    if (only) cmocka_set_test_filter(only);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_comes_back_goes_on), cmocka_unit_test(who_was_given_up_is_new),
+        cmocka_unit_test(while_L_is_measured),    cmocka_unit_test(a_task_that_does_not_end_is_a_loss),
+        cmocka_unit_test(at_every_message),       cmocka_unit_test(by_seed)};
+    return cmocka_run_group_tests_name("elastic", tests, NULL, NULL);
+}
