@@ -79,8 +79,7 @@ static void check_names(const command *self, const skald_options *set, int argc,
     }
 }
 
-/* The help of an entry, with default and range. */
-static char *help_text(const skald_option *o) {
+char *arguments_help_text(const skald_option *o) {
     char range[256], *out = NULL;
     skald_option_range(o, range, sizeof range);
     bool has_default = o->fallback && o->type != SKALD_OPTION_FLAG;
@@ -93,7 +92,7 @@ static char *help_text(const skald_option *o) {
     return out;
 }
 
-static char *placeholder(const skald_option *o) {
+char *arguments_placeholder(const skald_option *o) {
     char range[256];
     if (o->value) return strdup(o->value);
     switch (o->type) {
@@ -126,10 +125,10 @@ static struct argp_option *argp_table(const command *self) {
         if (o->group) out[used++] = (struct argp_option){.doc = o->group, .group = ++group};
         out[used++] = (struct argp_option){.name = o->name,
                                            .key = KEY_FIRST + (int)i,
-                                           .arg = o->type == SKALD_OPTION_FLAG ? "YES|NO" : placeholder(o),
+                                           .arg = o->type == SKALD_OPTION_FLAG ? "YES|NO" : arguments_placeholder(o),
                                            .flags = (o->hidden ? OPTION_HIDDEN : 0) |
                                                     (o->type == SKALD_OPTION_FLAG ? OPTION_ARG_OPTIONAL : 0),
-                                           .doc = help_text(o),
+                                           .doc = arguments_help_text(o),
                                            .group = group};
     }
     out[used++] = (struct argp_option){.doc = "Help:", .group = -1};

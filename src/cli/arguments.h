@@ -30,6 +30,10 @@ void arguments_free(arguments *args);
 /* Ends the process with a usage error (2) in the subcommand's name. */
 void arguments_error(const command *self, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 
+/* The help of an entry, with default and range; what stands for its value (NULL: a flag). free() them. */
+char *arguments_help_text(const skald_option *option);
+char *arguments_placeholder(const skald_option *option);
+
 /* Is this entry of the environment one that names libraries to open (or is for the tests' device), and no option? */
 bool arguments_is_library_variable(const char *entry);
 

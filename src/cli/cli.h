@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "cli/arguments.h"
 #include "skald/status.h"
@@ -23,7 +24,10 @@ enum {
 
 extern const command command_train, command_coordinator, command_worker, command_predict, command_evaluate,
     command_convert, command_generate, command_replay, command_simulate, command_status, command_drain, command_top,
-    command_devices, command_version, command_what_if, command_bench;
+    command_devices, command_version, command_what_if, command_bench, command_completion;
+
+/* All of them, as `skald --help` lists them. */
+const command *const *commands_all(size_t *count);
 
 /* Prints "skald NAME: message of the last failure" to stderr; returns EXIT_FAILED. */
 int report_failure(const command *self);

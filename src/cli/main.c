@@ -6,11 +6,18 @@
 
 #include "base/base.h"
 #include "cli/cli.h"
+#include "cli/man.h"
 
-static const command *const commands[] = {&command_train,    &command_coordinator, &command_worker,   &command_predict,
-                                          &command_evaluate, &command_convert,     &command_generate, &command_replay,
-                                          &command_simulate, &command_status,      &command_drain,    &command_top,
-                                          &command_devices,  &command_what_if,     &command_bench,    &command_version};
+static const command *const commands[] = {
+    &command_train,      &command_coordinator, &command_worker,  &command_predict,  &command_evaluate,
+    &command_convert,    &command_generate,    &command_replay,  &command_simulate, &command_status,
+    &command_drain,      &command_top,         &command_devices, &command_what_if,  &command_bench,
+    &command_completion, &command_version};
+
+const command *const *commands_all(size_t *count) {
+    *count = SKALD_ARRAY_LENGTH(commands);
+    return commands;
+}
 
 int report_failure(const command *self) {
     fprintf(stderr, "skald %s: %s\n", self->name, skald_error());
@@ -30,7 +37,9 @@ static void print_help(void) {
            "  skald generate rcv1 --rows 20000 --output train.svm\n"
            "  skald train --loss logistic --l2 1e-4 --target-gap 1e-8 --model model.h5 train.svm\n"
            "  skald evaluate --model model.h5 train.svm\n\n"
-           "'skald help COMMAND' tells the rest.\n");
+           "'skald help COMMAND' tells the rest; 'skald help --man [COMMAND]' as a manual page, 'skald help "
+           "--man=FOLDER' all\n"
+           "of them into a folder.\n");
 }
 
 static const command *find(const char *name) {
@@ -50,6 +59,21 @@ static const command *find(const char *name) {
     exit(EXIT_USAGE);
 }
 
+/* help --man [COMMAND], help --man=FOLDER */
+static int print_manual(const char *rest, const char *name) {
+    if (rest[0] == '=' && rest[1] && !name) {
+        if (man_folder(rest + 1, commands, SKALD_ARRAY_LENGTH(commands)) == SKALD_OK) return EXIT_DONE;
+        fprintf(stderr, "skald help: %s\n", skald_error());
+        return EXIT_FAILED;
+    }
+    if (rest[0]) {
+        fprintf(stderr, "skald help: must be --man [COMMAND] or --man=FOLDER\n");
+        return EXIT_USAGE;
+    }
+    man_page(stdout, name ? find(name) : NULL, commands, SKALD_ARRAY_LENGTH(commands));
+    return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) {
         fprintf(stderr, "skald: a command is missing\nTry 'skald --help'.\n");
@@ -61,6 +85,7 @@ int main(int argc, char **argv) {
         print_help();
         return EXIT_DONE;
     }
+    if (help && strncmp(argv[2], "--man", 5) == 0) return print_manual(argv[2] + 5, argc > 3 ? argv[3] : NULL);
     if (strcmp(name, "--version") == 0) name = "version";
     /* Messages are as long as the model and come many times a second: their memory stays, rather than being mapped,
      * cleared and given back for each. */

@@ -112,6 +112,8 @@ static int run_command(const command *self, int argc, char **argv) {
     if (s.connect) {
         if (args.word_count)
             arguments_error(self, "with --connect the coordinator has the data; %s is one too many", args.words[0]);
+        if (s.http)
+            arguments_error(self, "with --connect there is nothing to serve here: --http goes with the coordinator");
         int code = follow_run(self, &s);
         arguments_free(&args);
         return code;

@@ -98,7 +98,7 @@ static void task_times(FILE *f, const history *h) {
 
 typedef struct people {
     const json_t *workers;
-    char (*names)[80]; /* no two alike: a sample must not occur twice */
+    char (*names)[96]; /* no two alike: a sample must not occur twice */
     size_t count;
 } people;
 

@@ -11,15 +11,16 @@ mkdir -p "$shots"
 cd "$work" || exit 1
 page() { python3 "$root/tests/tools/page_check.py" "$@" || failures=$((failures + 1)); }
 url_of() { # FILE: what was said on stderr
-    for _ in $(seq 300); do grep -q 'the live page' "$1" && break; sleep 0.1; done
+    for _ in $(seq 300); do grep -qs 'the live page' "$1" && break; sleep 0.1; done
     sed -n 's/.*the live page: //p' "$1"
 }
 
 "$skald" generate epsilon --rows 20000 --output data.h5 >/dev/null || exit 1
-"$skald" train --loss logistic --l2 1e-5 --seed 1 --workers 6 --pace 40 --straggler cds:4 --task-rows 4000 --max-time 600s \
-    --http 0 data.h5 >run.out 2>run.err &
+slow=("$skald" train --loss logistic --l2 1e-5 --seed 1 --workers 6 --pace 40 --straggler cds:4 --task-rows 4000
+    --max-time 600s data.h5)
+"${slow[@]}" --http 0 >run.out 2>run.err &
 run=$!
-page run "$(url_of run.err)" $run "$shots"
+page run "$(url_of run.err)" $run "$shots" "${slow[@]}"
 kill -KILL $run 2>/dev/null # if it could not be seen to go
 wait $run 2>/dev/null
 

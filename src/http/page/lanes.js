@@ -113,7 +113,7 @@ function thinLanes(view, state, at) {
       let busy = 0, lost = 0;
       for (let k = lane * at.group; k < end; k++) {
         if (text) for (let j = 0; j < DIGITS; j++) sums[j] += digit[text.charCodeAt(k * DIGITS + j)] || 0;
-        if (cell * state.cell_s >= (state.until[k] || 0)) { busy += state.workers[k].state === 'busy'; lost += state.workers[k].state === 'dead'; }
+        if ((cell + 1) * state.cell_s > (state.until[k] || 0)) { busy += state.workers[k].state === 'busy'; lost += state.workers[k].state === 'dead'; }
       }
       const whole = 15 * (end - lane * at.group);
       let best = -1, most = whole - sums.reduce((a, b) => a + b, 0);

@@ -1,6 +1,6 @@
 /* ---- the page: asks, keeps what it is told, draws ---- */
 
-const EVERY_MS = 500, HIDDEN_MS = 5000, PATIENCE_MS = 4000, KEPT = 1024, QUIET_S = 5;
+const EVERY_MS = 500, HIDDEN_MS = 5000, PATIENCE_MS = 4000, KEPT = 1024, QUIET_S = 15;
 const state = {};
 function forget() {
   Object.assign(state, { instance: null, snapshot: 0, status: {}, workers: [], evaluations: [], samples: [], staleness: [],
@@ -150,7 +150,7 @@ function draw() {
   linePlot($('gap'), [{ points: of(state.evaluations, 3), kind: 'compute', marks: true }],
     { name: 'gap', log: true, time, least, note: 'at most (F − F*) / F*', empty: 'none certified yet' });
   linePlot($('throughput'), [{ points: of(state.samples, 2), kind: 'compute', area: true }], { name: 'rows a second', zero: true, time, least, note: 'rows/s' });
-  histogramPlot($('staleness'), state.staleness, state.status.staleness_mean || 0, state.status.staleness_max);
+  histogramPlot($('staleness'), state.staleness, state.status.staleness_mean || 0);
   lanesPlot($('lanes'), state);
   drawTable(state.workers);
   drawNotices();

@@ -101,7 +101,7 @@ function readout(canvas, view, X, Y, points, options) {
   say(note, tiny(best[1], 6) + ' at ' + (options.time ? seconds(best[0]) : short(best[0]) + ' passes'));
 }
 
-function histogramPlot(canvas, counts, mean, most_seen) {
+function histogramPlot(canvas, counts, mean) {
   const view = context(canvas);
   if (!view) return;
   const { c, width, height } = view, left = 46, right = 8, top = 8, bottom = 20;
@@ -140,6 +140,6 @@ function histogramPlot(canvas, counts, mean, most_seen) {
   c.lineWidth = 2;
   c.beginPath(); c.moveTo(x, top); c.lineTo(x, height - bottom); c.stroke();
   c.setLineDash([]);
-  say($('staleness-note'), '┆ mean ' + mean.toFixed(1) + ', most ' + (known(most_seen) ? most_seen : counts.length - 1));
+  say($('staleness-note'), '┆ mean ' + mean.toFixed(1));
   canvas.setAttribute('aria-label', 'staleness of ' + total + ' results, mean ' + mean.toFixed(1) + ' commits');
 }
