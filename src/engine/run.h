@@ -124,9 +124,9 @@ typedef struct skald_run {
     uint32_t unheld;     /* shards that nobody has */
     skald_flight *flights;
     uint32_t flight_count, flight_room;
-    uint32_t flight_capacity;      /* tasks that can be in flight: all slots of those alive */
-    uint32_t training;             /* flights that train */
-    bool round_spoilt; /* sync: a part of the round was lost */
+    uint32_t flight_capacity; /* tasks that can be in flight: all slots of those alive */
+    uint32_t training;        /* flights that train */
+    bool round_spoilt;        /* sync: a part of the round was lost */
     skald_versions *versions;
     skald_version *current;
     skald_full full;

@@ -34,7 +34,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-SchedulerParameters=sched_min_interval=0,bf_interval=1
+SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 KillWait=60
@@ -55,8 +55,8 @@ mine="train=(--loss logistic --l2 1e-4 --target-gap 1e-8 --pace 20 --checkpoint-
 --export liblinear:model.txt $work/train.svm)"
 sed "s|^train=.*|$mine|" "$root/launch/slurm/skald.sbatch" >run.sbatch
 check "one line of the script was edited" test "$(diff "$root/launch/slurm/skald.sbatch" run.sbatch | grep -c '^>')" -eq 1
-export SKALD=$skald SKALD_HOME=$root
-job=$(sbatch --parsable --nodes 3 --cpus-per-task 1 run.sbatch)
+submit() { SKALD=$1 SKALD_HOME=$root sbatch "${@:2}"; }
+job=$(submit "$skald" --parsable --nodes 3 --cpus-per-task 1 run.sbatch)
 dir=$work/skald-$job
 
 started() { grep -q "start $1 on" "skald-$job.out"; }
@@ -66,8 +66,8 @@ nodes() { sed -n "s/.*start $1 on \([^:]*\):.*/\1/p" "skald-$job.out"; }
 again() { # START: the job is pending; it would wait two minutes
     pending() { squeue -h -j "$job" -o %T | grep -q PENDING; }
     wait_for 100 pending
-    scontrol update jobid="$job" starttime=now
-    wait_for 60 started "$1"
+    scontrol update jobid="$job" starttime=now+5 # not the same second: credentials of before are revoked
+    wait_for 100 started "$1"
 }
 must() { # as check; without it nothing that follows means anything
     local before=$failures
@@ -113,7 +113,7 @@ fi
 END
 chmod +x pretend
 mkdir -p cards/bound
-SKALD=$work/pretend SKALD_DIR=$work/cards sbatch --wait --nodes 2 --ntasks-per-node 2 --gpus-per-node 2 run.sbatch >/dev/null
+SKALD_DIR=$work/cards submit "$work/pretend" --wait --nodes 2 --ntasks-per-node 2 --gpus-per-node 2 run.sbatch >/dev/null
 check "four workers, two a node" test "$(cat cards/bound/* | grep -o 'worker:n[1-4]\.[01]' | sort -u | wc -l)" -eq 4
 check "each has a card of its own" test "$(cat cards/bound/* | grep -o 'worker:n[1-4]\.\([01]\) --device cuda:\1' | wc -l)" -eq 4
 [ "$failures" -eq 0 ] || cat cards/bound/* skald-*.out
