@@ -62,6 +62,7 @@ typedef struct skald_watch {
     double window_loss, window_rows, window_begin; /* since this many passes */
     double estimate;                               /* F by the last full window; NaN before */
     double best;                                   /* lowest mean loss of a window; at first the loss at 0 */
+    double good_loss, candidate_loss;              /* mean losses of the windows that ended at these models */
     double *good;                                  /* w at the beginning of the last window that was well (vectors are
                                                     * the engine's) */
     double *candidate;                             /* w at its end: good if the next window is well too */

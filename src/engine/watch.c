@@ -27,7 +27,7 @@ skald_status skald_watch_init(skald_run *run) {
     v->ops->copy(v, w->good, run->work.w);
     v->ops->copy(v, w->candidate, w->good);
     w->estimate = NAN;
-    w->best = loss_at_zero(run->problem);
+    w->best = w->good_loss = w->candidate_loss = loss_at_zero(run->problem);
     return SKALD_OK;
 }
 
@@ -56,6 +56,8 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     skald_vectors *v = &run->engine.vectors;
     v->ops->copy(v, run->work.w, w->good);
     v->ops->copy(v, w->candidate, w->good);
+    w->best = fmax(w->best, w->good_loss); /* the loss may have fallen far since, and begins there again */
+    w->candidate_loss = w->good_loss;
     run->engine.backoff /= 2;
     run->generation++; /* what is in flight was computed from the bad model: it only counts as history */
     run->engine.generation = run->generation;
@@ -110,5 +112,7 @@ skald_status skald_watch_commit(skald_run *run) {
     w->good = w->candidate;
     w->candidate = old;
     v->ops->copy(v, w->candidate, run->work.w);
+    w->good_loss = w->candidate_loss;
+    w->candidate_loss = mean;
     return SKALD_OK;
 }
