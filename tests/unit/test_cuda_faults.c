@@ -211,6 +211,16 @@ static void nothing_left(skald_status st, int *live, const char *name, long n) {
     *live = now;
 }
 
+/* Of softmax's calls, which are many, and of all under a sanitizer: one in so many fails; SKALD_EVERY_CALL: each. */
+static long every(int kind) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    const long few = kind / 2 ? 11 : 5;
+#else
+    const long few = kind / 2 ? 3 : 1;
+#endif
+    return getenv("SKALD_EVERY_CALL") ? 1 : few;
+}
+
 static void test_operations(void **state) {
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t k = 0; k < SKALD_ARRAY_LENGTH(operations); k++) {
@@ -230,7 +240,7 @@ static void test_operations(void **state) {
             assert_true(calls > 0);
             int live = emulated.live();
             long failures = 0;
-            for (long n = 1; n <= calls; n++) {
+            for (long n = 1 + (long)k % every(kind); n <= calls; n += every(kind)) {
                 OK(begin(&s, kind));
                 fill(&s);
                 if (is_there(k)) fill_card(&s);
@@ -253,7 +263,7 @@ static void test_operations(void **state) {
                 end(&s);
                 nothing_left(st, &live, name, n);
             }
-            assert_true(failures >= calls / 2); /* calls did fail */
+            assert_true(failures >= calls / 2 / every(kind)); /* calls did fail */
         }
 }
 
