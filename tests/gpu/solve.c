@@ -20,12 +20,21 @@
 #include "skald/train.h"
 #include "worker/runner.h"
 
-/* In place of src/engine/table_json.c and its library: nobody asks this crew for its status. */
+/* In place of src/engine/table_json.c, checkpoint.c and their libraries: nobody asks this crew for its status, or keeps
+ * it. */
 char *skald_table_json(const skald_run *run, bool audit) {
     (void)run;
     (void)audit;
     return NULL;
 }
+skald_status skald_checkpoint_init(skald_run *run) {
+    return SKALD_OK;
+}
+skald_status skald_checkpoint_resume(skald_run *run) {
+    return SKALD_EUNSUPPORTED;
+}
+void skald_checkpoint_tend(skald_run *run) {}
+void skald_checkpoint_last(skald_run *run) {}
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
