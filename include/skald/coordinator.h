@@ -34,6 +34,7 @@ typedef struct skald_coordinator_options {
     uint32_t term;           /* starts of that run, this one counted; 0: 1 */
     const uint8_t *manifest; /* of an earlier start, packed: the data are not scanned again */
     size_t manifest_bytes;
+    uint64_t commits; /* of the model at the end of that start: workers may have newer ones */
     uint32_t
         offences; /* so many of a peer within `refuse_ns` (frames that are none, others' names), and it is refused */
     int64_t refuse_ns;                            /* ... for so long. 0: 5 within a minute */

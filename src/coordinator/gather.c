@@ -101,6 +101,8 @@ skald_status skald_gather_answer(skald_coordinator *c, skald_session_state *s, c
         return on_loaded(c, s, f->loaded);
     case SKALD__V1__FRAME__BODY_READY:
         return on_ready(c, s, f->ready);
+    case SKALD__V1__FRAME__BODY_VERSION_REPLY:
+        return skald_legacy_answer(c, s, f->version_reply);
     default:
         return SKALD_OK;
     }
@@ -178,8 +180,9 @@ static skald_status begin_scan(skald_coordinator *c) {
 }
 
 /* One shard for everybody first, the rest in proportion to the slots. */
-static skald_session_state *whose(skald_coordinator *c, uint32_t shard) {
-    if (shard < skald_coordinator_founders(c)) return &c->workers[shard];
+static skald_session_state *whose(skald_coordinator *c) {
+    for (uint32_t k = 0; k < skald_coordinator_founders(c); k++)
+        if (!c->workers[k].member.shard_count) return &c->workers[k];
     skald_session_state *best = c->workers;
     for (uint32_t k = 1; k < skald_coordinator_founders(c); k++) {
         skald_session_state *s = &c->workers[k];
@@ -210,8 +213,10 @@ static skald_status begin_setup(skald_coordinator *c) {
         if (!s->shards) return SKALD_ENOMEM;
         s->member.shards = s->shards;
     }
+    TRY(skald_legacy_deal(c));
     for (uint32_t i = 0; i < p->shard_count; i++) {
-        skald_session_state *s = whose(c, i);
+        if (c->legacy.kept && c->legacy.kept[i]) continue;
+        skald_session_state *s = whose(c);
         s->shards[s->member.shard_count++] = i;
         s->member.rows += p->shards[i].rows;
     }
@@ -253,7 +258,7 @@ static skald_status step(skald_coordinator *c) {
         TRY(skald_problem_loaded(&c->problem));
         advance_all(c, SKALD_STAGE_BEGINNING);
     }
-    return everybody(c, SKALD_STAGE_READY) ? begin(c) : SKALD_OK;
+    return everybody(c, SKALD_STAGE_READY) && skald_legacy_settled(c) ? begin(c) : SKALD_OK;
 }
 
 static skald_status repeat(skald_coordinator *c) {
@@ -312,6 +317,7 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
     }
     c->crew.problem = &c->problem;
     c->crew.manifest = &c->manifest;
+    c->crew.legacy = c->options->manifest ? &c->legacy : NULL;
     *crew = &c->crew;
     return SKALD_OK;
 }

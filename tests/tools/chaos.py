@@ -85,8 +85,8 @@ def coordinator(workers):
     log = open("coordinator.err", "a")
     return subprocess.Popen(
         [args.skald, "coordinator", "--listen", f"0.0.0.0:{port}", "--insecure", "--workers", str(workers),
-         "--checkpoint", "run.ckpt", "--checkpoint-every", "2s", "--resume", "--loss", "logistic", "--l2", "1e-3",
-         "--seed", "3", "--target-gap", "1e-9", "--max-passes", "0", "--heartbeat-timeout", "6s", "--log", "run.jsonl",
+         "--checkpoint", "run.ckpt", "--checkpoint-every", "2s", "--resume", "auto", "--loss", "logistic", "--l2", "1e-3",
+         "--seed", "3", "--target-gap", "1e-9", "--max-passes", "1e6", "--max-time", "10m", "--heartbeat-timeout", "6s", "--log", "run.jsonl",
          "--model", "model.h5", "--progress", "none", "--linger", "0", "train.h5"], stdout=log, stderr=log)
 
 
@@ -110,7 +110,7 @@ def wait_for(condition, seconds):
 run(args.skald, "generate", "epsilon", "--rows", "4000", "--output", "train.h5")
 # the reference, by one process that nothing happens to
 done = run(args.skald, "train", "--workers", "0", "--loss", "logistic", "--l2", "1e-3", "--target-gap", "1e-12",
-           "--max-passes", "0", "--log", "reference.jsonl", "--progress", "none", "train.h5")
+           "--max-passes", "1e6", "--log", "reference.jsonl", "--progress", "none", "train.h5")
 assert done.returncode == 0, done.stderr
 optimum = json.loads(open("reference.jsonl").readlines()[-1])["last"]["objective"]
 
