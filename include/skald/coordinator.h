@@ -51,7 +51,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
                                       skald_coordinator **out, int *port);
 /* Waits for the workers, merges the manifest, leases and loads the shards; then the crew is ready. Blocks.
  * On failure the workers have been told. *stop_flag non-zero: SKALD_INTERRUPTED. A worker lost before the
- * crew is ready ends it (SKALD_ELOST). */
+ * crew is ready ends it (SKALD_ELOST) if it said why, or nobody is waited for (alone_ns 0). */
 skald_status skald_coordinator_gather(skald_coordinator *coordinator, const atomic_int *stop_flag, skald_crew **crew);
 /* Says goodbye to the workers with code and reason: they end, and so does who comes after. Requests still arrive as the
  * crew's events. Once; owner thread. */

@@ -138,6 +138,25 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in) {
 
 /* ---- steps taken together -------------------------------------------------------------------------- */
 
+/* A worker that was to begin with the others is gone, and did not say why: somebody else may take its place. Once it
+ * has been told what is whose, the others are sent away, and come back at once: everybody begins anew. */
+static void begin_again(skald_coordinator *c, skald_session_state *lost) {
+    const bool dealt = lost->stage > SKALD_STAGE_OPENED;
+    skald_coordinator_notice(c, "worker %u (%s) was lost before training began: %s; waiting for another",
+                             (unsigned)(lost - c->workers), lost->member.name, lost->lost);
+    for (uint32_t k = 0; k < c->joined; k++) {
+        skald_session_state *s = &c->workers[k];
+        if (dealt) skald_coordinator_lose(c, s, "another worker was lost before training began");
+        if (s->alive) continue;
+        s->vacant = true;
+        s->stage = SKALD_STAGE_OPENING;
+    }
+    if (!dealt) return;
+    skald_legacy_free(c);
+    skald_problem_free(&c->problem);
+    skald_manifest_free(&c->manifest);
+}
+
 static void advance_all(skald_coordinator *c, skald_stage stage) {
     for (uint32_t k = 0; k < skald_coordinator_founders(c); k++) {
         c->workers[k].stage = stage;
@@ -261,13 +280,25 @@ static skald_status step(skald_coordinator *c) {
     return everybody(c, SKALD_STAGE_READY) && skald_legacy_settled(c) ? begin(c) : SKALD_OK;
 }
 
+static uint32_t present(const skald_coordinator *c) {
+    uint32_t count = 0;
+    for (uint32_t k = 0; k < skald_coordinator_founders(c); k++) count += c->workers[k].alive;
+    return count;
+}
+
 static skald_status repeat(skald_coordinator *c) {
     int64_t now = skald_now_ns(c->options->clock);
     for (uint32_t k = 0; k < c->joined; k++) {
         skald_session_state *s = &c->workers[k];
         if (now - s->asked_ns >= c->repeat_ns) skald_ask_stage(c, s);
-        if (now - s->seen_ns > c->timeout_ns) skald_coordinator_lose(c, s, "no sign of life");
-        if (!s->alive && founds(c, s))
+        if (s->alive && now - s->seen_ns > c->timeout_ns) {
+            s->broke = true;
+            skald_coordinator_lose(c, s, "no sign of life");
+        }
+        if (s->alive || s->vacant || !founds(c, s)) continue;
+        if (s->broke && c->options->alone_ns)
+            begin_again(c, s);
+        else
             return skald_fail(SKALD_ELOST, "worker %u (%s) was lost before training began: %s", k, s->member.name,
                               s->lost);
     }
@@ -281,7 +312,7 @@ static void answer_early(skald_coordinator *c, skald_input *in) {
         char json[200];
         snprintf(json, sizeof json,
                  "{\"state\":\"gathering\",\"run\":\"%s\",\"joined\":%u,\"wanted\":%u,\"workers\":[]}", c->run,
-                 skald_coordinator_founders(c), c->options->workers);
+                 present(c), c->options->workers);
         Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
         Skald__V1__StatusReply reply = SKALD__V1__STATUS_REPLY__INIT;
         reply.json = json;
@@ -309,11 +340,10 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
         }
         TRY(repeat(c));
         TRY(step(c));
-        if (c->options->wait_ns > 0 && skald_coordinator_founders(c) < c->options->workers &&
+        if (c->options->wait_ns > 0 && present(c) < c->options->workers &&
             skald_now_ns(c->options->clock) - begin > c->options->wait_ns)
             return skald_fail(SKALD_ETIMEOUT, "%u of %u workers came to %s within %.3g s (--workers, --wait)",
-                              skald_coordinator_founders(c), c->options->workers, c->options->address,
-                              (double)c->options->wait_ns * 1e-9);
+                              present(c), c->options->workers, c->options->address, (double)c->options->wait_ns * 1e-9);
     }
     c->crew.problem = &c->problem;
     c->crew.manifest = &c->manifest;

@@ -3,7 +3,8 @@
  * A coordinator that died and was started again finds its workers waiting, each with its shards and their tables. The
  * tables have gone on since the checkpoint, and with them every result that was on its way, so each shard stays with
  * its holder and its A_k is taken from there. The model goes on from the newest version that any of them was sent, if
- * that is newer than the checkpoint's. Who comes once training has begun has nothing of use: its shards are with others.
+ * that is newer than the checkpoint's. Who comes once training has begun has nothing of use: its shards are with
+ * others.
  */
 #include <math.h>
 #include <stdio.h>
@@ -54,8 +55,7 @@ skald_status skald_legacy_deal(skald_coordinator *c) {
         for (uint32_t i = 0; s->held_of == c->problem.shard_count && i < s->held_count; i++) keep(c, s, &s->held[i]);
         kept += s->member.shard_count;
     }
-    if (kept)
-        skald_coordinator_notice(c, "%u of %u shards are with their workers still", kept, c->problem.shard_count);
+    if (kept) skald_coordinator_notice(c, "%u of %u shards are with their workers still", kept, c->problem.shard_count);
     return SKALD_OK;
 }
 

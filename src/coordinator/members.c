@@ -191,6 +191,7 @@ void skald_members_close(skald_coordinator *c, skald_session_state *s, const ska
     const int64_t grace = asked ? asked : s->local ? -1 : 10 * SKALD_NS_PER_S;
     /* a last word, or a process that is dead, will not be followed by a new session of the same worker */
     if (in->code != SKALD_ELOST || grace < 0 || !c->ready) {
+        s->broke = in->code == SKALD_ELOST;
         skald_coordinator_lose(c, s, in->reason);
         return;
     }

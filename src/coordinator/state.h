@@ -44,6 +44,8 @@ typedef struct skald_session_state {
     bool known;   /* the engine has been told, or is about to be, that it is there */
     bool leaving; /* all it has goes to others, then it goes */
     char lost[300];
+    bool broke;  /* before training: it went without a word, and another may take its place */
+    bool vacant; /* the place of such a one */
     uint64_t incarnation;
     skald_stage stage;
     int64_t asked_ns, seen_ns, broken_ns; /* broken: its session closed then, and it may come back; 0: no */
@@ -65,7 +67,7 @@ typedef struct skald_session_state {
     struct skald_held *held;    /* what it has of an earlier term: legacy.c */
     uint32_t held_count, held_of;
     uint64_t newest, newest_commits, newest_checksum;
-    skald_net_call *drain;      /* who asked for it to leave; NULL: nobody */
+    skald_net_call *drain; /* who asked for it to leave; NULL: nobody */
 } skald_session_state;
 
 /* Where a shard is. The engine learns of HELD and LEAVING by events. */

@@ -181,8 +181,8 @@ static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
 
 /* A version the task names: among those kept, or riding along from vector *at on. NULL (and OK) when neither: the
  * coordinator will send it when it repeats the task. */
-static skald_status find_version(skald_worker *w, uint64_t id, uint64_t commits, bool rides, uint32_t count, bool narrow, size_t *at,
-                                 skald_version **out) {
+static skald_status find_version(skald_worker *w, uint64_t id, uint64_t commits, bool rides, uint32_t count,
+                                 bool narrow, size_t *at, skald_version **out) {
     *out = NULL;
     const size_t first = *at;
     if (rides) *at += count;
@@ -219,7 +219,8 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                           SKALD_WORKER_WAITING);
     skald_version *model = NULL, *origin = NULL;
     size_t at = 0;
-    if (m->version) TRY(find_version(w, m->version, m->commits, m->has_model, m->model_vectors, m->narrow, &at, &model));
+    if (m->version)
+        TRY(find_version(w, m->version, m->commits, m->has_model, m->model_vectors, m->narrow, &at, &model));
     skald_version_ref(model); /* the origin may push it off the shelf */
     skald_status st = SKALD_OK;
     if (m->origin) st = find_version(w, m->origin, 0, m->has_origin, m->origin_vectors, false, &at, &origin);

@@ -78,8 +78,7 @@ void skald_worker_lease(skald_worker *w, const skald_job *job) {
     skald_shard_facts facts = {0};
     if (!w->set_up || !w->source || job->shard >= w->shard_count) {
         st = skald_fail(SKALD_EPEER, "lease of shard %u before setup", job->shard);
-    } else if (!atomic_load(&w->begun) || !w->runner.shards[job->shard] ||
-               w->checksums[job->shard] != job->checksum) {
+    } else if (!atomic_load(&w->begun) || !w->runner.shards[job->shard] || w->checksums[job->shard] != job->checksum) {
         if (w->runner.shards[job->shard]) skald_worker_unload(w, job->shard); /* other rows of that number */
         skald_rows *rows = &w->read[job->shard];
         uint64_t checksum = job->checksum;

@@ -96,7 +96,7 @@ typedef struct skald_worker {
     atomic_bool begun;
     skald_runner runner;
     skald_versions *versions;
-    skald_shelf shelf; /* versions kept; the coordinator counts along */
+    skald_shelf shelf;     /* versions kept; the coordinator counts along */
     uint64_t *checksums;   /* by shard: of those loaded */
     bool *leased;          /* by shard: in this term */
     bool kept;             /* shards are from an earlier term: those without a lease go as training begins */
