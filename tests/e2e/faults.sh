@@ -1,7 +1,8 @@
 #!/bin/bash
 # only: release
 # The coordinator is killed and started again while its workers live: their tables and their newest model are gone on
-# with, whatever else they were. Then tests/tools/chaos.py: whatever dies, the run ends at the optimum.
+# with. Workers die before training begins: others take their places. Then tests/tools/chaos.py: whatever dies, the run
+# ends at the optimum. Seen to fail: with A_k of the checkpoint where the tables have gone on (drift 6e-6).
 source "$(dirname "$0")/lib.bash"
 tools=$(cd "$(dirname "$0")/../tools" && pwd)
 cd "$work" || exit 1
@@ -53,14 +54,33 @@ for algo in "saga" "saga --history version" "svrg"; do
     for w in a b c; do
         check "$algo: $w keeps its rows" grep -q 'it keeps its rows and their history' $w.err
     done
-    drift=$(ask 's["audit"]["drift"]' --audit)
-    [ "$algo" = svrg ] || check "$algo: audit drift $drift" python3 -c "assert 0 <= $drift <= 1e-12"
+    if [ "$algo" != svrg ]; then
+        drift=$(ask 's["audit"]["drift"]' --audit)
+        check "$algo: audit drift $drift" python3 -c "assert 0 <= $drift <= 1e-12"
+    fi
     check "$algo: converges" wait_for 60 is 's["gap"] is not None and s["gap"] <= 1e-9'
     kill -TERM $coordinator
     wait $coordinator
     check "$algo: ends in order" test $? -eq 0
     wait
 done
+
+# --- who dies before training begins leaves a place, wherever it was on its way ---
+for delay in 0.04 0.07 0.1 0.13 0.16 0.2; do
+    "$skald" coordinator --listen "unix:$work/s" --workers 2 --loss logistic --l2 1e-3 --progress none --linger 0 \
+        --target-gap 1e-9 --max-time 2m train.svm >>early.out 2>&1 &
+    coordinator=$!
+    start a --quiet
+    start b --quiet
+    victim=$!
+    sleep $delay
+    kill -KILL $victim 2>/dev/null
+    start b --quiet
+    wait $coordinator
+    check "early $delay: it begins, and ends" test $? -eq 0
+    wait
+done
+check "early: places were left" grep -q 'was lost before training began: .*; waiting for another' early.out
 
 python3 "$tools/chaos.py" "$skald" "$work" --seconds 40
 check "a run whose parts die" test $? -eq 0

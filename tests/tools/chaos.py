@@ -85,7 +85,7 @@ def coordinator(workers):
     log = open("coordinator.err", "a")
     return subprocess.Popen(
         [args.skald, "coordinator", "--listen", f"0.0.0.0:{port}", "--insecure", "--workers", str(workers),
-         "--checkpoint", "run.ckpt", "--checkpoint-every", "2s", "--resume", "auto", "--loss", "logistic", "--l2", "1e-5",
+         "--checkpoint", "run.ckpt", "--checkpoint-every", "2s", "--resume", "auto", "--loss", "logistic", "--l2", "1e-4",
          "--seed", "3", "--max-time", "10m", "--heartbeat-timeout", "6s", "--log", "run.jsonl",
          "--model", "model.h5", "--progress", "none", "--linger", "0", "train.h5"], stdout=log, stderr=log)
 
@@ -109,7 +109,7 @@ def wait_for(condition, seconds):
 
 run(args.skald, "generate", "epsilon", "--rows", "4000", "--output", "train.h5")
 # the reference, by one process that nothing happens to
-done = run(args.skald, "train", "--workers", "0", "--loss", "logistic", "--l2", "1e-5", "--target-gap", "1e-12",
+done = run(args.skald, "train", "--workers", "0", "--loss", "logistic", "--l2", "1e-4", "--target-gap", "1e-12",
            "--max-passes", "1e6", "--log", "reference.jsonl", "--progress", "none", "train.h5")
 assert done.returncode == 0, done.stderr
 optimum = json.loads(open("reference.jsonl").readlines()[-1])["last"]["objective"]
@@ -158,7 +158,7 @@ try:
         workers.start(place)
         time.sleep(max(0, began + turn - time.time()))
     check("it had not ended before all of that", head.poll() is None)
-    check("it converges", wait_for(lambda: (status().get("gap") or 1) <= 1e-10, 120))
+    check("it converges", wait_for(lambda: (status().get("gap") or 1) <= 1e-10, 150))
     head.send_signal(signal.SIGTERM)  # a checkpoint, and the end
     try:
         code = head.wait(60)
