@@ -34,6 +34,7 @@ typedef struct skald_coordinator_options {
     uint32_t term;           /* starts of that run, this one counted; 0: 1 */
     const uint8_t *manifest; /* of an earlier start, packed: the data are not scanned again */
     size_t manifest_bytes;
+    uint64_t commits; /* of the model at the end of that start: workers may have newer ones */
     uint32_t
         offences; /* so many of a peer within `refuse_ns` (frames that are none, others' names), and it is refused */
     int64_t refuse_ns;                            /* ... for so long. 0: 5 within a minute */
@@ -50,7 +51,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
                                       skald_coordinator **out, int *port);
 /* Waits for the workers, merges the manifest, leases and loads the shards; then the crew is ready. Blocks.
  * On failure the workers have been told. *stop_flag non-zero: SKALD_INTERRUPTED. A worker lost before the
- * crew is ready ends it (SKALD_ELOST). */
+ * crew is ready ends it (SKALD_ELOST) if it said why, or nobody is waited for (alone_ns 0). */
 skald_status skald_coordinator_gather(skald_coordinator *coordinator, const atomic_int *stop_flag, skald_crew **crew);
 /* Says goodbye to the workers with code and reason: they end, and so does who comes after. Requests still arrive as the
  * crew's events. Once; owner thread. */

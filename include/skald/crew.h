@@ -77,6 +77,15 @@ typedef struct skald_ranks_ops {
     skald_status (*reduce)(skald_crew *crew, double *const *vectors, uint32_t count);
 } skald_ranks_ops;
 
+/* What the members have from an earlier start of the run. */
+typedef struct skald_legacy {
+    bool *kept;       /* by shard: its holder has it since then, with its history; the others' histories are all zero */
+    uint64_t version; /* the highest number of a version that was seen by one of them */
+    uint64_t commits; /* of w */
+    double *w;        /* the newest model that one of them had, if newer than the checkpoint's; NULL: none is */
+    char name[64];    /* who had it */
+} skald_legacy;
+
 struct skald_train_options;
 struct skald_observer;
 struct skald_outcome;
@@ -87,6 +96,7 @@ struct skald_crew {
     uint32_t most;                /* members there can be at a time; 0: as many as there are, nobody joins */
     /* What the problem was made of, for checkpoints: owned by the crew; NULL where it is quickly found again. */
     const struct skald_manifest *manifest;
+    const skald_legacy *legacy;   /* NULL: they have nothing */
     const skald_ranks_ops *ranks; /* NULL: the engine is in one place, and so are all results */
     /* The memory that models and results are in; the engine keeps its own vectors there too. NULL: the host's. Only of
      * ranks: elsewhere results come from many places, and are looked into. */

@@ -103,6 +103,7 @@ void checkpointing_tell(const checkpointing *c, skald_coordinator_options *o) {
     o->term = (uint32_t)c->term;
     o->manifest = c->from.manifest;
     o->manifest_bytes = c->from.manifest_bytes;
+    o->commits = c->from.commits;
 }
 
 skald_status checkpointing_blame(const checkpointing *c, const settings *s, skald_status st) {

@@ -27,7 +27,7 @@ typedef struct values {
 static const skald_option table[] = {
     {"connect", SKALD_OPTION_TEXT, AT(connect), "127.0.0.1:7700", .value = "ADDRESS",
      .help = "The coordinator: HOST:PORT or unix:/PATH"},
-    {"wait", SKALD_OPTION_DURATION, AT(wait), "30s", 0, 1e8, .help = "How long to wait for it, also when the connection breaks"},
+    {"wait", SKALD_OPTION_DURATION, AT(wait), "1m", 0, 1e8, .help = "How long to wait for it, also when the connection breaks"},
     {"threads", SKALD_OPTION_INT, AT(threads), "1", 1, 1024, .help = "Threads; each runs its own tasks"},
     COMPUTE_OPTIONS,
     {"name", SKALD_OPTION_TEXT, AT(name), .help = "What to be called in tables and messages (default HOST:PID)"},

@@ -87,7 +87,9 @@ static void free_all(skald_coordinator *c) {
         if (s->drain) skald_net_reply(s->drain, SKALD_EUNAVAILABLE, "the coordinator is ending", NULL, 0);
         free(s->tasks);
         free(s->shards);
+        free(s->held);
     }
+    skald_legacy_free(c);
     free(c->workers);
     free(c->leases);
     free(c->loads);

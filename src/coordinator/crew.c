@@ -67,6 +67,7 @@ void skald_remote_send_task(skald_coordinator *c, skald_session_state *s, skald_
     m.n_acks = s->ack_count;
     if (t->model) {
         m.version = t->model->id;
+        m.commits = t->model->commits;
         m.model_vectors = t->model->count;
         m.has_model = name_version(s, t->model, again, t->model->narrow[0], vectors, &n);
         m.narrow = m.has_model && t->model->narrow[0];

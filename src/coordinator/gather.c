@@ -101,6 +101,8 @@ skald_status skald_gather_answer(skald_coordinator *c, skald_session_state *s, c
         return on_loaded(c, s, f->loaded);
     case SKALD__V1__FRAME__BODY_READY:
         return on_ready(c, s, f->ready);
+    case SKALD__V1__FRAME__BODY_VERSION_REPLY:
+        return skald_legacy_answer(c, s, f->version_reply);
     default:
         return SKALD_OK;
     }
@@ -135,6 +137,25 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in) {
 }
 
 /* ---- steps taken together -------------------------------------------------------------------------- */
+
+/* A worker that was to begin with the others is gone, and did not say why: somebody else may take its place. Once it
+ * has been told what is whose, the others are sent away, and come back at once: everybody begins anew. */
+static void begin_again(skald_coordinator *c, skald_session_state *lost) {
+    const bool dealt = lost->stage > SKALD_STAGE_OPENED;
+    skald_coordinator_notice(c, "worker %u (%s) was lost before training began: %s; waiting for another",
+                             (unsigned)(lost - c->workers), lost->member.name, lost->lost);
+    for (uint32_t k = 0; k < c->joined; k++) {
+        skald_session_state *s = &c->workers[k];
+        if (dealt) skald_coordinator_lose(c, s, "another worker was lost before training began");
+        if (s->alive) continue;
+        s->vacant = true;
+        s->stage = SKALD_STAGE_OPENING;
+    }
+    if (!dealt) return;
+    skald_legacy_free(c);
+    skald_problem_free(&c->problem);
+    skald_manifest_free(&c->manifest);
+}
 
 static void advance_all(skald_coordinator *c, skald_stage stage) {
     for (uint32_t k = 0; k < skald_coordinator_founders(c); k++) {
@@ -178,8 +199,9 @@ static skald_status begin_scan(skald_coordinator *c) {
 }
 
 /* One shard for everybody first, the rest in proportion to the slots. */
-static skald_session_state *whose(skald_coordinator *c, uint32_t shard) {
-    if (shard < skald_coordinator_founders(c)) return &c->workers[shard];
+static skald_session_state *whose(skald_coordinator *c) {
+    for (uint32_t k = 0; k < skald_coordinator_founders(c); k++)
+        if (!c->workers[k].member.shard_count) return &c->workers[k];
     skald_session_state *best = c->workers;
     for (uint32_t k = 1; k < skald_coordinator_founders(c); k++) {
         skald_session_state *s = &c->workers[k];
@@ -210,8 +232,10 @@ static skald_status begin_setup(skald_coordinator *c) {
         if (!s->shards) return SKALD_ENOMEM;
         s->member.shards = s->shards;
     }
+    TRY(skald_legacy_deal(c));
     for (uint32_t i = 0; i < p->shard_count; i++) {
-        skald_session_state *s = whose(c, i);
+        if (c->legacy.kept && c->legacy.kept[i]) continue;
+        skald_session_state *s = whose(c);
         s->shards[s->member.shard_count++] = i;
         s->member.rows += p->shards[i].rows;
     }
@@ -253,7 +277,13 @@ static skald_status step(skald_coordinator *c) {
         TRY(skald_problem_loaded(&c->problem));
         advance_all(c, SKALD_STAGE_BEGINNING);
     }
-    return everybody(c, SKALD_STAGE_READY) ? begin(c) : SKALD_OK;
+    return everybody(c, SKALD_STAGE_READY) && skald_legacy_settled(c) ? begin(c) : SKALD_OK;
+}
+
+static uint32_t present(const skald_coordinator *c) {
+    uint32_t count = 0;
+    for (uint32_t k = 0; k < skald_coordinator_founders(c); k++) count += c->workers[k].alive;
+    return count;
 }
 
 static skald_status repeat(skald_coordinator *c) {
@@ -261,8 +291,14 @@ static skald_status repeat(skald_coordinator *c) {
     for (uint32_t k = 0; k < c->joined; k++) {
         skald_session_state *s = &c->workers[k];
         if (now - s->asked_ns >= c->repeat_ns) skald_ask_stage(c, s);
-        if (now - s->seen_ns > c->timeout_ns) skald_coordinator_lose(c, s, "no sign of life");
-        if (!s->alive && founds(c, s))
+        if (s->alive && now - s->seen_ns > c->timeout_ns) {
+            s->broke = true;
+            skald_coordinator_lose(c, s, "no sign of life");
+        }
+        if (s->alive || s->vacant || !founds(c, s)) continue;
+        if (s->broke && c->options->alone_ns)
+            begin_again(c, s);
+        else
             return skald_fail(SKALD_ELOST, "worker %u (%s) was lost before training began: %s", k, s->member.name,
                               s->lost);
     }
@@ -276,7 +312,7 @@ static void answer_early(skald_coordinator *c, skald_input *in) {
         char json[200];
         snprintf(json, sizeof json,
                  "{\"state\":\"gathering\",\"run\":\"%s\",\"joined\":%u,\"wanted\":%u,\"workers\":[]}", c->run,
-                 skald_coordinator_founders(c), c->options->workers);
+                 present(c), c->options->workers);
         Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
         Skald__V1__StatusReply reply = SKALD__V1__STATUS_REPLY__INIT;
         reply.json = json;
@@ -304,14 +340,14 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
         }
         TRY(repeat(c));
         TRY(step(c));
-        if (c->options->wait_ns > 0 && skald_coordinator_founders(c) < c->options->workers &&
+        if (c->options->wait_ns > 0 && present(c) < c->options->workers &&
             skald_now_ns(c->options->clock) - begin > c->options->wait_ns)
             return skald_fail(SKALD_ETIMEOUT, "%u of %u workers came to %s within %.3g s (--workers, --wait)",
-                              skald_coordinator_founders(c), c->options->workers, c->options->address,
-                              (double)c->options->wait_ns * 1e-9);
+                              present(c), c->options->workers, c->options->address, (double)c->options->wait_ns * 1e-9);
     }
     c->crew.problem = &c->problem;
     c->crew.manifest = &c->manifest;
+    c->crew.legacy = c->options->manifest ? &c->legacy : NULL;
     *crew = &c->crew;
     return SKALD_OK;
 }

@@ -67,6 +67,7 @@ static skald_session_state *free_seat(skald_coordinator *c) {
 static void clear_seat(skald_session_state *s) {
     free(s->tasks);
     free(s->shards);
+    free(s->held);
     *s = (skald_session_state){0};
 }
 
@@ -102,6 +103,7 @@ static skald_status admit(skald_coordinator *c, skald_net_session *session, cons
     s->member.slots = slots;
     s->member.depth = depth;
     s->member.shards = s->shards;
+    skald_legacy_hear(c, s, m);
     if (!c->ready && number(c, s) < c->options->workers)
         skald_coordinator_notice(c, "worker %u of %u joined: %s (%s, %s)", number(c, s) + 1, c->options->workers,
                                  s->member.name, s->member.device, skald_net_peer(session));
@@ -189,6 +191,7 @@ void skald_members_close(skald_coordinator *c, skald_session_state *s, const ska
     const int64_t grace = asked ? asked : s->local ? -1 : 10 * SKALD_NS_PER_S;
     /* a last word, or a process that is dead, will not be followed by a new session of the same worker */
     if (in->code != SKALD_ELOST || grace < 0 || !c->ready) {
+        s->broke = in->code == SKALD_ELOST;
         skald_coordinator_lose(c, s, in->reason);
         return;
     }

@@ -14,6 +14,7 @@ void skald_ask_welcome(skald_coordinator *c, skald_session_state *s, bool resume
     m.run = c->run;
     m.term = c->term;
     m.resumed = resumed;
+    m.kept = !resumed && s->held_of;
     m.heartbeat_ns = (uint64_t)(c->timeout_ns / 4 < 2 * SKALD_NS_PER_S ? c->timeout_ns / 4 : 2 * SKALD_NS_PER_S);
     m.data_path = (char *)c->options->data.path;
     m.index_base = source->index_base;

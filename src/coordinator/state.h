@@ -44,6 +44,8 @@ typedef struct skald_session_state {
     bool known;   /* the engine has been told, or is about to be, that it is there */
     bool leaving; /* all it has goes to others, then it goes */
     char lost[300];
+    bool broke;  /* before training: it went without a word, and another may take its place */
+    bool vacant; /* the place of such a one */
     uint64_t incarnation;
     skald_stage stage;
     int64_t asked_ns, seen_ns, broken_ns; /* broken: its session closed then, and it may come back; 0: no */
@@ -62,7 +64,10 @@ typedef struct skald_session_state {
     uint32_t ack_count;
     uint64_t sent, received;
     uint64_t answered, unasked; /* results for a task it had, and for none */
-    skald_net_call *drain;      /* who asked for it to leave; NULL: nobody */
+    struct skald_held *held;    /* what it has of an earlier term: legacy.c */
+    uint32_t held_count, held_of;
+    uint64_t newest, newest_commits, newest_checksum;
+    skald_net_call *drain; /* who asked for it to leave; NULL: nobody */
 } skald_session_state;
 
 /* Where a shard is. The engine learns of HELD and LEAVING by events. */
@@ -81,6 +86,12 @@ typedef struct skald_lease {
     bool moving;      /* free: its holder gave it up, and lives */
     int64_t asked_ns; /* loading, releasing */
 } skald_lease;
+
+/* A shard that a worker says it has, with its table. */
+typedef struct skald_held {
+    uint32_t shard;
+    uint64_t checksum;
+} skald_held;
 
 /* What the engine has still to be told about the members, in order. */
 typedef struct skald_change {
@@ -144,6 +155,9 @@ struct skald_coordinator {
     int64_t repeat_ns, timeout_ns, tick_ns, ticked_ns;
     int64_t frame_ns; /* when the frame being dealt with arrived */
     uint64_t duplicates, refused;
+    skald_legacy legacy;
+    uint32_t asked;   /* whom for its model; UINT32_MAX: nobody */
+    int64_t asked_ns; /* when */
     skald_guard *guard;
     bool ready;
 };
@@ -166,6 +180,15 @@ void skald_ask_to_go(skald_coordinator *c, skald_session_state *s, const char *r
 
 /* gather.c: an answer of a worker that is on its way to being ready; failures are its own. */
 skald_status skald_gather_answer(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame);
+
+/* legacy.c: what workers have from earlier starts of the run. */
+void skald_legacy_hear(skald_coordinator *c, skald_session_state *s, const Skald__V1__Hello *hello);
+/* Deals the shards whose tables are live to those who have them. */
+skald_status skald_legacy_deal(skald_coordinator *c);
+/* Asks for the newest model, if it is newer than the checkpoint's. False: the answer is still to come. */
+bool skald_legacy_settled(skald_coordinator *c);
+skald_status skald_legacy_answer(skald_coordinator *c, skald_session_state *s, const Skald__V1__VersionReply *m);
+void skald_legacy_free(skald_coordinator *c);
 
 /* members.c: workers come, break off, come back, go. */
 /* How many workers the run begins with, as far as they are there. */

@@ -182,6 +182,7 @@ static bool same_shards(const skald_run *run, const skald_checkpoint *c) {
  * and is put right as the tables are rebuilt; in between abar is of some rows twice and of others not at all. */
 static void take_shards(skald_run *run, const skald_checkpoint *c, bool same) {
     skald_ledger *l = &run->ledger;
+    const bool *kept = run->crew->legacy ? run->crew->legacy->kept : NULL;
     double drawn = 0;
     for (uint64_t k = 0; k < c->shard_count; k++) drawn += (double)c->shards[k].position / run->problem->n;
     if (run->history && !same) {
@@ -199,7 +200,9 @@ static void take_shards(skald_run *run, const skald_checkpoint *c, bool same) {
         if (!run->history) continue;
         if (same) memcpy(e->anchor, c->anchors + (size_t)k * l->dim, l->dim * sizeof(double));
         for (uint32_t j = 0; !same && j < l->dim; j++) e->anchor[j] = share * run->history_sum[j];
-        e->rebuild = true;
+        e->suspect = kept && kept[k]; /* its holder's table has gone on: A_k is taken from it */
+        e->rebuild = !e->suspect;
+        run->mixed |= e->suspect;
     }
     l->mass = c->mass;
     l->steps = c->steps;
@@ -212,7 +215,8 @@ static skald_status take_vectors(skald_run *run, const skald_checkpoint *c) {
     run->start_w = skald_alloc(dim, sizeof(double));
     run->start_abar = skald_zalloc(dim, sizeof(double));
     if (!run->start_w || !run->start_abar) return SKALD_ENOMEM;
-    memcpy(run->start_w, c->w, bytes);
+    const skald_legacy *legacy = run->crew->legacy;
+    memcpy(run->start_w, legacy && legacy->w ? legacy->w : c->w, bytes);
     for (uint32_t k = 0; run->history && k < run->ledger.count; k++)
         for (uint32_t j = 0; j < dim; j++) run->start_abar[j] += run->ledger.entries[k].anchor[j];
     for (uint32_t j = 0; j < dim; j++) run->start_abar[j] /= run->problem->n;
@@ -227,18 +231,40 @@ static skald_status take_vectors(skald_run *run, const skald_checkpoint *c) {
     return SKALD_OK;
 }
 
+/* The workers may be further than the checkpoint. Numbers of versions are never given twice: tables may be at them. */
+static void take_legacy(skald_run *run) {
+    const skald_legacy *l = run->crew->legacy;
+    const bool newer = l && l->w;
+    if (l && l->version > skald_versions_number(run->versions)) skald_versions_go_on(run->versions, l->version);
+    if (newer) run->commits = l->commits;
+    run->resumed_version = run->commits;
+    skald_run_notice(run, "resumed at version %llu (from %s%s)", (unsigned long long)run->commits,
+                     newer ? "worker " : "the checkpoint", newer ? l->name : "");
+}
+
+static const char *state_of_history(const skald_run *run) {
+    bool rebuilt = false, kept = false;
+    for (uint32_t k = 0; k < run->ledger.count; k++)
+        rebuilt |= run->ledger.entries[k].rebuild, kept |= run->ledger.entries[k].suspect;
+    return !run->history ? ""
+           : !kept       ? "; the history is rebuilt"
+           : rebuilt     ? "; the history is the workers', the rest is rebuilt"
+                         : "; the history is the workers'";
+}
+
 skald_status skald_checkpoint_resume(skald_run *run) {
     const skald_checkpoint *c = run->options->resume;
     skald_watch *w = &run->watch;
     TRY(check(run, c));
     const bool same = same_shards(run, c);
     ((skald_problem *)run->problem)->L = c->L; /* the crew's: measured once */
-    take_shards(run, c, same);
     run->mixed = run->history && !same;
+    take_shards(run, c, same);
     TRY(take_vectors(run, c));
     run->commits = c->commits, run->updates = c->updates, run->merged = c->merged, run->refused = c->refused;
     run->next_task = c->next_task;
     skald_versions_go_on(run->versions, c->next_version);
+    take_legacy(run);
     run->generation = run->engine.generation = (uint32_t)c->generation;
     run->rollbacks = c->rollbacks, run->epoch = (uint32_t)c->full_gradients;
     run->applied = c->applied, run->scaled = c->scaled, run->folded = c->folded, run->rejected = c->rejected;
@@ -268,6 +294,6 @@ skald_status skald_checkpoint_resume(skald_run *run) {
                                    .accuracy = c->accuracy};
     skald_run_notice(run, "going on with run %s after %.1f passes, %llu updates%s%s", c->run, run->engine.passes,
                      (unsigned long long)run->updates, same ? "" : "; the data are dealt in other shards",
-                     run->history ? "; the history is rebuilt" : "");
+                     state_of_history(run));
     return SKALD_OK;
 }

@@ -48,7 +48,7 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
 
 bool skald_ledger_incomplete(const skald_ledger *l) {
     bool any = false;
-    for (uint32_t k = 0; k < l->count; k++) any |= l->entries[k].rebuild;
+    for (uint32_t k = 0; k < l->count; k++) any |= l->entries[k].rebuild || l->entries[k].suspect;
     return any;
 }
 

@@ -44,7 +44,7 @@ void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *hist
 /* change += A - A_k, A_k = A: a rebuilt table's sum takes the place of the lost one's, which was kept till now. */
 void skald_ledger_replace(skald_ledger *ledger, uint32_t shard, const double *anchor, double *change);
 
-bool skald_ledger_incomplete(const skald_ledger *ledger); /* is there a shard to be rebuilt? */
+bool skald_ledger_incomplete(const skald_ledger *ledger); /* is there a shard whose A_k is to be put right? */
 /* Begins a copy of all anchors as they are now; each further call of skald_ledger_copy does at least `shards` more of
  * them, and is true when all are in `to`. Nothing to copy: true at once. */
 void skald_ledger_copy_begin(skald_ledger *ledger, double *to);

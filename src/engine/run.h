@@ -170,10 +170,11 @@ typedef struct skald_run {
     uint64_t slowest_tasks, refused_tasks; /* a slot, of the slowest worker; hand-outs refused in this dispatch */
     bool told_fewer;
 
+    uint64_t resumed_version;     /* commits of the model it began with; 0: a new run */
     double *start_w, *start_abar; /* where a resumed run begins; NULL: at 0 */
     bool copying;                 /* a checkpoint is being filled in */
-    bool mixed;                   /* A_k are shares of the sum, not the shards' own: no step before all are rebuilt */
-    uint64_t data;                /* hash of all blocks, for checkpoints */
+    bool mixed;    /* A_k are shares of the sum, or older than the tables: no step before all are put right */
+    uint64_t data; /* hash of all blocks, for checkpoints */
 
     int64_t begin_ns, paused_ns, pause_began_ns, progress_ns;
     uint64_t progress_updates;

@@ -7,6 +7,7 @@
 
 #include "base/base.h"
 #include "engine/run.h"
+#include "skald/checkpoint.h"
 
 static json_t *number(double x) { /* JSON has no NaN or infinity */
     return isfinite(x) ? json_real(x) : json_null();
@@ -104,6 +105,9 @@ char *skald_table_json(const skald_run *run, bool audit) {
     double coverage;
     json_object_set_new(root, "shards", shards_json(run, &coverage));
     json_object_set_new(root, "coverage", json_real(coverage));
+    const skald_checkpoint *from = run->options->resume;
+    json_object_set_new(root, "term", json_integer(from ? (json_int_t)from->term : 1));
+    if (from) json_object_set_new(root, "resumed_version", json_integer((json_int_t)run->resumed_version));
     json_object_set_new(root, "available", json_integer(available(run)));
     json_object_set_new(root, "in_flight", json_integer(run->flight_count));
     json_object_set_new(root, "applied", json_integer((json_int_t)run->applied));

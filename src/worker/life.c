@@ -15,6 +15,7 @@ void skald_life_end(skald_worker *w) {
     skald_outbox_fini(w);
     w->next_seq = 0;
     skald_shelf_clear(&w->shelf);
+    skald_keep_end(w);
     skald_versions_destroy(w->versions);
     skald_pool_destroy(w->vectors);
     skald_pool_destroy(w->narrow);

@@ -33,9 +33,22 @@ void skald_order_hello(skald_worker *w) {
     body.run = w->run;
     body.term = w->term;
     body.incarnation = w->incarnation;
+    skald_held_shards room;
+    skald_keep_tell(w, &body, &room);
     frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
     frame.hello = &body;
     skald_worker_send(w, &frame, NULL, 0);
+    free(room.shards);
+    free(room.checksums);
+}
+
+static void take_names(skald_worker *w, const Skald__V1__Welcome *m) {
+    w->incarnation = m->incarnation;
+    snprintf(w->run, sizeof w->run, "%s", m->run);
+    w->term = m->term;
+    w->beat_ns = m->heartbeat_ns && m->heartbeat_ns < (uint64_t)BEAT_NS ? (int64_t)m->heartbeat_ns : BEAT_NS;
+    w->number = m->worker;
+    w->welcomed = true;
 }
 
 static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m, int64_t now) {
@@ -51,6 +64,13 @@ static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m, int
         skald_outbox_repeat(w, now, 0);
         return SKALD_OK;
     }
+    if (m->kept && w->incarnation && atomic_load(&w->begun) && strcmp(m->run, w->run) == 0) {
+        TRY(skald_keep_welcome(w));
+        take_names(w, m);
+        skald_worker_notice(w, "the coordinator was started again (term %u): it keeps its rows and their history",
+                            m->term);
+        return SKALD_OK;
+    }
     if (w->incarnation) {
         skald_worker_notice(w, "the coordinator had given this worker up: it starts anew");
         skald_life_end(w);
@@ -61,12 +81,9 @@ static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m, int
         return skald_fail(SKALD_EPEER, "path too long");
     snprintf(w->path, sizeof w->path, "%s", path);
     snprintf(w->weights, sizeof w->weights, "%s", m->weights_path);
-    w->incarnation = m->incarnation;
-    snprintf(w->run, sizeof w->run, "%s", m->run);
-    w->term = m->term;
-    w->beat_ns = m->heartbeat_ns && m->heartbeat_ns < (uint64_t)BEAT_NS ? (int64_t)m->heartbeat_ns : BEAT_NS;
-    w->number = m->worker;
-    w->welcomed = true;
+    take_names(w, m);
+    w->index_base = m->index_base;
+    w->columns = m->dim;
     skald_worker_notice(w, "joined run %s as worker %u, data %s", m->run, m->worker, w->path);
     return skald_worker_open_source(w, m->index_base, m->dim);
 }
@@ -79,6 +96,16 @@ static skald_status read_vector(skald_worker *w, size_t *k, size_t n, double **t
 
 static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
     if (!w->welcomed) return SKALD_OK;
+    if (w->kept && m->shards != w->shard_count) { /* divided otherwise: nothing it has is of use */
+        const uint64_t incarnation = w->incarnation;
+        skald_life_end(w);
+        TRY(skald_life_begin(w));
+        w->incarnation = incarnation;
+        TRY(skald_worker_open_source(w, w->index_base, w->columns));
+    } else if (w->kept) {
+        w->runner.seed = m->seed;
+        w->shelf.budget = m->version_budget;
+    }
     if (!w->set_up) {
         const size_t limit = w->options->net.max_frame_bytes;
         TRY(skald_check_setup(m, limit ? limit : (size_t)1 << 30));
@@ -113,7 +140,9 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         w->shard_count = m->shards;
         w->read = skald_zalloc(m->shards, sizeof *w->read);
         w->lane_of = skald_zalloc(m->shards, sizeof *w->lane_of);
-        if (!w->read || !w->lane_of) return SKALD_ENOMEM;
+        w->checksums = skald_zalloc(m->shards, sizeof *w->checksums);
+        w->leased = skald_zalloc(m->shards, sizeof *w->leased);
+        if (!w->read || !w->lane_of || !w->checksums || !w->leased) return SKALD_ENOMEM;
         TRY(skald_runner_init(&w->runner, &w->options->compute, &w->objective, dim, m->seed, m->shards));
         w->shelf.budget = m->version_budget;
         TRY(skald_versions_create(NULL, w->runner.dim, SKALD_MAX_POINTS, &w->versions));
@@ -152,8 +181,8 @@ static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
 
 /* A version the task names: among those kept, or riding along from vector *at on. NULL (and OK) when neither: the
  * coordinator will send it when it repeats the task. */
-static skald_status find_version(skald_worker *w, uint64_t id, bool rides, uint32_t count, bool narrow, size_t *at,
-                                 skald_version **out) {
+static skald_status find_version(skald_worker *w, uint64_t id, uint64_t commits, bool rides, uint32_t count,
+                                 bool narrow, size_t *at, skald_version **out) {
     *out = NULL;
     const size_t first = *at;
     if (rides) *at += count;
@@ -170,6 +199,7 @@ static skald_status find_version(skald_worker *w, uint64_t id, bool rides, uint3
             return st;
         }
     }
+    v->commits = commits;
     skald_shelf_put(&w->shelf, id, skald_shelf_bytes(count, v->dim), v);
     *out = v;
     return SKALD_OK;
@@ -189,10 +219,11 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                           SKALD_WORKER_WAITING);
     skald_version *model = NULL, *origin = NULL;
     size_t at = 0;
-    if (m->version) TRY(find_version(w, m->version, m->has_model, m->model_vectors, m->narrow, &at, &model));
+    if (m->version)
+        TRY(find_version(w, m->version, m->commits, m->has_model, m->model_vectors, m->narrow, &at, &model));
     skald_version_ref(model); /* the origin may push it off the shelf */
     skald_status st = SKALD_OK;
-    if (m->origin) st = find_version(w, m->origin, m->has_origin, m->origin_vectors, false, &at, &origin);
+    if (m->origin) st = find_version(w, m->origin, 0, m->has_origin, m->origin_vectors, false, &at, &origin);
     if (st != SKALD_OK || (m->version && !model) || (m->origin && !origin)) {
         skald_version_unref(model);
         return st;
@@ -219,6 +250,7 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                               .keep_margins = m->keep_margins}};
     for (size_t k = 0; k < m->n_shift && k < SKALD_MAX_POINTS; k++) job.task.shift[k] = m->shift[k];
     atomic_fetch_add(&w->waiting, 1);
+    skald_keep_version(w, &job.task);
     st = skald_worker_push(w, &job);
     if (st != SKALD_OK) {
         atomic_fetch_sub(&w->waiting, 1);
@@ -277,6 +309,9 @@ skald_status skald_order_take(skald_worker *w, const Skald__V1__Frame *f, bool *
     case SKALD__V1__FRAME__BODY_ACK:
         for (size_t k = 0; k < f->ack->n_seqs; k++) skald_outbox_ack(w, f->ack->seqs[k]);
         if (f->ack->refused) skald_worker_notice(w, "the coordinator refused a result: %s", f->ack->reason);
+        return SKALD_OK;
+    case SKALD__V1__FRAME__BODY_VERSION_REQUEST:
+        skald_keep_answer(w);
         return SKALD_OK;
     case SKALD__V1__FRAME__BODY_MEETING:
         return on_meeting(w);

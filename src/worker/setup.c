@@ -58,6 +58,15 @@ static uint32_t idlest_lane(const skald_worker *w) {
     return best;
 }
 
+/* The facts are of the weights as they are in the file; a loaded shard's have been rescaled. */
+static void facts_of(const skald_worker *w, uint32_t shard, skald_shard_facts *facts) {
+    skald_shard_get_facts(w->runner.shards[shard], facts);
+    facts->weight_sum /= w->weight_scale;
+    facts->max_weighted_norm2 /= w->weight_scale;
+    facts->sum_weighted_norm2 /= w->weight_scale;
+    facts->sum_weighted_y2 /= w->weight_scale;
+}
+
 void skald_worker_lease(skald_worker *w, const skald_job *job) {
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Loaded reply = SKALD__V1__LOADED__INIT;
@@ -69,7 +78,8 @@ void skald_worker_lease(skald_worker *w, const skald_job *job) {
     skald_shard_facts facts = {0};
     if (!w->set_up || !w->source || job->shard >= w->shard_count) {
         st = skald_fail(SKALD_EPEER, "lease of shard %u before setup", job->shard);
-    } else if (!atomic_load(&w->begun) || !w->runner.shards[job->shard]) {
+    } else if (!atomic_load(&w->begun) || !w->runner.shards[job->shard] || w->checksums[job->shard] != job->checksum) {
+        if (w->runner.shards[job->shard]) skald_worker_unload(w, job->shard); /* other rows of that number */
         skald_rows *rows = &w->read[job->shard];
         uint64_t checksum = job->checksum;
         if (!rows->n) /* else it is a repetition */
@@ -86,9 +96,11 @@ void skald_worker_lease(skald_worker *w, const skald_job *job) {
             skald_rows_rescale(rows, w->weight_scale);
             st = skald_runner_add(&w->runner, job->shard, rows);
         }
+        if (st == SKALD_OK) w->checksums[job->shard] = job->checksum;
     } else {
-        skald_shard_get_facts(w->runner.shards[job->shard], &facts);
+        facts_of(w, job->shard, &facts);
     }
+    if (st == SKALD_OK) w->leased[job->shard] = true;
     reply.rows = facts.rows;
     reply.nonzeros = facts.nonzeros;
     reply.weight_sum = facts.weight_sum;
@@ -108,6 +120,7 @@ void skald_worker_begin(skald_worker *w, const skald_job *job) {
     reply.stage = 2;
     skald_status st = w->set_up ? SKALD_OK : skald_fail(SKALD_EPEER, "begin before setup");
     uint32_t held = 0;
+    if (st == SKALD_OK) skald_keep_leased(w);
     if (st == SKALD_OK && !atomic_load(&w->begun)) {
         w->weight_scale = job->weight_scale;
         for (uint32_t k = 0; k < w->shard_count && st == SKALD_OK; k++) {
@@ -122,12 +135,16 @@ void skald_worker_begin(skald_worker *w, const skald_job *job) {
     skald_worker_send(w, &frame, NULL, 0);
 }
 
+void skald_worker_unload(skald_worker *w, uint32_t shard) {
+    skald_runner_drop(&w->runner, shard);
+    skald_rows_free(&w->read[shard]);
+    free(w->carries[shard]); /* of a history that is gone */
+    w->carries[shard] = NULL;
+}
+
 void skald_worker_release(skald_worker *w, const skald_job *job) {
     if (!w->set_up || job->shard >= w->shard_count) return;
-    skald_runner_drop(&w->runner, job->shard);
-    skald_rows_free(&w->read[job->shard]);
-    free(w->carries[job->shard]); /* of a history that is gone */
-    w->carries[job->shard] = NULL;
+    skald_worker_unload(w, job->shard);
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Loaded reply = SKALD__V1__LOADED__INIT;
     frame.body_case = SKALD__V1__FRAME__BODY_LOADED;

@@ -83,6 +83,8 @@ typedef struct skald_worker {
     bool ranked;              /* a rank: its run does not outlive its session */
     skald_source *source;
     char path[4096], weights[4096];
+    int index_base; /* of the data, as its welcome says; and columns */
+    uint32_t columns;
     double *shift, *scale, *labels;
     skald_transform transform;
     skald_objective objective;
@@ -94,7 +96,12 @@ typedef struct skald_worker {
     atomic_bool begun;
     skald_runner runner;
     skald_versions *versions;
-    skald_shelf shelf; /* versions kept; the coordinator counts along */
+    skald_shelf shelf;     /* versions kept; the coordinator counts along */
+    uint64_t *checksums;   /* by shard: of those loaded */
+    bool *leased;          /* by shard: in this term */
+    bool kept;             /* shards are from an earlier term: those without a lease go as training begins */
+    skald_version *newest; /* model that it was trained with */
+    uint64_t seen_version; /* highest number */
     uint64_t seen[SKALD_WORKER_SEEN];
     uint32_t seen_next;
     skald_pool *vectors; /* result vectors: SKALD_MAX_POINTS x dim doubles */
@@ -135,6 +142,18 @@ skald_status skald_order_take(skald_worker *w, const Skald__V1__Frame *frame, bo
 skald_status skald_life_begin(skald_worker *w);
 void skald_life_end(skald_worker *w);
 
+/* keep.c: what outlives a coordinator. Room for what a hello tells, the caller's to free. */
+typedef struct skald_held_shards {
+    uint32_t *shards;
+    uint64_t *checksums;
+} skald_held_shards;
+void skald_keep_version(skald_worker *w, const skald_task *task); /* it names a version */
+void skald_keep_tell(skald_worker *w, Skald__V1__Hello *hello, skald_held_shards *room);
+skald_status skald_keep_welcome(skald_worker *w); /* a new term: all is dropped but shards, tables, models */
+void skald_keep_leased(skald_worker *w);          /* shards without a lease of this term go; has the worker to itself */
+void skald_keep_answer(skald_worker *w);          /* to a version request */
+void skald_keep_end(skald_worker *w);
+
 /* jobs.c */
 skald_status skald_worker_push(skald_worker *w, const skald_job *job);
 skald_status skald_worker_start_lanes(skald_worker *w);
@@ -144,6 +163,7 @@ void skald_worker_scan(skald_worker *w, const skald_job *job);
 void skald_worker_lease(skald_worker *w, const skald_job *job);
 void skald_worker_begin(skald_worker *w, const skald_job *job);
 void skald_worker_release(skald_worker *w, const skald_job *job);
+void skald_worker_unload(skald_worker *w, uint32_t shard); /* rows and history */
 /* Training tasks take at least options->pace_ms: waits for the rest of it. */
 void skald_worker_pace(skald_worker *w, const skald_task *task, int64_t start_ns);
 void skald_job_drop(skald_job *job); /* frees what it owns */
