@@ -25,6 +25,7 @@ void skald_legacy_hear(skald_coordinator *c, skald_session_state *s, const Skald
     if (c->ready || !c->options->manifest || !m->incarnation || m->term > c->term || strcmp(m->run, c->run) != 0)
         return;
     if (!m->shards || !m->n_held || m->n_held != m->n_held_checksums) return;
+    if (m->newest >> 62 || m->newest_commits >> 62) return; /* no count comes to that: numbers go on from it */
     s->held = skald_alloc(m->n_held, sizeof *s->held);
     if (!s->held) return; /* it begins anew */
     s->held_count = (uint32_t)m->n_held;
