@@ -36,7 +36,7 @@ subprocess.run([skald, "generate", "rcv1", "--rows", str(40 * args.sessions), "-
 head = subprocess.Popen(
     [skald, "coordinator", "--listen", address, "--workers", str(args.sessions), "--max-workers",
      str(args.sessions + 64), "--shards", str(args.sessions + 64), "--l2", "1e-6", "--target-gap", "1e-15", "--max-time",
-     f"{60 * args.minutes:g}s", "--max-passes", "0", "--record", "load.record", "--progress", "none", "--linger", "0",
+     f"{60 * args.minutes:g}s", "--max-passes", "1e9", "--record", "load.record", "--progress", "none", "--linger", "0",
      "data.h5"], stdout=open("head.out", "w"), stderr=open("head.err", "w"))
 
 

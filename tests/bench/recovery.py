@@ -30,7 +30,7 @@ subprocess.run([skald, "generate", "epsilon", "--rows", "8000", "--output", "dat
 def coordinator():
     return subprocess.Popen(
         [skald, "coordinator", "--listen", address, "--workers", "4", "--checkpoint", "run.ck", "--checkpoint-every", "1s",
-         "--resume", "auto", "--l2", "1e-6", "--target-gap", "1e-15", "--max-passes", "0", "--progress", "none",
+         "--resume", "auto", "--l2", "1e-6", "--target-gap", "1e-15", "--max-passes", "1e9", "--progress", "none",
          "data.h5"], stdout=subprocess.DEVNULL, stderr=open("head.err", "a"))
 
 
