@@ -31,7 +31,7 @@ os.chdir(folder.name)
 chance = random.Random(1)
 address = f"unix:{folder.name}/s"
 failures = []
-subprocess.run([skald, "generate", "rcv1", "--rows", str(40 * args.sessions), "--output", "data.h5"], check=True,
+subprocess.run([skald, "generate", "rcv1", "--rows", str(40 * (args.sessions + 64)), "--output", "data.h5"], check=True,
                stdout=subprocess.DEVNULL)
 head = subprocess.Popen(
     [skald, "coordinator", "--listen", address, "--workers", str(args.sessions), "--max-workers",
