@@ -14,10 +14,12 @@
 #include "engine/run.h"
 
 void skald_eviction_fini(skald_run *run) {
-    for (uint32_t k = 0; run->members && k < run->size; k++) {
-        free(run->members[k].held);
-        skald_version_unref(run->members[k].newest);
-    }
+    for (uint32_t k = 0; run->members && k < run->size; k++) skald_eviction_leave(run, k);
+}
+
+void skald_eviction_leave(skald_run *run, uint32_t worker) {
+    free(run->members[worker].held);
+    skald_version_unref(run->members[worker].newest);
 }
 
 /* Forgets what no row of the worker's can be at. */

@@ -104,6 +104,7 @@ static void join(skald_run *run, uint32_t worker) {
     for (uint32_t k = 0; k < run->size; k++)
         if (k != worker && run->members[k].slots && skald_members_laps(run, k) < slowest)
             slowest = skald_members_laps(run, k);
+    skald_eviction_leave(run, worker);
     run->members[worker] = (skald_member_state){.alive = true, .laps = slowest == UINT64_MAX ? 0 : slowest};
 }
 

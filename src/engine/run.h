@@ -227,6 +227,7 @@ void skald_path_land(skald_run *run, const skald_flight *flight);
  * be put right first; UINT32_MAX: none now. Target: the model to take gradients anew at. Issued, landed: of every task.
  */
 void skald_eviction_fini(skald_run *run);
+void skald_eviction_leave(skald_run *run, uint32_t worker); /* its seat is another's: frees what is kept of it */
 void skald_eviction_look(skald_run *run);
 uint32_t skald_eviction_pick(const skald_run *run, uint32_t worker, uint32_t depth);
 skald_version *skald_eviction_target(const skald_run *run, uint32_t worker);
