@@ -161,7 +161,8 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     if (t->shard != SKALD_ALL_SHARDS && c->leases[t->shard].state == SKALD_LEASE_LEAVING) c->unsettled = true;
     if (s->leaving) c->unsettled = true;
     skald_task_unref(t);
-    s->tasks[k] = s->tasks[--s->task_count];
+    /* in the order they were handed out in, in which a session that is taken up again sends them */
+    memmove(&s->tasks[k], &s->tasks[k + 1], (--s->task_count - k) * sizeof *s->tasks);
     *out = r;
     return SKALD_OK;
 }
