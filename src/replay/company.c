@@ -11,6 +11,7 @@ typedef struct seat {
     uint32_t *shards;
     skald_runner view;   /* the data's runner, with its own shards alone */
     skald_chain *chains; /* by lane */
+    bool there;
 } seat;
 
 typedef struct slot {
@@ -21,9 +22,9 @@ typedef struct slot {
 
 struct skald_company {
     skald_local_data data;
-    uint32_t dim, size;
+    uint32_t dim, size, most;
     bool floats;
-    seat *seats;
+    seat *seats;       /* most */
     uint32_t *lane_of; /* by shard: of its holder */
     float **carries;   /* by shard */
     float *rounded;    /* SKALD_MAX_POINTS x dim */
@@ -46,64 +47,144 @@ skald_member *skald_company_member(const skald_company *c, uint32_t worker) {
     return &c->seats[worker].member;
 }
 
+static uint32_t slots_of(const seat *s) {
+    return s->member.slots ? s->member.slots : 1;
+}
+
+static void empty_seat(seat *s) {
+    for (uint32_t k = 0; s->chains && k < slots_of(s); k++) skald_chain_fini(&s->chains[k]);
+    free(s->chains);
+    free(s->shards);
+    free(s->view.shards);
+    *s = (seat){0};
+}
+
+/* Without shards. */
 static skald_status fill_seat(skald_company *c, seat *s, const skald_member *m) {
-    const uint32_t shard_count = c->data.problem.shard_count, slots = m->slots ? m->slots : 1;
+    const uint32_t shards = c->data.problem.shard_count;
     s->member = *m;
     s->member.rows = 0;
-    s->shards = skald_zalloc(m->shard_count, sizeof *s->shards);
-    s->chains = skald_zalloc(slots, sizeof *s->chains);
+    s->member.shard_count = 0;
+    s->member.shards = s->shards = skald_zalloc(shards, sizeof *s->shards);
+    s->chains = skald_zalloc(slots_of(s), sizeof *s->chains);
     s->view = c->data.runner;
-    s->view.shards = skald_zalloc(shard_count, sizeof(skald_shard *));
+    s->view.shards = skald_zalloc(shards, sizeof(skald_shard *));
     if (!s->shards || !s->chains || !s->view.shards) return SKALD_ENOMEM;
-    s->member.shards = s->shards;
-    for (uint32_t k = 0; k < slots; k++) TRY(skald_chain_init(&s->chains[k], c->dim));
-    for (uint32_t i = 0; i < m->shard_count; i++) {
-        s->shards[i] = m->shards[i];
-        s->view.shards[m->shards[i]] = c->data.runner.shards[m->shards[i]];
-        s->member.rows += c->data.problem.shards[m->shards[i]].rows;
-    }
-    for (uint32_t k = 0, held = 0; k < shard_count; k++) /* in the order of shards, as a worker counts them */
-        if (s->view.shards[k]) c->lane_of[k] = held++ % slots;
+    for (uint32_t k = 0; k < slots_of(s); k++) TRY(skald_chain_init(&s->chains[k], c->dim));
+    s->there = true;
     return SKALD_OK;
 }
 
-skald_status skald_company_move(skald_company *c, uint32_t shard, uint32_t to) {
-    seat *heir = &c->seats[to];
-    skald_shard *rows = c->data.runner.shards[shard];
-    const size_t n = c->data.problem.shards[shard].rows;
-    uint32_t *grown = realloc(heir->shards, (heir->member.shard_count + 1) * sizeof *grown);
-    float *zeros = skald_zalloc(n * skald_objective_classes(&c->data.problem.objective), sizeof *zeros);
-    if (grown) heir->member.shards = heir->shards = grown;
-    if (!grown || !zeros) {
-        free(zeros);
-        return SKALD_ENOMEM;
+static void take(skald_company *c, seat *s, uint32_t shard) {
+    s->shards[s->member.shard_count++] = shard;
+    s->member.rows += c->data.problem.shards[shard].rows;
+    s->view.shards[shard] = c->data.runner.shards[shard];
+}
+
+static void give(skald_company *c, seat *s, uint32_t shard) {
+    uint32_t i = 0;
+    while (s->shards[i] != shard) i++;
+    memmove(&s->shards[i], &s->shards[i + 1], (--s->member.shard_count - i) * sizeof *s->shards);
+    s->member.rows -= c->data.problem.shards[shard].rows;
+    s->view.shards[shard] = NULL;
+}
+
+/* As a worker deals them at first (src/worker/setup.c): in the order of shards. */
+static void deal_lanes(skald_company *c, const seat *s) {
+    for (uint32_t k = 0, held = 0; k < c->data.problem.shard_count; k++)
+        if (s->view.shards[k]) c->lane_of[k] = held++ % slots_of(s);
+}
+
+/* And what comes later: that of the fewest shards. */
+static uint32_t idlest_lane(const skald_company *c, const seat *s) {
+    uint32_t best = 0, fewest = UINT32_MAX;
+    for (uint32_t lane = 0; lane < slots_of(s); lane++) {
+        uint32_t held = 0;
+        for (uint32_t i = 0; i < s->member.shard_count; i++) held += c->lane_of[s->shards[i]] == lane;
+        if (held < fewest) best = lane, fewest = held;
     }
+    return best;
+}
+
+static skald_status forget(skald_company *c, uint32_t shard) {
     skald_compute *compute = c->data.runner.compute;
-    const skald_status st = compute->ops->history_set(compute, rows, zeros);
+    float *zeros =
+        skald_zalloc((size_t)c->data.problem.shards[shard].rows * skald_objective_classes(&c->data.problem.objective),
+                     sizeof *zeros);
+    if (!zeros) return SKALD_ENOMEM;
+    const skald_status st = compute->ops->history_set(compute, c->data.runner.shards[shard], zeros);
     free(zeros);
-    TRY(st);
     skald_history_free(c->data.runner.histories[shard]);
     c->data.runner.histories[shard] = NULL;
     free(c->carries[shard]);
     c->carries[shard] = NULL;
-    for (uint32_t k = 0; k < c->size; k++) {
-        seat *s = &c->seats[k];
-        if (!s->view.shards[shard]) continue;
-        s->view.shards[shard] = NULL;
-        s->member.rows -= n;
-        uint32_t i = 0;
-        while (s->shards[i] != shard) i++;
-        memmove(&s->shards[i], &s->shards[i + 1], (--s->member.shard_count - i) * sizeof *s->shards);
+    return st;
+}
+
+/* ---- coming and going ----------------------------------------------------------------------------------- */
+
+static skald_status there(const skald_company *c, uint32_t worker) {
+    if (worker < c->size && c->seats[worker].there) return SKALD_OK;
+    return skald_fail(SKALD_EDATA, "worker %u, who is not there", worker);
+}
+
+static bool holds(const skald_company *c, uint32_t worker, uint32_t shard) {
+    return shard < c->data.problem.shard_count && c->seats[worker].view.shards[shard];
+}
+
+uint32_t skald_company_unheld(const skald_company *c) {
+    for (uint32_t shard = 0; shard < c->data.problem.shard_count; shard++) {
+        uint32_t k = 0;
+        while (k < c->size && !(c->seats[k].there && holds(c, k, shard))) k++;
+        if (k == c->size) return shard;
     }
-    c->lane_of[shard] = heir->member.shard_count % (heir->member.slots ? heir->member.slots : 1);
-    heir->shards[heir->member.shard_count++] = shard;
-    heir->member.rows += n;
-    heir->view.shards[shard] = rows;
+    return UINT32_MAX;
+}
+
+uint32_t skald_company_heir(const skald_company *c) {
+    uint32_t heir = UINT32_MAX;
+    for (uint32_t k = 0; k < c->size; k++)
+        if (c->seats[k].there && (heir == UINT32_MAX || c->seats[k].member.rows < c->seats[heir].member.rows)) heir = k;
+    return heir;
+}
+
+skald_status skald_company_join(skald_company *c, uint32_t worker, const skald_member *member) {
+    if (worker >= c->most) return skald_fail(SKALD_EDATA, "worker %u of %u at most", worker, c->most);
+    if (c->seats[worker].there) return skald_fail(SKALD_EDATA, "worker %u, who is there already", worker);
+    empty_seat(&c->seats[worker]);
+    if (worker >= c->size) c->size = worker + 1;
+    return fill_seat(c, &c->seats[worker], member);
+}
+
+skald_status skald_company_lose(skald_company *c, uint32_t worker) {
+    TRY(there(c, worker));
+    seat *s = &c->seats[worker];
+    while (s->member.shard_count) give(c, s, s->shards[0]);
+    s->there = false; /* the table still shows who it was */
     return SKALD_OK;
 }
 
-skald_status skald_company_make(skald_local_data *data, const skald_member *members, uint32_t count, bool floats,
-                                skald_company **out) {
+skald_status skald_company_withdraw(skald_company *c, uint32_t worker, uint32_t shard) {
+    TRY(there(c, worker));
+    if (!holds(c, worker, shard)) return skald_fail(SKALD_EDATA, "shard %u, which worker %u has not", shard, worker);
+    give(c, &c->seats[worker], shard);
+    return SKALD_OK;
+}
+
+skald_status skald_company_lease(skald_company *c, uint32_t worker, uint32_t shard) {
+    TRY(there(c, worker));
+    if (shard >= c->data.problem.shard_count) return skald_fail(SKALD_EDATA, "shard %u, which there is not", shard);
+    for (uint32_t k = 0; k < c->size; k++)
+        if (c->seats[k].there && holds(c, k, shard))
+            return skald_fail(SKALD_EDATA, "shard %u, which is worker %u's", shard, k);
+    TRY(forget(c, shard));
+    c->lane_of[shard] = idlest_lane(c, &c->seats[worker]);
+    take(c, &c->seats[worker], shard);
+    return SKALD_OK;
+}
+
+skald_status skald_company_make(skald_local_data *data, const skald_member *members, uint32_t count, uint32_t most,
+                                bool floats, skald_company **out) {
     skald_company *c = skald_zalloc(1, sizeof *c);
     if (!c) {
         skald_local_data_close(data);
@@ -114,7 +195,8 @@ skald_status skald_company_make(skald_local_data *data, const skald_member *memb
     const uint32_t shards = c->data.problem.shard_count;
     const size_t dim = c->dim = skald_problem_length(&c->data.problem);
     c->floats = floats;
-    c->seats = skald_zalloc(count, sizeof *c->seats);
+    c->most = most;
+    c->seats = skald_zalloc(most, sizeof *c->seats);
     c->lane_of = skald_zalloc(shards, sizeof *c->lane_of);
     c->carries = skald_zalloc(shards, sizeof(float *));
     c->rounded = skald_alloc(SKALD_MAX_POINTS * dim, sizeof(float));
@@ -123,12 +205,10 @@ skald_status skald_company_make(skald_local_data *data, const skald_member *memb
     if (!c->seats || !c->lane_of || !c->carries || !c->rounded || !c->model) goto out;
     TRY_GOTO(st, skald_pool_create(SKALD_MAX_POINTS * dim * sizeof(double), &c->vectors), out);
     TRY_GOTO(st, skald_lane_init(&c->lane, &c->data.runner), out);
-    for (; c->size < count; c->size++) {
-        st = fill_seat(c, &c->seats[c->size], &members[c->size]);
-        if (st != SKALD_OK) {
-            c->size++;
-            goto out;
-        }
+    for (uint32_t k = 0; k < count; k++) {
+        TRY_GOTO(st, skald_company_join(c, k, &members[k]), out);
+        for (uint32_t i = 0; i < members[k].shard_count; i++) take(c, &c->seats[k], members[k].shards[i]);
+        deal_lanes(c, &c->seats[k]);
     }
 out:
     if (st == SKALD_OK)
@@ -140,14 +220,7 @@ out:
 
 void skald_company_free(skald_company *c) {
     if (!c) return;
-    for (uint32_t k = 0; k < c->size; k++) {
-        seat *s = &c->seats[k];
-        for (uint32_t i = 0; s->chains && i < (s->member.slots ? s->member.slots : 1); i++)
-            skald_chain_fini(&s->chains[i]);
-        free(s->chains);
-        free(s->shards);
-        free(s->view.shards);
-    }
+    for (uint32_t k = 0; k < c->size; k++) empty_seat(&c->seats[k]);
     for (slot *s = c->idle, *next; s; s = next) {
         next = s->next;
         free(s);

@@ -15,17 +15,27 @@
 typedef struct skald_company skald_company;
 
 /* members: names, devices, slots, depths and shards, copied; together they hold each shard of data->problem once.
- * floats: vectors of local tasks are rounded as on the wire. Takes over *data, also on error. SKALD_ENOMEM. */
-skald_status skald_company_make(skald_local_data *data, const skald_member *members, uint32_t count, bool floats,
-                                skald_company **out);
+ * most: members there can be at a time, `count` or more. floats: vectors of local tasks are rounded as on the wire.
+ * Takes over *data, also on error. SKALD_ENOMEM. */
+skald_status skald_company_make(skald_local_data *data, const skald_member *members, uint32_t count, uint32_t most,
+                                bool floats, skald_company **out);
 void skald_company_free(skald_company *company); /* NULL-safe */
 
 skald_problem *skald_company_problem(skald_company *company);
-uint32_t skald_company_size(const skald_company *company);
+uint32_t skald_company_size(const skald_company *company); /* numbers given out, those of the lost among them */
 skald_member *skald_company_member(const skald_company *company, uint32_t worker);
 
-/* The shard is another member's from here on, with no history. */
-skald_status skald_company_move(skald_company *company, uint32_t shard, uint32_t to);
+/* Members come and go, as a crew tells it (skald/crew.h): call these as the event is handed out. What does not fit
+ * (a worker that is not there, a shard that is another's) is SKALD_EDATA, with what is wrong. */
+skald_status skald_company_join(skald_company *company, uint32_t worker, const skald_member *member); /* no shards */
+skald_status skald_company_lose(skald_company *company, uint32_t worker);
+skald_status skald_company_withdraw(skald_company *company, uint32_t worker, uint32_t shard);
+/* With no history, whatever was left behind. */
+skald_status skald_company_lease(skald_company *company, uint32_t worker, uint32_t shard);
+/* The first shard that nobody has; UINT32_MAX: there is none. */
+uint32_t skald_company_unheld(const skald_company *company);
+/* Who is there with the fewest rows; UINT32_MAX: nobody is. */
+uint32_t skald_company_heir(const skald_company *company);
 
 /* Computes; a failure of the task is in the result. Give the result back with skald_company_release. */
 skald_status skald_company_run(skald_company *company, uint32_t worker, const skald_task *task, skald_result **out);

@@ -9,6 +9,8 @@
 #include "base/base.h"
 #include "replay/record.h"
 
+enum { MOST_WORKERS = 100000 };
+
 struct skald_record_file {
     FILE *file;
     char *text;
@@ -63,6 +65,10 @@ static skald_status read_options(skald_record *r, json_t *options, json_t *given
     return SKALD_OK;
 }
 
+static bool slots_fit(int slots, int depth) {
+    return slots >= 1 && slots <= 1024 && depth >= 1 && depth <= 1024;
+}
+
 /* The members; every shard is held by one of them. */
 static skald_status read_members(skald_record *r, json_t *shards, json_t *workers) {
     r->shard_count = (uint32_t)json_array_size(shards);
@@ -94,7 +100,7 @@ static skald_status read_members(skald_record *r, json_t *shards, json_t *worker
         }
         snprintf(m->name, sizeof m->name, "%s", name);
         snprintf(m->device, sizeof m->device, "%s", device);
-        if (slots < 1 || slots > 1024 || depth < 1 || depth > 1024) st = bad(r, "a worker has 1 to 1024 slots");
+        if (!slots_fit(slots, depth)) st = bad(r, "a worker has 1 to 1024 slots");
         m->slots = (uint32_t)slots;
         m->depth = (uint32_t)depth;
         m->shards = r->dealt + dealt;
@@ -118,7 +124,7 @@ static skald_status read_header(skald_record *r) {
     json_t *root, *options, *given, *shards, *workers;
     json_error_t e;
     const char *command, *data, *version, *isa;
-    int format = 0, length, floats;
+    int format = 0, length, floats, most;
     if (read_object(r, &root) == SKALD_EIO) return SKALD_EIO;
     if (!root)
         return skald_fail(SKALD_EDATA, "%s:1: not a record: records, which --record writes, begin with a line of JSON",
@@ -130,11 +136,13 @@ static skald_status read_header(skald_record *r) {
     else if (format != SKALD_RECORD_VERSION)
         st = skald_fail(SKALD_EDATA, "%s:1: a record of format %d; this skald replays format %d", r->path, format,
                         SKALD_RECORD_VERSION);
-    else if (json_unpack_ex(root, &e, 0, "{s:s,s:s,s:s,s:s,s:F,s:i,s:b,s:o,s:o,s:o,s:o}", "command", &command, "data",
-                            &data, "version", &version, "isa", &isa, "n", &r->n, "length", &length, "floats", &floats,
-                            "options", &options, "given", &given, "shards", &shards, "workers", &workers) != 0)
+    else if (json_unpack_ex(root, &e, 0, "{s:s,s:s,s:s,s:s,s:F,s:i,s:b,s:i,s:o,s:o,s:o,s:o}", "command", &command,
+                            "data", &data, "version", &version, "isa", &isa, "n", &r->n, "length", &length, "floats",
+                            &floats, "most", &most, "options", &options, "given", &given, "shards", &shards, "workers",
+                            &workers) != 0)
         st = bad(r, e.text);
     if (st == SKALD_OK && length < 0) st = bad(r, "a length is from 0 up");
+    if (st == SKALD_OK && (most < 0 || most > MOST_WORKERS)) st = bad(r, "a run has 100000 workers at most");
     if (st == SKALD_OK) {
         r->command = strdup(command);
         r->data = strdup(data);
@@ -146,14 +154,15 @@ static skald_status read_header(skald_record *r) {
     }
     if (st == SKALD_OK) st = read_options(r, options, given);
     if (st == SKALD_OK) st = read_members(r, shards, workers);
+    if (st == SKALD_OK) r->most = (uint32_t)most > r->member_count ? (uint32_t)most : r->member_count;
     json_decref(root);
     return st;
 }
 
 /* ---- the others ---------------------------------------------------------------------------------------- */
 
-static const char *const names[] = {"task",      "result", "merge",   "tick", "audit",
-                                    "interrupt", "lost",   "members", "end",  "failed"};
+static const char *const names[] = {"task", "result", "merge",     "tick",   "audit", "interrupt",
+                                    "lost", "joined", "withdrawn", "leased", "end",   "failed"};
 
 static skald_status read_task(json_t *o, skald_record_line *l, json_error_t *e) {
     const char *kind;
@@ -213,14 +222,34 @@ static skald_status read_merge(json_t *o, skald_record_line *l, json_error_t *e)
     return SKALD_OK;
 }
 
+/* Times alone, and members that come or go. */
 static skald_status read_moment(json_t *o, skald_record_line *l, json_error_t *e) {
-    const char *reason = "";
-    json_int_t t, worker = 0;
-    if (json_unpack_ex(o, e, 0, "{s:I,s?I,s?s}", "t", &t, "worker", &worker, "reason", &reason) != 0)
+    const char *text = "", *device = "";
+    json_int_t t, worker = 0, shard = 0;
+    int slots = 1, depth = 1, kept = 0, failed;
+    if (l->kind == SKALD_RECORD_LOST)
+        failed = json_unpack_ex(o, e, 0, "{s:I,s:I,s:s}", "t", &t, "worker", &worker, "reason", &text);
+    else if (l->kind == SKALD_RECORD_JOINED)
+        failed = json_unpack_ex(o, e, 0, "{s:I,s:I,s:s,s:s,s:i,s:i}", "t", &t, "worker", &worker, "name", &text,
+                                "device", &device, "slots", &slots, "depth", &depth);
+    else if (l->kind == SKALD_RECORD_WITHDRAWN || l->kind == SKALD_RECORD_LEASED)
+        failed =
+            json_unpack_ex(o, e, 0, "{s:I,s:I,s:I,s?b}", "t", &t, "worker", &worker, "shard", &shard, "kept", &kept);
+    else
+        failed = json_unpack_ex(o, e, 0, "{s:I}", "t", &t);
+    if (failed) return SKALD_EDATA;
+    if (worker < 0 || worker >= MOST_WORKERS || shard < 0 || shard > UINT32_MAX || !slots_fit(slots, depth)) {
+        snprintf(e->text, sizeof e->text, "a worker or a shard that there cannot be");
         return SKALD_EDATA;
+    }
     l->t = t;
     l->worker = (uint32_t)worker;
-    snprintf(l->text, sizeof l->text, "%s", reason);
+    l->shard = shard;
+    l->slots = (uint32_t)slots;
+    l->depth = (uint32_t)depth;
+    l->kept = kept;
+    snprintf(l->device, sizeof l->device, "%s", device);
+    snprintf(l->text, sizeof l->text, "%s", text);
     return SKALD_OK;
 }
 
@@ -268,7 +297,8 @@ skald_status skald_record_next(skald_record *r) {
     skald_status st;
     json_error_t e;
     if (k == SKALD_ARRAY_LENGTH(names)) {
-        st = bad(r, "\"do\" is none of task, result, merge, tick, audit, interrupt, lost, members, end, failed");
+        st = bad(r, "\"do\" is none of task, result, merge, tick, audit, interrupt, lost, joined, withdrawn, leased, "
+                    "end, failed");
     } else {
         l->kind = (skald_record_kind)k;
         st = read_fields(o, l, &e);

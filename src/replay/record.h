@@ -2,7 +2,8 @@
  *
  * A record is text, one JSON object a line. The first line says what was run:
  *   {"skald_record":1, "version", "command", "data", "options":{name:text}, "given":[name],
- *    "n", "length", "floats", "isa", "shards":[checksum], "workers":[{"name","device","slots","depth","shards":[k]}]}
+ *    "n", "length", "floats", "isa", "most", "shards":[checksum],
+ *    "workers":[{"name","device","slots","depth","shards":[k]}]}
  * then come, in the order in which they happened (t: nanoseconds since the record began, by the coordinator's clock):
  *   {"do":"task", "id","worker","kind","shard","at","rows","b","eta","theta","after","version","origin","before",
  *    "commits","generation"}
@@ -14,9 +15,11 @@
  *       the engine's answer: apply, scale (shortened for its age), fold (history only), repair, full (a full gradient,
  *       of a task a shard); step: theta or eta as applied; id 0: of several tasks, a round's or a full gradient's; a
  *       rise of generation is a rollback
- *   {"do":"tick","t"}  {"do":"audit","t"}  {"do":"interrupt","t"}  {"do":"lost","t","worker","reason"}
- *   {"do":"members","t","what","worker","shard"}  (what: joined, withdrawn or leased)
- *       a record with a line of these or a "lost" is for reading: such a run is not done again
+ *   {"do":"tick","t"}  {"do":"audit","t"}  {"do":"interrupt","t"}
+ *       tick: time passed, and nothing came
+ *   {"do":"lost","t","worker","reason"}  {"do":"joined","t","worker","name","device","slots","depth"}
+ *   {"do":"withdrawn","t","worker","shard"}  {"do":"leased","t","worker","shard","kept"}
+ *       members came or went, of `most` there can be at a time, as skald/crew.h has it
  *   {"do":"end","stop","updates","model"}  (model: a hash of its bits)   or   {"do":"failed","error"}
  * Numbers are written so that reading gives the same bits. A record without its last line broke off. */
 #ifndef SKALD_REPLAY_RECORD_H
@@ -27,7 +30,7 @@
 #include "base/options.h"
 #include "skald/train.h"
 
-#define SKALD_RECORD_VERSION 2
+#define SKALD_RECORD_VERSION 3
 #define SKALD_RECORD_ALL (-1) /* `shard` of a task over all shards */
 
 /* ---- writing: between an engine and its crew ----------------------------------------------------------- */
@@ -56,6 +59,8 @@ void skald_recorder_merged(skald_recorder *recorder, const skald_merged *m);
  * Frees the recorder. NULL-safe. */
 skald_status skald_recorder_close(skald_recorder *recorder, const skald_outcome *outcome, const char *error);
 
+/* "avx512" of "cpu (avx512, 4 threads)"; false: not a CPU. */
+bool skald_record_isa(const char *device, char out[32]);
 /* A hash of a model's bits. */
 uint64_t skald_model_hash(const double *w, uint32_t length);
 
@@ -69,7 +74,9 @@ typedef enum skald_record_kind {
     SKALD_RECORD_AUDIT,
     SKALD_RECORD_INTERRUPT,
     SKALD_RECORD_LOST,
-    SKALD_RECORD_MEMBERS,
+    SKALD_RECORD_JOINED,
+    SKALD_RECORD_WITHDRAWN,
+    SKALD_RECORD_LEASED,
     SKALD_RECORD_END,
     SKALD_RECORD_FAILED,
     SKALD_RECORD_BROKEN /* the file ends here, though not the run; the number is that of the line missing */
@@ -81,11 +88,13 @@ typedef struct skald_record_line {
     unsigned number;
     int64_t t, arrived, wait, receive, compute, delay, came, posted, shard;
     uint64_t id, at, after, version, origin, before, commits, stale, updates, model;
-    uint32_t worker, rows, b, generation;
+    uint32_t worker, rows, b, generation, slots, depth;
+    bool kept;
     int status;
     double eta, theta, step, q;
-    char what[32];   /* kind of a task, how a merge went, why a run stopped */
-    char text[1024]; /* error, reason */
+    char what[32]; /* kind of a task, how a merge went, why a run stopped */
+    char device[64];
+    char text[1024]; /* error, reason, a worker's name */
 } skald_record_line;
 
 typedef struct skald_record {
@@ -100,7 +109,7 @@ typedef struct skald_record {
     uint32_t shard_count;
     skald_member *members; /* their shards are owned here */
     uint32_t *dealt;       /* member_count x shard_count */
-    uint32_t member_count;
+    uint32_t member_count, most;
     skald_record_line line; /* the one to come */
     struct skald_record_file *file;
 } skald_record;

@@ -27,7 +27,6 @@ struct skald_recorder {
     const atomic_int *asked; /* may be NULL */
     atomic_int stop;
     int64_t begin_ns, now_ns; /* the clock's; now: of the last event */
-    bool ticked;              /* the last event was a timeout: on record only if something comes of it */
     char *path;
     FILE *file;
     chunk *filling;
@@ -99,11 +98,6 @@ static int64_t since(const skald_recorder *r, int64_t ns) {
     return ns - r->begin_ns;
 }
 
-static void write_tick(skald_recorder *r) {
-    if (r->ticked) write_line(r, "{\"do\":\"tick\",\"t\":%" PRId64 "}", since(r, r->now_ns));
-    r->ticked = false;
-}
-
 static uint32_t size(const skald_crew *crew) {
     const skald_crew *inner = of(crew)->inner;
     return inner->ops->size(inner);
@@ -116,7 +110,6 @@ static const skald_member *member(const skald_crew *crew, uint32_t worker) {
 
 static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *t) {
     skald_recorder *r = of(crew);
-    write_tick(r);
     write_line(r,
                "{\"do\":\"task\",\"id\":%" PRIu64 ",\"worker\":%u,\"kind\":\"%s\",\"shard\":%lld,\"at\":%" PRIu64
                ",\"rows\":%u,\"b\":%u,\"eta\":%.17g,\"theta\":%.17g,\"after\":%" PRIu64 ",\"version\":%" PRIu64
@@ -140,32 +133,57 @@ static void write_result(skald_recorder *r, const skald_result *x) {
                x->delay_ns, x->came_ns, x->posted_ns, failure);
 }
 
+static void write_joined(skald_recorder *r, uint32_t worker) {
+    const skald_member *m = r->inner->ops->member(r->inner, worker);
+    char name[2048], device[2048];
+    write_line(
+        r, "{\"do\":\"joined\",\"t\":%" PRId64 ",\"worker\":%u,\"name\":%s,\"device\":%s,\"slots\":%u,\"depth\":%u}",
+        since(r, r->now_ns), worker, quoted(m->name, name), quoted(m->device, device), m->slots, m->depth);
+}
+
+/* What of it the engine can base a decision on; status and models that somebody asks for are not of that kind. */
+static void write_event(skald_recorder *r, const skald_event *event) {
+    const int64_t t = since(r, r->now_ns);
+    char text[2048];
+    switch (event->kind) {
+    case SKALD_EVENT_NONE: /* a limit may have been reached, though nothing is handed out */
+        write_line(r, "{\"do\":\"tick\",\"t\":%" PRId64 "}", t);
+        break;
+    case SKALD_EVENT_RESULT:
+        write_result(r, event->result);
+        break;
+    case SKALD_EVENT_LOST:
+        write_line(r, "{\"do\":\"lost\",\"t\":%" PRId64 ",\"worker\":%u,\"reason\":%s}", t, event->worker,
+                   quoted(event->reason ? event->reason : "", text));
+        break;
+    case SKALD_EVENT_JOINED:
+        write_joined(r, event->worker);
+        break;
+    case SKALD_EVENT_WITHDRAWN:
+        write_line(r, "{\"do\":\"withdrawn\",\"t\":%" PRId64 ",\"worker\":%u,\"shard\":%u}", t, event->worker,
+                   event->shard);
+        break;
+    case SKALD_EVENT_LEASED:
+        write_line(r, "{\"do\":\"leased\",\"t\":%" PRId64 ",\"worker\":%u,\"shard\":%u,\"kept\":%s}", t, event->worker,
+                   event->shard, event->kept ? "true" : "false");
+        break;
+    case SKALD_EVENT_REQUEST:
+        if (event->request == SKALD_REQUEST_AUDIT) write_line(r, "{\"do\":\"audit\",\"t\":%" PRId64 "}", t);
+        break;
+    }
+}
+
 static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
     skald_recorder *r = of(crew);
-    char text[2048];
     if (r->asked && *r->asked && !r->stop) {
         r->stop = 1;
         memset(event, 0, sizeof *event);
-        write_tick(r);
         write_line(r, "{\"do\":\"interrupt\",\"t\":%" PRId64 "}", since(r, r->now_ns));
         return SKALD_OK;
     }
     TRY(r->inner->ops->next(r->inner, timeout_ns, event));
     r->now_ns = skald_now_ns(r->real);
-    r->ticked = event->kind == SKALD_EVENT_NONE;
-    const int64_t t = since(r, r->now_ns);
-    if (event->kind == SKALD_EVENT_RESULT) write_result(r, event->result);
-    if (event->kind == SKALD_EVENT_LOST)
-        write_line(r, "{\"do\":\"lost\",\"t\":%" PRId64 ",\"worker\":%u,\"reason\":%s}", t, event->worker,
-                   quoted(event->reason ? event->reason : "", text));
-    if (event->kind == SKALD_EVENT_JOINED || event->kind == SKALD_EVENT_WITHDRAWN || event->kind == SKALD_EVENT_LEASED)
-        write_line(r, "{\"do\":\"members\",\"t\":%" PRId64 ",\"what\":\"%s\",\"worker\":%u,\"shard\":%u}", t,
-                   event->kind == SKALD_EVENT_JOINED      ? "joined"
-                   : event->kind == SKALD_EVENT_WITHDRAWN ? "withdrawn"
-                                                          : "leased",
-                   event->worker, event->shard);
-    if (event->kind == SKALD_EVENT_REQUEST && event->request == SKALD_REQUEST_AUDIT)
-        write_line(r, "{\"do\":\"audit\",\"t\":%" PRId64 "}", t);
+    write_event(r, event);
     if (r->now_ns - r->flushed_ns > FLUSH_NS) hand_over(r);
     return SKALD_OK;
 }
@@ -200,8 +218,7 @@ static bool left_out(const char *name) {
     return false;
 }
 
-/* "avx512" of "cpu (avx512, 4 threads)". */
-static bool instruction_set(const char *device, char out[32]) {
+bool skald_record_isa(const char *device, char out[32]) {
     const size_t length = strncmp(device, "cpu (", 5) == 0 ? strcspn(device + 5, ",)") : 0;
     if (length == 0 || length >= 32) return false;
     memcpy(out, device + 5, length);
@@ -229,7 +246,7 @@ static skald_status first_line(const skald_recording *what, const skald_crew *cr
         const skald_member *m = crew->ops->member(crew, k);
         json_t *held = json_array();
         for (uint32_t i = 0; i < m->shard_count; i++) json_array_append_new(held, json_integer(m->shards[i]));
-        if (!instruction_set(m->device, one))
+        if (!skald_record_isa(m->device, one))
             st = skald_fail(SKALD_EUNSUPPORTED, "--record: %s computes on %s; only CPUs can be replayed", m->name,
                             m->device);
         else if (isa[0] && strcmp(isa, one) != 0)
@@ -251,6 +268,7 @@ static skald_status first_line(const skald_recording *what, const skald_crew *cr
     json_object_set_new(root, "length", json_integer(skald_problem_length(p)));
     json_object_set_new(root, "floats", json_boolean(what->floats));
     json_object_set_new(root, "isa", json_string(isa));
+    json_object_set_new(root, "most", json_integer(crew->most));
     json_object_set_new(root, "shards", shards);
     json_object_set_new(root, "workers", workers);
     *out = st == SKALD_OK ? json_dumps(root, JSON_COMPACT) : NULL;

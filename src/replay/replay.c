@@ -15,10 +15,10 @@ struct skald_replay {
     skald_record *record;
     skald_replay_options options;
     atomic_int stop;
-    bool beyond;         /* the record broke off: results come in the order of their tasks */
-    skald_status failed; /* a merge was not the recorded one: told at the next chance */
-    char why[1024];
-    skald_result **pending; /* computed, not delivered; in the order of their tasks */
+    bool beyond;                  /* the record broke off: results come in the order of their tasks */
+    skald_status failed;          /* a merge was not the recorded one: told at the next chance */
+    char why[1024], reason[1024]; /* reason: of the loss last told */
+    skald_result **pending;       /* computed, not delivered; in the order of their tasks */
     uint32_t pending_count, pending_capacity;
 };
 
@@ -44,9 +44,9 @@ static skald_status breaks_off(const skald_replay *r) {
 }
 
 static const char *kind_name(skald_record_kind kind) {
-    static const char *const names[] = {"a task",   "a result",     "a merge",     "a timeout",
-                                        "an audit", "an interrupt", "a loss",      "a change of members",
-                                        "the end",  "a failure",    "nothing more"};
+    static const char *const names[] = {"a task",       "a result",  "a merge",      "a timeout",    "an audit",
+                                        "an interrupt", "a loss",    "a new worker", "a withdrawal", "a lease",
+                                        "the end",      "a failure", "nothing more"};
     return names[kind];
 }
 
@@ -143,17 +143,84 @@ static skald_status deliver(skald_replay *r, skald_event *event) {
     return SKALD_OK;
 }
 
+/* What was on its way from it will not come. */
+static void drop_pending(skald_replay *r, uint32_t worker) {
+    for (uint32_t k = r->pending_count; k-- > 0;)
+        if (r->pending[k]->worker == worker) skald_company_release(r->base.company, take(r, k));
+}
+
+/* Why this run cannot be done again from here on; NULL: it can. */
+static const char *hindrance(const skald_replay *r) {
+    const skald_record_line *l = &r->record->line;
+    char isa[32] = "";
+    if (l->kind == SKALD_RECORD_LEASED && l->kept) return "has rows with a history of an earlier run";
+    if (l->kind != SKALD_RECORD_JOINED || r->options.anyway) return NULL;
+    return skald_record_isa(l->device, isa) && strcmp(isa, r->record->isa) == 0 ? NULL : "joins with another device";
+}
+
+static skald_status move_members(skald_replay *r, skald_event *event) {
+    const skald_record_line *l = &r->record->line;
+    skald_company *c = r->base.company;
+    const char *const why = hindrance(r);
+    if (why && r->options.partial) {
+        go_beyond(r);
+        return SKALD_OK;
+    }
+    if (why)
+        return skald_fail(SKALD_EUNSUPPORTED,
+                          "%s:%u: here worker %u %s, which is not done again; --partial replays as far as this",
+                          r->record->path, l->number, l->worker, why);
+    skald_member member = {.slots = l->slots, .depth = l->depth};
+    skald_status st = SKALD_OK;
+    *event = (skald_event){.worker = l->worker, .shard = (uint32_t)l->shard};
+    switch (l->kind) {
+    case SKALD_RECORD_LOST:
+        event->kind = SKALD_EVENT_LOST;
+        snprintf(r->reason, sizeof r->reason, "%s", l->text);
+        event->reason = r->reason;
+        event->rows = l->worker < skald_company_size(c) ? skald_company_member(c, l->worker)->rows : 0;
+        drop_pending(r, l->worker);
+        st = skald_company_lose(c, l->worker);
+        break;
+    case SKALD_RECORD_JOINED:
+        event->kind = SKALD_EVENT_JOINED;
+        snprintf(member.name, sizeof member.name, "%.63s", l->text);
+        snprintf(member.device, sizeof member.device, "%s", l->device);
+        st = skald_company_join(c, l->worker, &member);
+        break;
+    case SKALD_RECORD_WITHDRAWN:
+        event->kind = SKALD_EVENT_WITHDRAWN;
+        st = skald_company_withdraw(c, l->worker, event->shard);
+        break;
+    default:
+        event->kind = SKALD_EVENT_LEASED;
+        st = skald_company_lease(c, l->worker, event->shard);
+    }
+    if (st != SKALD_EDATA) return st;
+    char text[200];
+    snprintf(text, sizeof text, "%.199s", skald_error());
+    return differs(r, "%s of %s", kind_name(l->kind), text);
+}
+
 static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
     skald_replay *r = of(crew);
     const skald_record_line *l = &r->record->line;
     memset(event, 0, sizeof *event);
     if (r->beyond) {
+        const uint32_t orphan = skald_company_unheld(r->base.company), heir = skald_company_heir(r->base.company);
+        if (orphan != UINT32_MAX && heir == UINT32_MAX)
+            return skald_fail(SKALD_EDATA, "%s:%u: the record breaks off where nobody is there", r->record->path,
+                              l->number);
+        if (orphan != UINT32_MAX) { /* else the last evaluation would wait for it */
+            *event = (skald_event){SKALD_EVENT_LEASED, .worker = heir, .shard = orphan};
+            return skald_company_lease(r->base.company, heir, orphan);
+        }
         if (r->pending_count) *event = (skald_event){SKALD_EVENT_RESULT, .result = take(r, 0)};
         if (event->result) event->worker = event->result->worker;
         return SKALD_OK;
     }
     if (r->failed != SKALD_OK) return skald_fail(r->failed, "%s", r->why);
-    if (l->kind >= SKALD_RECORD_TICK && l->kind <= SKALD_RECORD_MEMBERS) r->base.now_ns = l->t;
+    if (l->kind >= SKALD_RECORD_TICK && l->kind <= SKALD_RECORD_LEASED) r->base.now_ns = l->t;
     switch (l->kind) {
     case SKALD_RECORD_RESULT:
         r->base.now_ns = l->t;
@@ -168,15 +235,12 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
         *event = (skald_event){.kind = SKALD_EVENT_REQUEST, .request = SKALD_REQUEST_AUDIT, .asker = r};
         break;
     case SKALD_RECORD_LOST:
-    case SKALD_RECORD_MEMBERS:
-        if (!r->options.partial)
-            return skald_fail(SKALD_EUNSUPPORTED,
-                              "%s:%u: here worker %u %s; a run whose workers come or go is not done again; --partial "
-                              "replays as far as this",
-                              r->record->path, l->number, l->worker,
-                              l->kind == SKALD_RECORD_LOST ? "was lost" : "joined, or rows moved");
-        r->beyond = r->stop = true;
-        return SKALD_OK;
+    case SKALD_RECORD_JOINED:
+    case SKALD_RECORD_WITHDRAWN:
+    case SKALD_RECORD_LEASED:
+        TRY(move_members(r, event));
+        if (r->beyond) return SKALD_OK;
+        break;
     case SKALD_RECORD_FAILED:
         return skald_fail(SKALD_EDATA, "%s:%u: the recorded run failed here: %s", r->record->path, l->number, l->text);
     case SKALD_RECORD_BROKEN:
@@ -262,12 +326,14 @@ skald_status skald_replay_open(skald_record *record, const skald_data_options *d
     }
     if (st == SKALD_OK && (st = check_data(r, &local.problem, data->path)) != SKALD_OK) skald_local_data_close(&local);
     if (st == SKALD_OK)
-        st = skald_company_make(&local, record->members, record->member_count, record->floats, &r->base.company);
+        st = skald_company_make(&local, record->members, record->member_count, record->most, record->floats,
+                                &r->base.company);
     if (st != SKALD_OK) {
         free(r);
         return st;
     }
     r->base.crew.problem = skald_company_problem(r->base.company);
+    r->base.crew.most = record->most;
     *out = r;
     return SKALD_OK;
 }

@@ -181,20 +181,14 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
 
 /* The next shard of the dead goes to the living with the fewest rows, at once; AGAIN: there are no more. */
 static skald_status deal_orphan(skald_simulation *s, skald_event *event) {
-    uint32_t heir = UINT32_MAX, dead = 0;
-    const skald_company *c = s->base.company;
-    s->orphans = false;
-    while (dead < s->size && !(s->actors[dead].dead && skald_company_member(c, dead)->shard_count)) dead++;
-    if (dead == s->size) return SKALD_AGAIN;
-    for (uint32_t k = 0; k < s->size; k++)
-        if (!s->actors[k].dead &&
-            (heir == UINT32_MAX || skald_company_member(c, k)->rows < skald_company_member(c, heir)->rows))
-            heir = k;
+    skald_company *c = s->base.company;
+    const uint32_t shard = skald_company_unheld(c);
+    s->orphans = shard != UINT32_MAX;
+    if (!s->orphans) return SKALD_AGAIN;
+    const uint32_t heir = skald_company_heir(c);
     if (heir == UINT32_MAX) return skald_fail(SKALD_ELOST, "all workers are gone, the last one %s", s->reason);
-    s->orphans = true;
-    *event =
-        (skald_event){.kind = SKALD_EVENT_LEASED, .worker = heir, .shard = skald_company_member(c, dead)->shards[0]};
-    return skald_company_move(s->base.company, event->shard, heir);
+    *event = (skald_event){.kind = SKALD_EVENT_LEASED, .worker = heir, .shard = shard};
+    return skald_company_lease(c, heir, shard);
 }
 
 static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
@@ -220,7 +214,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
             event->rows = skald_company_member(s->base.company, h.worker)->rows;
             snprintf(s->reason, sizeof s->reason, "killed by --straggler");
             event->reason = s->reason;
-            return SKALD_OK;
+            return skald_company_lose(s->base.company, h.worker);
         }
         h.result->arrived_ns = h.when;
         if (trains(h.result->kind)) s->base.now_ns += (int64_t)s->timing.coordinator_ns;
@@ -262,7 +256,7 @@ static skald_status make_company(skald_simulation *s, skald_local_data *local, u
     }
     skald_status st = skald_company_deal(local->problem.shard_count, members, workers);
     if (st == SKALD_OK)
-        st = skald_company_make(local, members, workers, true, &s->base.company);
+        st = skald_company_make(local, members, workers, workers, true, &s->base.company);
     else
         skald_local_data_close(local);
     for (uint32_t k = 0; k < workers; k++) free((void *)(uintptr_t)members[k].shards);

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Workers that come and go while a run goes on, real processes: killed and started again, stopped for longer than the
 # heartbeat allows, drained, late. The run ends at the optimum of an undisturbed one, and its history is exact.
+# Done again from its record, it ends with the same bits.
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 
@@ -50,7 +51,7 @@ at_optimum() { # NAME LOG
 for how in "async saga" "sync saga" "async svrg"; do
     set -- $how
     "$skald" coordinator --listen "$here" --workers 4 "${problem[@]}" --pace 5 --mode "$1" --algo "$2" --max-time 5m \
-        --heartbeat-timeout 2s --linger 0 --log run.jsonl train.svm >run.out 2>&1 &
+        --heartbeat-timeout 2s --linger 0 --log run.jsonl --record run.record train.svm >run.out 2>&1 &
     coordinator=$!
     for w in a b c d; do start $w; done
     check "$how: begins" wait_for 60 is 's["state"] == "training"'
@@ -90,6 +91,7 @@ for how in "async saga" "sync saga" "async svrg"; do
     wait $coordinator
     check "$how: ends in order" test $? -eq 130
     at_optimum "$how" run.jsonl
+    expect "$how: done again, the same bits" 0 "bit for bit" "$skald" replay run.record
     for w in a b d late; do
         wait "${pid[$w]}"
         check "$how: $w ends in order" test $? -eq 0

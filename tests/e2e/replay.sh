@@ -44,12 +44,24 @@ fi
 expect "other data" 1 "recorded in saga.record" "$skald" replay saga.record other.svm
 expect "no record" 1 "not a record" "$skald" replay train.svm
 
-# --- a worker lost in the middle: on record, and replayed up to there ---
-"$skald" train --workers 3 --pace 5 --l2 1e-3 --target-gap 1e-9 --straggler kill:1@0.2 --record lost.record --quiet \
-    train.svm >/dev/null 2>&1
-check "lost: the run goes on" test $? -eq 0
-line=$(grep -n '"do":"lost"' lost.record | cut -d: -f1)
-expect "lost: a line is named" 1 "lost.record:$line: here worker 1 was lost; a run whose workers come or go" \
-    "$skald" replay lost.record
-expect "lost: as far as it goes" 3 "as far as the record goes" "$skald" replay --partial lost.record
+# --- workers lost in the middle, and started again ---
+for how in "async saga" "sync saga" "async svrg"; do
+    set -- $how
+    "$skald" train --workers 3 --pace 5 --mode "$1" --algo "$2" --l2 1e-3 --target-gap 1e-9 --max-time 60s \
+        --straggler kill:1@0.2,kill:2@0.5 --record lost.record --quiet train.svm >/dev/null 2>&1
+    check "$how, lost: the run goes on" test $? -eq 0
+    check "$how, lost: on record" grep -q '"do":"lost"' lost.record
+    expect "$how, lost: the same bits" 0 "bit for bit" "$skald" replay lost.record
+done
+line=$(grep -n -m 1 '"do":"leased"' lost.record | cut -d: -f1)
+sed "$line s/\"kept\":false/\"kept\":true/" lost.record >kept.record
+expect "a history from elsewhere: a line is named" 1 "kept.record:$line: here worker" "$skald" replay kept.record
+expect "a history from elsewhere: as far as that" 3 "as far as the record goes" "$skald" replay --partial kept.record
+head -n $((line - 1)) lost.record >cut.record
+expect "killed while rows are nobody's: as far as that" 3 "as far as the record goes" \
+    "$skald" replay --partial cut.record
+"$skald" simulate --workers 6 --pace 5 --straggler kill:1@0.2,kill:4@0.5 --l2 1e-3 --max-passes 20 \
+    --record simulated.record --quiet train.svm >/dev/null 2>&1
+check "simulated, lost: on record" grep -q '"do":"lost"' simulated.record
+expect "simulated, lost: the same bits" 0 "bit for bit" "$skald" replay simulated.record
 finish

@@ -181,10 +181,10 @@ static void harness_merged(void *user, const skald_merged *m) {
 }
 
 /* Trains in between a recorder. */
-static skald_status train_on_record(const setup *s, skald_crew *crew, skald_outcome *out) {
+static skald_status train_on_record(const setup *s, skald_crew *crew, skald_clock *clock, skald_outcome *out) {
     skald_recorder *r = NULL;
     const skald_recording what = {.path = s->record, .command = "train", .data = s->data.path, .floats = true};
-    TRY(skald_recorder_open(&what, crew, skald_clock_system(), NULL, &r));
+    TRY(skald_recorder_open(&what, crew, clock, NULL, &r));
     const skald_observer observer = {.user = r, .merged = harness_merged};
     skald_status st = skald_train(skald_recorder_crew(r), skald_solver_of(s->train.algo), &s->train,
                                   skald_recorder_clock(r), &observer, skald_recorder_stop(r), out);
@@ -253,7 +253,7 @@ static skald_status train_any(const setup *s, skald_solver solver, skald_outcome
     skald_status st = skald_coordinator_gather(c, NULL, &crew);
     if (st == SKALD_OK && hook) hook(crew, user);
     if (st == SKALD_OK && s->record)
-        st = train_on_record(s, crew, out);
+        st = train_on_record(s, crew, skald_clock_system(), out);
     else if (st == SKALD_OK)
         st = skald_train(crew, solver, &s->train, skald_clock_system(), observer, s->stop_flag, out);
     char reason[600];
@@ -294,6 +294,39 @@ __attribute__((unused)) static void read_all(const setup *s, skald_rows *rows) {
     skald_problem_free(&p);
     skald_manifest_free(&m);
     skald_source_close(source);
+}
+
+typedef struct replayed {
+    skald_status st;
+    bool same;
+    char error[1024];
+    skald_outcome out;
+} replayed;
+
+__attribute__((unused)) static void harness_replayed(void *user, const skald_merged *m) {
+    skald_replay_merged(user, m);
+}
+
+/* Does the run recorded in s->record again. */
+__attribute__((unused)) static replayed replay(const setup *s, const skald_replay_options *options) {
+    replayed x = {0};
+    skald_record record;
+    skald_replay *r = NULL;
+    x.st = skald_record_open(s->record, &record);
+    if (x.st == SKALD_OK) {
+        x.st = skald_replay_open(&record, &s->data, &s->objective, options, &r);
+        const skald_observer observer = {.user = r, .merged = harness_replayed};
+        if (x.st == SKALD_OK)
+            x.st = skald_train(skald_replay_crew(r), skald_solver_of(s->train.algo), &s->train, skald_replay_clock(r),
+                               &observer, skald_replay_stop(r), &x.out);
+        if (x.st == SKALD_OK) x.st = skald_replay_finish(r, &x.out, &x.same);
+        snprintf(x.error, sizeof x.error, "%s", skald_error());
+        skald_replay_close(r);
+        skald_record_close(&record);
+    } else {
+        snprintf(x.error, sizeof x.error, "%s", skald_error());
+    }
+    return x;
 }
 
 #endif

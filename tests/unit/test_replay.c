@@ -4,40 +4,9 @@
  * Seen to fail: without the carries of skald_narrow in the company, with the chain's start left out (after = 0), and
  * with the model not rounded to floats on its way. */
 #include "harness.h"
+#include "replay/simulation.h"
 
 static char path[128];
-
-typedef struct replayed {
-    skald_status st;
-    bool same;
-    char error[1024];
-    skald_outcome out;
-} replayed;
-
-static void on_merged(void *user, const skald_merged *m) {
-    skald_replay_merged(user, m);
-}
-
-static replayed replay(const setup *s, const skald_replay_options *options) {
-    replayed x = {0};
-    skald_record record;
-    skald_replay *r = NULL;
-    x.st = skald_record_open(s->record, &record);
-    if (x.st == SKALD_OK) {
-        x.st = skald_replay_open(&record, &s->data, &s->objective, options, &r);
-        const skald_observer observer = {.user = r, .merged = on_merged};
-        if (x.st == SKALD_OK)
-            x.st = skald_train(skald_replay_crew(r), skald_solver_of(s->train.algo), &s->train, skald_replay_clock(r),
-                               &observer, skald_replay_stop(r), &x.out);
-        if (x.st == SKALD_OK) x.st = skald_replay_finish(r, &x.out, &x.same);
-        snprintf(x.error, sizeof x.error, "%s", skald_error());
-        skald_replay_close(r);
-        skald_record_close(&record);
-    } else {
-        snprintf(x.error, sizeof x.error, "%s", skald_error());
-    }
-    return x;
-}
 
 static setup uneven(const toy *t, skald_algo algo) {
     setup s = setup_default(toy_write(t, "replay"));
@@ -233,6 +202,102 @@ static void rollbacks(void **state) {
     skald_outcome_free(&out);
 }
 
+/* A limit is reached while nothing comes and nobody can be given anything. Seen to fail (the run on record stops, the
+ * replay goes on) with ticks on record only before a task. */
+static void time_is_up_in_silence(void **state) {
+    setup s = uneven(&sparse, SKALD_SAGA);
+    s.workers = 2;
+    s.pace_ms[0] = s.pace_ms[1] = 300;
+    s.train.target_gap = s.train.max_passes = 0;
+    s.train.max_seconds = 0.85;
+    skald_outcome out = {0};
+    if (train(&s, &out) != SKALD_OK) fail_msg("%s", skald_error());
+    assert_int_equal(out.stop, SKALD_STOP_TIME);
+    replayed x = replay(&s, &(skald_replay_options){0});
+    if (x.st != SKALD_OK) fail_msg("%s", x.error);
+    assert_true(x.same && x.out.stop == SKALD_STOP_TIME && x.out.seconds == out.seconds);
+    skald_outcome_free(&x.out);
+    skald_outcome_free(&out);
+}
+
+/* ---- members that come and go: over a net, in test_elastic ----------------------------------------------- */
+
+static skald_status simulate(const setup *s, const skald_timing *timing, uint32_t workers, skald_outcome *out) {
+    const skald_compute_options compute = {.device = "cpu", .threads = 1};
+    skald_simulation *sim = NULL;
+    assert_int_equal(skald_simulation_open(&s->data, &s->objective, &compute, workers, timing, &sim), SKALD_OK);
+    const skald_status st = train_on_record(s, skald_simulation_crew(sim), skald_simulation_clock(sim), out);
+    skald_simulation_close(sim);
+    return st;
+}
+
+/* Two of four die. */
+static void killed(void **state) {
+    static const skald_algo algos[] = {SKALD_SAGA, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS, SKALD_SGD};
+    skald_stragglers kill;
+    assert_int_equal(skald_stragglers_parse("kill:2@0.3,kill:0@0.7", &kill), SKALD_OK);
+    const skald_timing timing = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 20000000, .stragglers = &kill};
+    for (int mode = 0; mode < 2; mode++)
+        for (size_t a = 0; a < SKALD_ARRAY_LENGTH(algos); a++) {
+            setup s = uneven(&sparse, algos[a]);
+            skald_outcome out = {0};
+            s.data.shards = 7;
+            s.train.mode = (skald_mode)mode;
+            s.train.history_versions = a == 1 ? 6 : 0;
+            s.train.max_passes = 40;
+            if (simulate(&s, &timing, 4, &out) != SKALD_OK) fail_msg("%s", skald_error());
+            assert_true(out.seconds > 0.7 && out.workers[0].rows_held == 0 && out.workers[2].rows_held == 0);
+            replayed x = replay(&s, &(skald_replay_options){0});
+            if (x.st != SKALD_OK) fail_msg("%s, mode %d: %s", skald_algo_name(algos[a]), mode, x.error);
+            assert_true(x.same && x.out.updates == out.updates && x.out.seconds == out.seconds);
+            assert_memory_equal(x.out.w, out.w, sizeof(double) * 40);
+            skald_outcome_free(&x.out);
+            skald_outcome_free(&out);
+        }
+    skald_stragglers_free(&kill);
+}
+
+/* What cannot be: the line is named. */
+static void wrong_members(void **state) {
+    skald_stragglers kill;
+    assert_int_equal(skald_stragglers_parse("kill:1@0.1", &kill), SKALD_OK);
+    const skald_timing timing = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 20000000, .stragglers = &kill};
+    setup s = uneven(&sparse, SKALD_SAGA);
+    skald_outcome out = {0};
+    char where[64];
+    if (simulate(&s, &timing, 3, &out) != SKALD_OK) fail_msg("%s", skald_error());
+    size_t size;
+    char *text = slurp(&size), *lost = strstr(text, "{\"do\":\"lost\""), *end = strchr(lost, '\n');
+    char *edited = calloc(size + 200, 1), *at = edited + (lost - text);
+    static const struct {
+        const char *line, *why;
+    } wrong[] = {
+        {"{\"do\":\"lost\",\"t\":1,\"worker\":7,\"reason\":\"\"}", "a loss of worker 7, who is not there"},
+        {"{\"do\":\"leased\",\"t\":1,\"worker\":1,\"shard\":0,\"kept\":false}", "a lease of shard 0, which is worker "},
+        {"{\"do\":\"leased\",\"t\":1,\"worker\":1,\"shard\":999}", "shard 999, which there is not"},
+        {"{\"do\":\"leased\",\"t\":1,\"worker\":1,\"shard\":0,\"kept\":true}", "history of an earlier run"},
+        {"{\"do\":\"withdrawn\",\"t\":1,\"worker\":1,\"shard\":999}", "which worker 1 has not"},
+        {"{\"do\":\"withdrawn\",\"t\":1,\"worker\":-1,\"shard\":0}", "that there cannot be"},
+        {"{\"do\":\"joined\",\"t\":1,\"worker\":3,\"name\":\"d\",\"device\":\"cpu (none)\",\"slots\":1,\"depth\":2}",
+         "joins with another device"},
+        {"{\"do\":\"joined\",\"t\":1,\"worker\":3,\"name\":\"d\",\"device\":\"cpu\",\"slots\":0,\"depth\":2}",
+         "that there cannot be"},
+        {"{\"do\":\"joined\",\"t\":1,\"worker\":3}", "not a line of a record"},
+    };
+    snprintf(where, sizeof where, ".record:%u:", line_of(text, lost));
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(wrong); k++) {
+        memcpy(edited, text, (size_t)(lost - text));
+        const size_t length = (size_t)sprintf(at, "%s", wrong[k].line);
+        memcpy(at + length, end, size - (size_t)(end - text));
+        spill(edited, size + length - (size_t)(end - lost));
+        refused(&s, where, wrong[k].why);
+    }
+    free(edited);
+    free(text);
+    skald_outcome_free(&out);
+    skald_stragglers_free(&kill);
+}
+
 /* ---- broken records ------------------------------------------------------------------------------------ */
 
 static void broken(void **state) {
@@ -312,7 +377,8 @@ int main(void) {
         cmocka_unit_test(svrg),        cmocka_unit_test(synthesis),
         cmocka_unit_test(by_version),  cmocka_unit_test(either_history),
         cmocka_unit_test(rollbacks),   cmocka_unit_test(broken),
-        cmocka_unit_test(other_data),
+        cmocka_unit_test(other_data),  cmocka_unit_test(time_is_up_in_silence),
+        cmocka_unit_test(killed),      cmocka_unit_test(wrong_members),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);

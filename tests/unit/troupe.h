@@ -82,7 +82,7 @@ static troupe *troupe_open(const skald_data_options *data, const skald_objective
     t->histories = d.runner.histories;
     memcpy(t->shards, d.runner.shards, d.problem.shard_count * sizeof *t->shards);
     assert_int_equal(skald_company_deal(d.problem.shard_count, m, members), SKALD_OK);
-    assert_int_equal(skald_company_make(&d, m, members, false, &t->company), SKALD_OK);
+    assert_int_equal(skald_company_make(&d, m, members, members, false, &t->company), SKALD_OK);
     for (uint32_t k = 0; k < members; k++) free((void *)(uintptr_t)m[k].shards);
     t->crew.ops = &ops;
     t->crew.problem = skald_company_problem(t->company);
