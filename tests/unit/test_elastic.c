@@ -243,7 +243,7 @@ static setup problem(skald_algo algo, skald_mode mode) {
     s.train.mode = mode;
     s.train.target_gap = 0;
     s.train.max_passes = 0;
-    s.train.max_seconds = 60; /* only a hang takes this long */
+    s.train.max_seconds = 200; /* only a hang takes this long */
     s.train.eval_every = 1;
     s.train.audit = true;
     if (best == 0) {
