@@ -202,7 +202,7 @@ static void take_shards(skald_run *run, const skald_checkpoint *c, bool same) {
         for (uint32_t j = 0; !same && j < l->dim; j++) e->anchor[j] = share * run->history_sum[j];
         e->suspect = kept && kept[k]; /* its holder's table has gone on: A_k is taken from it */
         e->rebuild = !e->suspect;
-        run->mixed |= e->suspect;
+        run->unsettled |= e->suspect;
     }
     l->mass = c->mass;
     l->steps = c->steps;
@@ -257,8 +257,8 @@ skald_status skald_checkpoint_resume(skald_run *run) {
     skald_watch *w = &run->watch;
     TRY(check(run, c));
     const bool same = same_shards(run, c);
-    ((skald_problem *)run->problem)->L = c->L; /* the crew's: measured once */
-    run->mixed = run->history && !same;
+    ((skald_problem *)run->problem)->L = c->L;                   /* the crew's: measured once */
+    run->unsettled = run->history && (!same || c->failures > 0); /* failures: A_k may be of a bad model */
     take_shards(run, c, same);
     TRY(take_vectors(run, c));
     run->commits = c->commits, run->updates = c->updates, run->merged = c->merged, run->refused = c->refused;

@@ -97,11 +97,10 @@ static skald_status submit_refresh(skald_run *run, uint32_t worker, uint32_t sha
                        .rows = (uint32_t)e->rows,
                        .by_version = run->options->history_versions,
                        .before = e->refresh || e->rebuild ? 0 : e->before};
-    e->refresh = false;
     TRY(skald_run_submit(run, worker, &task));
     skald_flight *flight = &run->flights[run->flight_count - 1];
-    flight->refresh = true;
-    flight->rebuild = e->rebuild; /* which stands until the result is merged: it may get lost again */
+    flight->refresh = true; /* both stand until the result is merged: it may get lost */
+    flight->rebuild = e->rebuild;
     return SKALD_OK;
 }
 
@@ -128,18 +127,18 @@ static bool anchor_task(skald_run *run, uint32_t worker, skald_task *task) {
     return false;
 }
 
-/* The barrier: may this worker be given training work now? Asynchronous: as the barrier says. Synchronous: while the
- * round is being dealt, and no full gradient is under way. While an evaluation wants the machine to itself, nobody. */
-static bool admitted(skald_run *run, uint32_t worker) {
-    if (run->stop || (run->quiesce && skald_evaluator_active(&run->evaluator))) return false;
-    if (run->work.task_rows == 0) return false;
-    if (run->options->mode == SKALD_SYNC && (run->full.model || !skald_members_complete(run)))
-        return false; /* a round has all shards in it */
-    return skald_barrier_admits(run, worker);
-}
-
 static bool quiet(const skald_run *run) {
     return run->quiesce && skald_evaluator_active(&run->evaluator);
+}
+
+/* The barrier: may this worker be given training work now? Asynchronous: as the barrier says. Synchronous: while the
+ * round is being dealt, and no full gradient is under way. While an evaluation wants the machine to itself, nobody;
+ * while anchors are put right for all, whoever has some to put right. */
+static bool admitted(skald_run *run, uint32_t worker) {
+    if (run->stop || quiet(run) || run->work.task_rows == 0) return false;
+    const bool rounds = run->options->mode == SKALD_SYNC;
+    if (rounds && (run->full.model || !skald_members_complete(run))) return false; /* a round has all shards in it */
+    return (run->unsettled && !rounds) || skald_barrier_admits(run, worker);
 }
 
 uint32_t skald_run_slots(const skald_member *m) {
@@ -168,7 +167,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         uint32_t shard = admitted(run, worker) ? skald_eviction_pick(run, worker, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         const skald_ledger_entry *e = &run->ledger.entries[shard];
-        if (run->mixed && !e->rebuild && (run->mixed = skald_ledger_incomplete(&run->ledger))) break;
+        if (run->unsettled && !e->rebuild && !e->refresh) break;
         skald_status st = e->refresh || e->rebuild || e->before ? submit_refresh(run, worker, shard)
                                                                 : submit_training(run, worker, shard);
         if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
@@ -195,6 +194,7 @@ skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
     if (run->crew->ranks) TRY(skald_ranks_tend(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     if (run->options->mode == SKALD_ASYNC || !run->training) TRY(skald_full_begin(run));
+    if (run->unsettled && !(run->unsettled = skald_ledger_incomplete(&run->ledger))) skald_watch_settled(run);
     skald_barrier_look(run);
     skald_eviction_look(run);
     for (uint32_t k = 0; k < run->size; k++)

@@ -38,7 +38,7 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
     for (uint32_t i = 0; i < m->shard_count; i++) {
         const skald_ledger_entry *e = &l->entries[m->shards[i]];
         if (e->busy && (e->refresh || e->rebuild || e->before || e->suspect || e->audit)) continue;
-        if (e->rebuild) return m->shards[i];
+        if (e->rebuild || e->refresh) return m->shards[i];
         double epochs = (double)e->position / (double)e->rows;
         if (e->busy < fewest || (e->busy == fewest && e->busy < depth && epochs < least))
             best = m->shards[i], fewest = e->busy, least = epochs;
@@ -48,7 +48,8 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
 
 bool skald_ledger_incomplete(const skald_ledger *l) {
     bool any = false;
-    for (uint32_t k = 0; k < l->count; k++) any |= l->entries[k].rebuild || l->entries[k].suspect;
+    for (uint32_t k = 0; k < l->count; k++)
+        any |= l->entries[k].rebuild || l->entries[k].refresh || l->entries[k].suspect;
     return any;
 }
 

@@ -36,7 +36,7 @@ void skald_ledger_fini(skald_ledger *ledger);
 
 /* Of the member's shards with fewer than `depth` tasks in flight, the one with the fewest, and of those the one
  * whose draws have come least far (ties: first in its list); UINT32_MAX when there is none. A shard that is to
- * be refreshed, rebuilt, repaired or audited first comes to rest; one that is to be rebuilt then goes before others. */
+ * be refreshed, rebuilt, repaired or audited first comes to rest; one of the first two then goes before others. */
 uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member, uint32_t depth);
 
 /* A_k += D, if anchors are kept. */

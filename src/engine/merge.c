@@ -31,6 +31,11 @@ static void merge_rebuilt(skald_run *run, const skald_flight *flight, const doub
     run->ledger.entries[flight->shard].rebuild = run->holders[flight->shard] != flight->worker;
 }
 
+/* Unless the model has been set back since. */
+static void refreshed(skald_run *run, const skald_flight *flight) {
+    if (flight->refresh && flight->generation == run->generation) run->ledger.entries[flight->shard].refresh = false;
+}
+
 void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     uint64_t staleness = run->commits - flight->commits;
     uint64_t regular = run->flight_capacity - 1;
@@ -66,6 +71,7 @@ void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r
     } else if (m->history) {
         skald_ledger_merge(&run->ledger, flight->shard, m->history);
     }
+    refreshed(run, flight);
     if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
@@ -99,6 +105,7 @@ skald_status skald_merge_round(skald_run *run, skald_merge *m) {
             skald_ledger_merge(&run->ledger, next->shard, h);
             v->ops->axpy(v, run->history_sum, 1, h);
         }
+        refreshed(run, next);
         count(run, next, r, 0);
         skald_run_land(run, next);
         run->crew->ops->release(run->crew, r);

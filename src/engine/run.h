@@ -62,7 +62,7 @@ typedef struct skald_watch {
     double window_loss, window_rows, window_begin; /* since this many passes */
     double estimate;                               /* F by the last full window; NaN before */
     double best;                                   /* lowest mean loss of a window; at first the loss at 0 */
-    double good_loss, candidate_loss;              /* mean losses of the windows that ended at these models */
+    double good_loss, candidate_loss;              /* mean loss about these models, not less than theirs */
     double *good;                                  /* w at the beginning of the last window that was well (vectors are
                                                     * the engine's) */
     double *candidate;                             /* w at its end: good if the next window is well too */
@@ -173,8 +173,9 @@ typedef struct skald_run {
     uint64_t resumed_version;     /* commits of the model it began with; 0: a new run */
     double *start_w, *start_abar; /* where a resumed run begins; NULL: at 0 */
     bool copying;                 /* a checkpoint is being filled in */
-    bool mixed;    /* A_k are shares of the sum, or older than the tables: no step before all are put right */
-    uint64_t data; /* hash of all blocks, for checkpoints */
+    bool unsettled; /* A_k are of a bad model, shares of the sum, or older than the tables: no step before all are put
+                     * right */
+    uint64_t data;  /* hash of all blocks, for checkpoints */
 
     int64_t begin_ns, paused_ns, pause_began_ns, progress_ns;
     uint64_t progress_updates;
@@ -196,6 +197,7 @@ skald_status skald_smoothness_measure(skald_run *run, double *L);
 skald_status skald_watch_init(skald_run *run);
 void skald_watch_fini(skald_run *run);
 void skald_watch_loss(skald_run *run, const skald_result *result);
+void skald_watch_settled(skald_run *run); /* the anchors have been put right: steps begin */
 skald_status skald_watch_commit(skald_run *run);
 skald_status skald_watch_rollback(skald_run *run, const char *why);
 
@@ -263,7 +265,8 @@ static inline bool skald_task_trains(skald_task_kind kind) {
     return kind <= SKALD_TASK_DIFFERENCE;
 }
 
-/* dispatch.c: the engine port's; who is given what. */
+/* dispatch.c: the engine port's; who is given what. Publish: makes `current` a version of the solver's vectors. */
+skald_status skald_run_publish(skald_run *run);
 skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work);
 
 /* merge.c: what a result does to the ledger, and the merge that the solver is given. One: *m is its merge, and it is
@@ -280,8 +283,6 @@ extern const skald_engine_ops skald_crew_engine_ops;
 skald_status skald_run_pump(skald_run *run, skald_merge *merge);
 /* Answers a request, or notes it. */
 void skald_run_answer(skald_run *run, const skald_event *event);
-/* Makes `current` a version of the solver's vectors as they are. */
-skald_status skald_run_publish(skald_run *run);
 skald_flight *skald_run_find(skald_run *run, uint64_t task);
 void skald_run_land(skald_run *run, skald_flight *flight);
 /* Asks every shard's holder for its anchor; `asker` (may be NULL) is answered when all have been compared. */

@@ -63,6 +63,7 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     run->engine.generation = run->generation;
     run->rollbacks++;
     for (uint32_t k = 0; run->history && k < run->ledger.count; k++) run->ledger.entries[k].refresh = true;
+    run->unsettled = run->history;
     run->commits++;
     run->dirty = true;
     w->window_loss = w->window_rows = 0;
@@ -74,6 +75,13 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     skald_run_notice(run, "diverging (%s): back to the last good model, steps halved to x %g", why,
                      run->engine.backoff);
     return SKALD_OK;
+}
+
+void skald_watch_settled(skald_run *run) {
+    skald_watch *w = &run->watch;
+    if (w->window_rows > 0) w->best = fmax(w->best, w->window_loss / w->window_rows);
+    w->window_loss = w->window_rows = 0;
+    w->window_begin = run->engine.passes;
 }
 
 static void average(skald_run *run) {
@@ -112,7 +120,7 @@ skald_status skald_watch_commit(skald_run *run) {
     w->good = w->candidate;
     w->candidate = old;
     v->ops->copy(v, w->candidate, run->work.w);
-    w->good_loss = w->candidate_loss;
+    w->good_loss = fmax(w->candidate_loss, mean); /* it lies between the two windows */
     w->candidate_loss = mean;
     return SKALD_OK;
 }

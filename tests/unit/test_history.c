@@ -211,24 +211,6 @@ static void faults_change_nothing(void **state) {
     }
 }
 
-/* Steps far too long: the model is set back, and all rows are taken anew at the good one. */
-static void rollbacks(void **state) {
-    toy t = {600, 15, 1, SKALD_SQUARED, false, 8};
-    setup s = over_net(toy_write(&t, "back"), 3, 5);
-    s.objective.loss = SKALD_SQUARED;
-    s.objective.l2 = 1e-2;
-    s.train.step = 2000;
-    skald_outcome out;
-    must_train(&s, &out);
-    print_message("%d rollbacks, held %u, drift %.1e\n", (int)out.rollbacks, out.versions_held, out.audit_drift);
-    assert_true(out.rollbacks > 0 && out.last.relative_gap <= 1e-8);
-    assert_true(out.audit_drift <
-                1e-8); /* numbers a thousand times the optimum's have been added and taken off again */
-    assert_true(out.versions_held <= 5 + out.rollbacks);
-    skald_outcome_free(&out);
-    unlink(s.data.path);
-}
-
 /* ---- a model that is not linear -------------------------------------------------------------------------------- */
 
 /* Two parts of a row, two parts of the model: one scales the other.
@@ -349,7 +331,7 @@ int main(void) {
                                        cmocka_unit_test(threads_share_versions),
                                        cmocka_unit_test(rounds_make_room_together),
                                        cmocka_unit_test(faults_change_nothing),
-                                       cmocka_unit_test(rollbacks),
+
                                        cmocka_unit_test(not_linear)};
     return cmocka_run_group_tests_name("history", tests, NULL, NULL);
 }

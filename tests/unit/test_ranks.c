@@ -81,6 +81,24 @@ static void reaches_the_optimum(void **state) {
     unlink(path);
 }
 
+/* Every rank sets its model back in the same round, and retakes its history. */
+static void goes_back(void **state) {
+    const char *path = toy_write(&(toy){.n = 300, .d = 15, .density = 1, .loss = SKALD_SQUARED, .seed = 8}, "back");
+    setup s = cards_setup(path, 3);
+    s.objective.loss = SKALD_SQUARED;
+    s.objective.l2 = 1e-2;
+    s.train.local = false;
+    s.train.step = 2000;
+    s.train.target_gap = 1e-6;
+    s.train.max_passes = 3000;
+    skald_outcome out;
+    run(&s, &out);
+    print_message("%d rollbacks, %.0f passes, gap %.1e\n", (int)out.rollbacks, out.passes, out.last.relative_gap);
+    assert_true(out.rollbacks >= 6 && out.rollbacks <= 12 && out.stop == SKALD_STOP_GAP);
+    skald_outcome_free(&out);
+    unlink(path);
+}
+
 /* Rounds move no vector between host and card; evaluations do. Nothing is left on the cards. */
 static void vectors_stay(void **state) {
     const char *path = toy_write(&sparse, "cards-stay");
@@ -174,10 +192,8 @@ static void softmax(void **state) {
 int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reaches_the_optimum),
-        cmocka_unit_test(vectors_stay),
-        cmocka_unit_test(same_bits),
-        cmocka_unit_test(softmax),
+        cmocka_unit_test(reaches_the_optimum), cmocka_unit_test(goes_back), cmocka_unit_test(vectors_stay),
+        cmocka_unit_test(same_bits),           cmocka_unit_test(softmax),
     };
     return cmocka_run_group_tests(tests, open_emulated, NULL);
 }
