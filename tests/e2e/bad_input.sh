@@ -1,5 +1,6 @@
 #!/bin/bash
 # Every mistake a user can make has a message that names it, and an exit code; nothing hangs or crashes.
+# only: release asan
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 

@@ -2,6 +2,7 @@
 # Runs that are ended, killed, and gone on with, as processes: SIGTERM, SIGKILL, other numbers of workers, damaged files,
 # full and read-only disks. All arrive at the same optimum. Seen to fail: with SIGTERM exiting 130; with a
 # manifest that is finished a second time; without the term raised; with a failed write ending the run.
+# only: release asan
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 

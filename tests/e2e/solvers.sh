@@ -1,6 +1,7 @@
 #!/bin/bash
 # svrg, synthesis and saga by version through the command line, with real processes: where they arrive, what they say and write, and what
 # they refuse.
+# only: release asan
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 
