@@ -35,7 +35,7 @@ typedef enum skald_event_kind {
     SKALD_EVENT_REQUEST,   /* somebody asks for status, an audit or the model: request */
     SKALD_EVENT_JOINED,    /* worker: there, without a shard. Its number may be one that a lost worker had */
     SKALD_EVENT_WITHDRAWN, /* worker, shard: no more tasks on it there; results of those in flight still come */
-    SKALD_EVENT_LEASED /* worker, shard: loaded there; no other worker has it. Its history is all zero unless kept */
+    SKALD_EVENT_LEASED     /* worker, shard: loaded there; no other worker has it. Its history is all zero */
 } skald_event_kind;
 
 typedef enum skald_request_kind { SKALD_REQUEST_STATUS, SKALD_REQUEST_AUDIT, SKALD_REQUEST_MODEL } skald_request_kind;
@@ -43,7 +43,6 @@ typedef enum skald_request_kind { SKALD_REQUEST_STATUS, SKALD_REQUEST_AUDIT, SKA
 typedef struct skald_event {
     skald_event_kind kind;
     uint32_t worker, shard;
-    bool kept;
     uint64_t rows; /* lost: those that were with it */
     skald_result *result;
     const char *reason; /* valid until the next call of next() */

@@ -31,6 +31,19 @@ static skald_status wrong_answer(const char *address) {
     return skald_fail(SKALD_EPEER, "%s: the answer is not what was asked for; is it a skald coordinator?", address);
 }
 
+/* The JSON of a status reply; frees the answer. */
+static skald_status take_json(const char *address, skald_wire_env *env, skald_frame *frame, char **json) {
+    const Skald__V1__Frame *answer = skald_wire_body(env);
+    skald_status st = SKALD_OK;
+    if (answer->body_case != SKALD__V1__FRAME__BODY_STATUS_REPLY || !answer->status_reply->json)
+        st = wrong_answer(address);
+    else if (!(*json = strdup(answer->status_reply->json)))
+        st = skald_fail(SKALD_ENOMEM, "out of memory");
+    skald_wire_env_destroy(env);
+    skald_frame_release(frame);
+    return st;
+}
+
 skald_status remote_status(const char *address, const skald_net_security *security, int64_t wait_ns, bool audit,
                            bool quiet, char **json) {
     Skald__V1__StatusRequest body = SKALD__V1__STATUS_REQUEST__INIT;
@@ -54,15 +67,7 @@ skald_status remote_status(const char *address, const skald_net_security *securi
                           "no coordinator at %s within %.3g s: is it running there? --wait says how long to wait",
                           address, (double)wait_ns * 1e-9);
     TRY(tried);
-    const Skald__V1__Frame *answer = skald_wire_body(env);
-    skald_status st = SKALD_OK;
-    if (answer->body_case != SKALD__V1__FRAME__BODY_STATUS_REPLY || !answer->status_reply->json)
-        st = wrong_answer(address);
-    else if (!(*json = strdup(answer->status_reply->json)))
-        st = skald_fail(SKALD_ENOMEM, "out of memory");
-    skald_wire_env_destroy(env);
-    skald_frame_release(frame);
-    return st;
+    return take_json(address, env, frame, json);
 }
 
 skald_status remote_drain(const char *address, const skald_net_security *security, int64_t wait_ns, const char *worker,
@@ -75,15 +80,7 @@ skald_status remote_drain(const char *address, const skald_net_security *securit
     skald_wire_env *env;
     skald_frame *frame;
     TRY(call(address, security, wait_ns, SKALD_METHOD_DRAIN, &request, &env, &frame));
-    const Skald__V1__Frame *answer = skald_wire_body(env);
-    skald_status st = SKALD_OK;
-    if (answer->body_case != SKALD__V1__FRAME__BODY_STATUS_REPLY || !answer->status_reply->json)
-        st = wrong_answer(address);
-    else if (!(*json = strdup(answer->status_reply->json)))
-        st = skald_fail(SKALD_ENOMEM, "out of memory");
-    skald_wire_env_destroy(env);
-    skald_frame_release(frame);
-    return st;
+    return take_json(address, env, frame, json);
 }
 
 skald_status remote_fetch_model(const char *address, const skald_net_security *security, int64_t wait_ns,

@@ -108,15 +108,11 @@ static void join(skald_run *run, uint32_t worker) {
     run->members[worker] = (skald_member_state){.alive = true, .laps = slowest == UINT64_MAX ? 0 : slowest};
 }
 
-static void lease(skald_run *run, uint32_t worker, uint32_t shard, bool kept) {
+static void lease(skald_run *run, uint32_t worker, uint32_t shard) {
     skald_ledger_entry *e = &run->ledger.entries[shard];
     run->unheld -= run->holders[shard] == SKALD_NOBODY;
     run->holders[shard] = worker;
     if (!run->history) return;
-    if (kept) {
-        e->suspect = true; /* results of tasks it has in it may have been lost */
-        return;
-    }
     e->suspect = e->refresh = false;
     e->rebuild = e->visits > 0 || e->busy > 0; /* before its first result A_k is 0, as the table */
     if (!(run->stop && e->rebuild && e->audit)) return;
@@ -138,7 +134,7 @@ skald_status skald_members_event(skald_run *run, const skald_event *event) {
         release_shard(run, event->shard);
         break;
     case SKALD_EVENT_LEASED:
-        lease(run, event->worker, event->shard, event->kept);
+        lease(run, event->worker, event->shard);
         break;
     default:
         return SKALD_OK;

@@ -226,15 +226,14 @@ static skald_status read_merge(json_t *o, skald_record_line *l, json_error_t *e)
 static skald_status read_moment(json_t *o, skald_record_line *l, json_error_t *e) {
     const char *text = "", *device = "";
     json_int_t t, worker = 0, shard = 0;
-    int slots = 1, depth = 1, kept = 0, failed;
+    int slots = 1, depth = 1, failed;
     if (l->kind == SKALD_RECORD_LOST)
         failed = json_unpack_ex(o, e, 0, "{s:I,s:I,s:s}", "t", &t, "worker", &worker, "reason", &text);
     else if (l->kind == SKALD_RECORD_JOINED)
         failed = json_unpack_ex(o, e, 0, "{s:I,s:I,s:s,s:s,s:i,s:i}", "t", &t, "worker", &worker, "name", &text,
                                 "device", &device, "slots", &slots, "depth", &depth);
     else if (l->kind == SKALD_RECORD_WITHDRAWN || l->kind == SKALD_RECORD_LEASED)
-        failed =
-            json_unpack_ex(o, e, 0, "{s:I,s:I,s:I,s?b}", "t", &t, "worker", &worker, "shard", &shard, "kept", &kept);
+        failed = json_unpack_ex(o, e, 0, "{s:I,s:I,s:I}", "t", &t, "worker", &worker, "shard", &shard);
     else
         failed = json_unpack_ex(o, e, 0, "{s:I}", "t", &t);
     if (failed) return SKALD_EDATA;
@@ -247,7 +246,6 @@ static skald_status read_moment(json_t *o, skald_record_line *l, json_error_t *e
     l->shard = shard;
     l->slots = (uint32_t)slots;
     l->depth = (uint32_t)depth;
-    l->kept = kept;
     snprintf(l->device, sizeof l->device, "%s", device);
     snprintf(l->text, sizeof l->text, "%s", text);
     return SKALD_OK;

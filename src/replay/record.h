@@ -18,7 +18,7 @@
  *   {"do":"tick","t"}  {"do":"audit","t"}  {"do":"interrupt","t"}
  *       tick: time passed, and nothing came
  *   {"do":"lost","t","worker","reason"}  {"do":"joined","t","worker","name","device","slots","depth"}
- *   {"do":"withdrawn","t","worker","shard"}  {"do":"leased","t","worker","shard","kept"}
+ *   {"do":"withdrawn","t","worker","shard"}  {"do":"leased","t","worker","shard"}
  *       members came or went, of `most` there can be at a time, as skald/crew.h has it
  *   {"do":"end","stop","updates","model"}  (model: a hash of its bits)   or   {"do":"failed","error"}
  * Numbers are written so that reading gives the same bits. A record without its last line broke off. */
@@ -89,7 +89,6 @@ typedef struct skald_record_line {
     int64_t t, arrived, wait, receive, compute, delay, came, posted, shard;
     uint64_t id, at, after, version, origin, before, commits, stale, updates, model;
     uint32_t worker, rows, b, generation, slots, depth;
-    bool kept;
     int status;
     double eta, theta, step, q;
     char what[32]; /* kind of a task, how a merge went, why a run stopped */

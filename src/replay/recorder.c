@@ -164,8 +164,8 @@ static void write_event(skald_recorder *r, const skald_event *event) {
                    event->shard);
         break;
     case SKALD_EVENT_LEASED:
-        write_line(r, "{\"do\":\"leased\",\"t\":%" PRId64 ",\"worker\":%u,\"shard\":%u,\"kept\":%s}", t, event->worker,
-                   event->shard, event->kept ? "true" : "false");
+        write_line(r, "{\"do\":\"leased\",\"t\":%" PRId64 ",\"worker\":%u,\"shard\":%u}", t, event->worker,
+                   event->shard);
         break;
     case SKALD_EVENT_REQUEST:
         if (event->request == SKALD_REQUEST_AUDIT) write_line(r, "{\"do\":\"audit\",\"t\":%" PRId64 "}", t);

@@ -153,7 +153,6 @@ static void drop_pending(skald_replay *r, uint32_t worker) {
 static const char *hindrance(const skald_replay *r) {
     const skald_record_line *l = &r->record->line;
     char isa[32] = "";
-    if (l->kind == SKALD_RECORD_LEASED && l->kept) return "has rows with a history of an earlier run";
     if (l->kind != SKALD_RECORD_JOINED || r->options.anyway) return NULL;
     return skald_record_isa(l->device, isa) && strcmp(isa, r->record->isa) == 0 ? NULL : "joins with another device";
 }

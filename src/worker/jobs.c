@@ -123,7 +123,7 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
 
 static skald_status prepare(skald_worker_lane *lane) {
     if (!lane->chain.start) TRY(skald_chain_init(&lane->chain, lane->worker->runner.dim));
-    return skald_lane_fit(&lane->lane, &lane->worker->runner);
+    return lane->lane.rows ? SKALD_OK : skald_lane_init(&lane->lane, &lane->worker->runner);
 }
 
 static bool next_job(skald_worker_lane *lane, skald_job *job) {

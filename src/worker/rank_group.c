@@ -47,7 +47,6 @@ static skald_status waiting(void *rank) {
 
 /* Until the coordinator says how to go on; rows of the lost are loaded meanwhile. */
 static skald_status await_order(skald_rank *r) {
-    bool loaded = false;
     while (!(r->order && r->order->go)) {
         skald_job job;
         skald_status st = skald_queue_pop(r->jobs, &job, -1);
@@ -55,15 +54,11 @@ static skald_status await_order(skald_rank *r) {
         if (job.kind == SKALD_JOB_STOP) r->stopped = true;
         if (job.kind == SKALD_JOB_ASK) on_ask(r, &job);
         if (job.kind == SKALD_JOB_REGROUP) on_regroup(r, &job);
-        if (job.kind == SKALD_JOB_LEASE) {
-            skald_worker_lease(r->w, &job);
-            loaded = true;
-        }
+        if (job.kind == SKALD_JOB_LEASE) skald_worker_lease(r->w, &job);
         skald_job_drop(&job);
         if (r->stopped) return skald_fail(SKALD_INTERRUPTED, "the run is over");
     }
-    if (!loaded) return SKALD_OK;
-    return skald_lane_fit(r->lane, &r->w->runner); /* its lists are as long as the largest shard */
+    return SKALD_OK;
 }
 
 static size_t on_host(const skald_stretch *stretches, uint32_t count) {

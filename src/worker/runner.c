@@ -79,10 +79,6 @@ skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner) {
     return st;
 }
 
-skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner) {
-    return lane->room ? fit(lane, runner->max_rows) : skald_lane_init(lane, runner);
-}
-
 void skald_lane_fini(skald_lane *lane) {
     free(lane->rows);
     for (int p = 0; p < SKALD_MAX_POINTS; p++)
@@ -168,6 +164,7 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
     const double *const *w = t->model ? t->model->vectors : NULL;
     memset(sums, 0, SKALD_MAX_POINTS * sizeof *sums);
     *times = 1;
+    TRY(fit(lane, s->facts.rows));
     switch (t->kind) {
     case SKALD_TASK_OBJECTIVE: {
         double *g[SKALD_MAX_POINTS] = {NULL};
@@ -194,7 +191,6 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
     default:
         break;
     }
-    TRY(fit(lane, s->facts.rows));
     skald_batch batch = {lane->rows, 0};
     batch.count = skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
     switch (t->kind) {

@@ -37,8 +37,6 @@ void skald_runner_fini(skald_runner *runner);
 
 /* For the shards held now, once it is settled where vectors lie. */
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner);
-/* Made anew, if it was not made or larger shards have come. */
-skald_status skald_lane_fit(skald_lane *lane, const skald_runner *runner);
 void skald_lane_fini(skald_lane *lane);
 
 /* Models and results in the device's memory from here on, if that has any of its own; else nothing changes. */

@@ -6,15 +6,6 @@
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 
-wait_for() { # SECONDS COMMAND...
-    local tries=$(($1 * 20))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || return 1
-        sleep 0.05
-    done
-}
 objective() { # LOG
     python3 -c 'import json, sys
 for line in open(sys.argv[1]):

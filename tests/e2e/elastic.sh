@@ -10,14 +10,6 @@ problem=(--loss logistic --l2 1e-3 --seed 1 --progress none)
 here="unix:$work/s"
 declare -A pid
 
-wait_for() { # SECONDS COMMAND...
-    local until=$((SECONDS + $1))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $until ] || return 1
-        sleep 0.1
-    done
-}
 field() { # FILE EXPRESSION over e, the last line of the log
     python3 -c 'import json, sys; e = [json.loads(l) for l in open(sys.argv[1])][-1]; print(eval(sys.argv[2]))' "$@"
 }

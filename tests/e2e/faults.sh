@@ -7,14 +7,6 @@ source "$(dirname "$0")/lib.bash"
 tools=$(cd "$(dirname "$0")/../tools" && pwd)
 cd "$work" || exit 1
 
-wait_for() { # SECONDS COMMAND...
-    local until=$((SECONDS + $1))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $until ] || return 1
-        sleep 0.1
-    done
-}
 ask() { # EXPRESSION over s, the status [OPTION...]
     "$skald" status --connect "unix:$work/s" --wait 5s --json "${@:2}" |
         python3 -c 'import json, sys; s = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"

@@ -22,7 +22,7 @@ start() { # LOG OPTION...: a coordinator; $boss, $at
     at=$(sed -n 's/.*listening on \([0-9.:]*\),.*/\1/p' "$log")
 }
 objective() { sed -n 's/.*"objective": *\([^,}]*\).*/\1/p' "$1" | tail -1; }
-wait_for() { # WORDS FILE
+told_in() { # WORDS FILE
     for _ in $(seq 300); do grep -qF -- "$1" "$2" && return 0; sleep 0.1; done
     return 1
 }
@@ -35,7 +35,7 @@ shown_out() { # NAME, WHAT THE STRANGER READS, WHAT THE COORDINATOR SAYS, COMMAN
     [ -n "${VERBOSE:-}" ] && sed "s/^/  /" stranger.out
     check "$name: shown out" test $code -ne 124 -a $code -ne 2
     grep -qF -- "$words" stranger.out || { fail "$name is not told '$words': $(cat stranger.out)"; return; }
-    wait_for "$told" boss.log || { fail "the coordinator does not say '$told' of $name: $(tail -3 boss.log)"; return; }
+    told_in "$told" boss.log || { fail "the coordinator does not say '$told' of $name: $(tail -3 boss.log)"; return; }
     pass "$name: told at both ends"
 }
 
@@ -53,7 +53,7 @@ start boss.log $(with certs/boss) --workers 2 --target-gap 1e-10 --log loud.json
 one=$!
 "$skald" worker --quiet --connect "$at" --name two $(with certs/two) 2>two.log &
 two=$!
-check "training has begun" wait_for "shards" boss.log
+check "training has begun" told_in "shards" boss.log
 
 malformed="malformed frame: "
 for kind in noise zeros truncated length varint type; do
@@ -150,7 +150,7 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 check "a third session of two" grep -q "2 sessions are open, which is the limit" stranger.out
-check "the coordinator says so" wait_for "2 sessions are open, which is the limit" boss.log
+check "the coordinator says so" told_in "2 sessions are open, which is the limit" boss.log
 kill $a $b $boss 2>/dev/null
 wait $a $b $boss 2>/dev/null
 finish

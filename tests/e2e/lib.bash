@@ -35,3 +35,13 @@ check() {
     shift
     if "$@"; then pass "$name"; else fail "$name"; fi
 }
+
+# wait_for SECONDS COMMAND...: until the command succeeds; fails when it has not by then.
+wait_for() {
+    local until=$((SECONDS + $1))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $until ] || return 1
+        sleep 0.05
+    done
+}

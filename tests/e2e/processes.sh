@@ -7,15 +7,6 @@ cd "$work" || exit 1
 "$skald" generate rcv1 --rows 1200 --seed 4 --output train.svm >/dev/null
 long=(--loss logistic --l2 1e-6 --target-gap 1e-14 --max-time 100s --progress line --pace 5)
 
-wait_for() { # SECONDS COMMAND...
-    local tries=$(($1 * 20))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || return 1
-        sleep 0.05
-    done
-}
 
 # --- a run of three processes, watched, followed, its model fetched ---
 "$skald" coordinator --listen "unix:$work/a" --workers 2 --l2 1e-3 --max-time 6s \

@@ -296,6 +296,25 @@ __attribute__((unused)) static void read_all(const setup *s, skald_rows *rows) {
     skald_source_close(source);
 }
 
+__attribute__((unused)) static void must_train(const setup *s, skald_outcome *out) {
+    skald_status st = train(s, out);
+    if (st != SKALD_OK) print_message("%s\n", skald_error());
+    assert_int_equal(st, SKALD_OK);
+}
+
+/* F(outcome) - F_ref relative to F_ref, both by the reference's own arithmetic. */
+__attribute__((unused)) static double excess(const setup *s, const skald_outcome *out) {
+    skald_rows rows = {0};
+    read_all(s, &rows);
+    skald_objective o = s->objective;
+    o.intercept = s->data.intercept;
+    double *w = calloc(rows.dim, sizeof *w);
+    double best = reference_solve(&rows, &o, w), got = reference_objective(&rows, &o, out->w, NULL);
+    free(w);
+    skald_rows_free(&rows);
+    return (got - best) / fabs(best);
+}
+
 typedef struct replayed {
     skald_status st;
     bool same;

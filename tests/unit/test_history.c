@@ -5,23 +5,6 @@
 #include "harness.h"
 #include "troupe.h"
 
-static void must_train(const setup *s, skald_outcome *out) {
-    skald_status st = train(s, out);
-    if (st != SKALD_OK) print_message("%s\n", skald_error());
-    assert_int_equal(st, SKALD_OK);
-}
-
-static double excess(const setup *s, const skald_outcome *out) {
-    skald_rows rows = {0};
-    read_all(s, &rows);
-    double *w = calloc(rows.dim, sizeof *w);
-    double best = reference_solve(&rows, &s->objective, w),
-           got = reference_objective(&rows, &s->objective, out->w, NULL);
-    free(w);
-    skald_rows_free(&rows);
-    return (got - best) / fabs(best);
-}
-
 /* ---- the reference ------------------------------------------------------------------------------------------- */
 
 /* SAGA as the paper has it, a whole gradient kept for each row, one task after the other; rows whose version is to go

@@ -11,12 +11,6 @@ static setup over_net(const char *path, uint32_t workers) {
     return s;
 }
 
-static void must_train(const setup *s, skald_outcome *out) {
-    skald_status st = train(s, out);
-    if (st != SKALD_OK) print_message("%s\n", skald_error());
-    assert_int_equal(st, SKALD_OK);
-}
-
 static void same_bits(const skald_outcome *a, const skald_outcome *b, uint32_t dim) {
     assert_memory_equal(a->w, b->w, dim * sizeof(double));
 }

@@ -273,9 +273,8 @@ static void wrong_members(void **state) {
         const char *line, *why;
     } wrong[] = {
         {"{\"do\":\"lost\",\"t\":1,\"worker\":7,\"reason\":\"\"}", "a loss of worker 7, who is not there"},
-        {"{\"do\":\"leased\",\"t\":1,\"worker\":1,\"shard\":0,\"kept\":false}", "a lease of shard 0, which is worker "},
+        {"{\"do\":\"leased\",\"t\":1,\"worker\":1,\"shard\":0}", "a lease of shard 0, which is worker "},
         {"{\"do\":\"leased\",\"t\":1,\"worker\":1,\"shard\":999}", "shard 999, which there is not"},
-        {"{\"do\":\"leased\",\"t\":1,\"worker\":1,\"shard\":0,\"kept\":true}", "history of an earlier run"},
         {"{\"do\":\"withdrawn\",\"t\":1,\"worker\":1,\"shard\":999}", "which worker 1 has not"},
         {"{\"do\":\"withdrawn\",\"t\":1,\"worker\":-1,\"shard\":0}", "that there cannot be"},
         {"{\"do\":\"joined\",\"t\":1,\"worker\":3,\"name\":\"d\",\"device\":\"cpu (none)\",\"slots\":1,\"depth\":2}",

@@ -1,26 +1,12 @@
 /* The local engine reaches the optimum that an independent solver finds. */
 #include "harness.h"
 
-/* F(outcome) - F_ref relative to F_ref, both by the reference's own arithmetic. */
-static double excess(const setup *s, const skald_outcome *out, double *reference) {
-    skald_rows rows = {0};
-    read_all(s, &rows);
-    skald_objective o = s->objective;
-    o.intercept = s->data.intercept;
-    double *w = calloc(rows.dim, sizeof *w);
-    double best = reference_solve(&rows, &o, w), got = reference_objective(&rows, &o, out->w, NULL);
-    if (reference) memcpy(reference, w, rows.dim * sizeof *w);
-    free(w);
-    skald_rows_free(&rows);
-    return (got - best) / fabs(best);
-}
-
 static void check(setup *s, const char *what, double bound) {
     skald_outcome out;
     skald_status st = train(s, &out);
     if (st != SKALD_OK) print_message("%s: %s\n", what, skald_error());
     assert_int_equal(st, SKALD_OK);
-    double e = excess(s, &out, NULL);
+    double e = excess(s, &out);
     print_message("%-40s passes %6.1f  gap %9.2e  excess %9.2e  rollbacks %d  evals %d  (%s)\n", what, out.passes,
                   out.last.relative_gap, e, (int)out.rollbacks, (int)out.evaluations, skald_stop_name(out.stop));
     assert_true(e <= bound);

@@ -12,24 +12,6 @@ static setup over_net(const char *path, uint32_t workers) {
     return s;
 }
 
-static void must_train(const setup *s, skald_outcome *out) {
-    skald_status st = train(s, out);
-    if (st != SKALD_OK) print_message("%s\n", skald_error());
-    assert_int_equal(st, SKALD_OK);
-}
-
-static double excess(const setup *s, const skald_outcome *out) {
-    skald_rows rows = {0};
-    read_all(s, &rows);
-    skald_objective o = s->objective;
-    o.intercept = s->data.intercept;
-    double *w = calloc(rows.dim, sizeof *w);
-    double best = reference_solve(&rows, &o, w), got = reference_objective(&rows, &o, out->w, NULL);
-    free(w);
-    skald_rows_free(&rows);
-    return (got - best) / fabs(best);
-}
-
 /* Tasks of the worker that was given a pace, and of another: workers join in any order. */
 static void speeds(const skald_outcome *out, int *slow, int *other) {
     *slow = *other = 0;
