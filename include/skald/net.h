@@ -162,8 +162,9 @@ typedef struct skald_net_faults {
     double drop, duplicate, reorder, delay;
     int64_t delay_max_ns;
     /* May be NULL: what becomes of a frame, before any of the above; cut: it is lost, and the session breaks off
-     * (SKALD_ELOST at both ends). `session` counts them from when the faults were set. On the sender's thread; calls
-     * nothing of the net port. */
+     * (SKALD_ELOST at both ends). A session that one end closes is no frame (segments NULL, count 0); cut: the other
+     * end is not told why, as if a process had died. `session` counts them from when the faults were set. On the
+     * sender's thread; calls nothing of the net port. */
     skald_net_fate (*fate)(void *user, uint64_t session, bool from_client, const skald_segment *segments, size_t count);
     void *user;
 } skald_net_faults;

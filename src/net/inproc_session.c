@@ -213,6 +213,11 @@ static void overdue(void *a, void *b, bool live) {
 }
 
 /* Both ends hear of it when what was sent before has arrived. */
+static skald_net_fate fate_of(const inproc_session *s, const skald_segment *segments, size_t count) {
+    const pair *p = s->pair;
+    return p->faults.fate ? p->faults.fate(p->faults.user, p->number, s == p->ends, segments, count) : SKALD_FATE_PASS;
+}
+
 static void close_locked(inproc_session *s, skald_status code, const char *reason) {
     pair *p = s->pair;
     if (p->closer) return;
@@ -232,7 +237,10 @@ static void close_locked(inproc_session *s, skald_status code, const char *reaso
 static void close_session(skald_net_session *session, skald_status code, const char *reason) {
     inproc_session *s = (inproc_session *)session;
     pthread_mutex_lock(&s->pair->lock);
-    close_locked(s, code, reason);
+    if (fate_of(s, NULL, 0) == SKALD_FATE_CUT)
+        close_locked(s, SKALD_ELOST, "the connection broke");
+    else
+        close_locked(s, code, reason);
     pthread_mutex_unlock(&s->pair->lock);
 }
 
@@ -253,8 +261,7 @@ static skald_status send_frame(skald_net_session *session, const skald_segment *
     }
     uint64_t index = s->sent;
     __atomic_store_n(&s->sent, index + 1, __ATOMIC_RELAXED);
-    const skald_net_fate fate =
-        p->faults.fate ? p->faults.fate(p->faults.user, p->number, s == p->ends, segments, count) : SKALD_FATE_PASS;
+    const skald_net_fate fate = fate_of(s, segments, count);
     if (fate != SKALD_FATE_PASS || chance(p, s, index, 0) < p->faults.drop) {
         skald_frame_release(&frame->base);
         if (fate == SKALD_FATE_CUT) close_locked(s, SKALD_ELOST, "the connection broke");

@@ -5,8 +5,8 @@
  * histories, or what rounding took from them, that stay with a shard that is leased, and with another lane for it than
  * its worker's.
  */
+#include "fate.h"
 #include "harness.h"
-#include "wire/wire.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SEEDS = 60 };
@@ -30,7 +30,7 @@ struct stage {
     setup setup;
     skald_recorder *recorder;
     player staff[STAFF];
-    char who[4096][8]; /* by session: the worker's name */
+    fate_names names;
     atomic_int training, over, fired;
     int evaluated; /* since the last fault */
     atomic_int enough;
@@ -55,23 +55,15 @@ static const int BODY[] = {
     SKALD__V1__FRAME__BODY_RELEASE,    SKALD__V1__FRAME__BODY_TASK,     SKALD__V1__FRAME__BODY_RESULT,
     SKALD__V1__FRAME__BODY_ACK,        SKALD__V1__FRAME__BODY_HEARTBEAT};
 
-/* A frame begins with the tag of its body. */
-static int type_of(const skald_segment *segments) {
-    const uint8_t *at = segments[0].data;
-    unsigned tag = at[0] & 0x7f;
-    if (at[0] & 0x80) tag |= (unsigned)at[1] << 7;
-    return (int)(tag >> 3);
-}
-
 static player *named(stage *s, uint64_t session) {
-    for (int k = 0; session < 4096 && k < STAFF; k++)
-        if (strcmp(s->who[session], s->staff[k].name) == 0) return &s->staff[k];
-    return NULL;
+    const int k = fate_worker(&s->names, session);
+    return k >= 0 && k < STAFF ? &s->staff[k] : NULL;
 }
 
 static pthread_mutex_t fate_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static bool strikes(stage *s, player *p, int type, bool from_client, bool *kill) {
+    if (type < 0) return false;
     if (s->chance > 0) {
         const uint64_t draw = s->drawn++;
         if (!s->left || !atomic_load(&s->training) || skald_uniform(s->seed, 2 * draw) >= s->chance) return false;
@@ -88,18 +80,10 @@ static bool strikes(stage *s, player *p, int type, bool from_client, bool *kill)
 static skald_net_fate fate(void *user, uint64_t session, bool from_client, const skald_segment *segments,
                            size_t count) {
     stage *s = user;
-    const int type = type_of(segments);
+    const int type = fate_type(segments);
     bool kill = false;
     pthread_mutex_lock(&fate_lock);
-    if (type == SKALD__V1__FRAME__BODY_HELLO && from_client && session < 4096) {
-        /* the name is its second field: protocol (08 xx), then 12 length text */
-        const uint8_t *at = segments[0].data, *end = at + segments[0].size;
-        for (; at + 4 < end; at++)
-            if (at[0] == 0x12 && at[1] == 2 && at[2] == 'w') {
-                memcpy(s->who[session], at + 2, 2);
-                break;
-            }
-    }
+    if (type == SKALD__V1__FRAME__BODY_HELLO && from_client) fate_listen(&s->names, session, segments);
     player *p = named(s, session);
     const bool cut = strikes(s, p, type, from_client, &kill);
     if (cut) {
@@ -371,7 +355,7 @@ static void a_task_that_does_not_end_is_a_loss(void **state) {
     stage *s = calloc(1, sizeof *s);
     s->setup = problem(SKALD_SAGA, SKALD_SYNC);
     s->setup.straggler = "pause:1@0.3+5";
-    s->type = -1;
+    s->type = 0; /* no message */
     s->overdue_ns = 200000000;
     s->await = "is gone: it is alive, but its task does not end";
     perform(s, "overdue");

@@ -1,0 +1,289 @@
+/* A coordinator that dies in the middle of a run and is started again while its workers live, over the in-process net:
+ * for every message by which they find each other again and both ends, the connection breaks there, or the worker dies
+ * there and is started again. The run goes on from the newest model that a worker has, no number of a version is given
+ * twice, and it ends at the optimum with every A_k as its holder has it (invariants 2, 3).
+ */
+#include "fate.h"
+#include "harness.h"
+#include "skald/checkpoint.h"
+
+enum { STAFF = 3 };
+
+typedef struct stage stage;
+
+typedef struct player {
+    stage *stage;
+    pthread_t thread;
+    char name[8];
+    atomic_int stop, killed;
+} player;
+
+struct stage {
+    setup setup;
+    char path[100], copy[120];
+    player staff[STAFF];
+    fate_names names;
+    pthread_mutex_t lock;
+    bool dead;           /* the first coordinator: nothing reaches anybody */
+    bool cut[STAFF];     /* ... which the worker has noticed */
+    bool second;         /* the other one is there: the fault is due */
+    int type, nth, seen; /* the n-th frame of this type from that end */
+    bool from_client, kill, fired;
+    atomic_int over, enough;
+    int evaluations, evaluated; /* since the fault */
+    uint64_t commits;           /* of the newest merge */
+    char notes[1 << 15];
+};
+
+static skald_net_fate fate(void *user, uint64_t session, bool from_client, const skald_segment *segments,
+                           size_t count) {
+    stage *s = user;
+    const int type = fate_type(segments);
+    pthread_mutex_lock(&s->lock);
+    if (type == SKALD__V1__FRAME__BODY_HELLO && from_client) fate_listen(&s->names, session, segments);
+    const int k = fate_worker(&s->names, session);
+    bool cut = s->dead;
+    if (s->dead && k >= 0) s->cut[k] = true;
+    if (s->second && !s->fired && type == s->type && from_client == s->from_client && s->seen++ == s->nth) {
+        cut = s->fired = true;
+        if (s->kill && k >= 0) {
+            atomic_store(&s->staff[k].killed, 1);
+            atomic_store(&s->staff[k].stop, 1);
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return cut ? SKALD_FATE_CUT : SKALD_FATE_PASS;
+}
+
+static void *play(void *argument) {
+    player *p = argument;
+    const skald_worker_options o = {.address = "inproc:restart",
+                                    .name = p->name,
+                                    .compute = {.device = "cpu", .threads = 1},
+                                    .wait_ns = 10 * SKALD_NS_PER_S,
+                                    .repeat_ns = 20000000};
+    while (!atomic_load(&p->stage->over)) {
+        const skald_status st = skald_worker_run(skald_net_inproc(), &o, &p->stop);
+        const bool killed = atomic_exchange(&p->killed, 0);
+        if (!killed && st != SKALD_ELOST) {
+            if (!atomic_load(&p->stage->over)) print_message("%s has ended: %s\n", p->name, skald_error());
+            break;
+        }
+        atomic_store(&p->stop, atomic_load(&p->stage->over));
+    }
+    return NULL;
+}
+
+static void note(void *user, const char *text) {
+    stage *s = user;
+    const size_t used = strlen(s->notes);
+    snprintf(s->notes + used, sizeof s->notes - used, "%s\n", text);
+}
+
+static void copy_file(const char *from, const char *to) {
+    static char bytes[1 << 20];
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    assert_non_null(in);
+    assert_non_null(out);
+    const size_t size = fread(bytes, 1, sizeof bytes, in);
+    assert_true(size > 0 && size < sizeof bytes && fwrite(bytes, 1, size, out) == size);
+    fclose(in);
+    assert_int_equal(fclose(out), 0);
+}
+
+/* The first run: its checkpoint is kept as of some passes before its death. The second: as in test_elastic. */
+static void on_evaluation(void *user, const skald_evaluation *e) {
+    stage *s = user;
+    pthread_mutex_lock(&s->lock);
+    s->evaluations++;
+    if (!s->second && !s->copy[0] && s->evaluations >= 4 && access(s->path, F_OK) == 0) {
+        snprintf(s->copy, sizeof s->copy, "%s-copy", s->path);
+        copy_file(s->path, s->copy);
+        s->evaluations = 0;
+    }
+    if (!s->second && s->copy[0] && s->evaluations >= 3) atomic_store(&s->enough, 1);
+    s->evaluated += s->fired && e->relative_gap < 1e-10;
+    if (s->second && s->evaluated >= 3) atomic_store(&s->enough, 1);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void on_merged(void *user, const skald_merged *m) {
+    ((stage *)user)->commits = m->commits;
+}
+
+static skald_coordinator_options coordinator_of(stage *s) {
+    return (skald_coordinator_options){.address = "inproc:restart",
+                                       .workers = STAFF,
+                                       .wait_ns = 20 * SKALD_NS_PER_S,
+                                       .data = s->setup.data,
+                                       .objective = s->setup.objective,
+                                       .clock = skald_clock_system(),
+                                       .repeat_ns = 20000000,
+                                       .heartbeat_timeout_ns = 400000000,
+                                       .reconnect_grace_ns = 300000000,
+                                       .alone_ns = 10 * SKALD_NS_PER_S,
+                                       .run = "restart",
+                                       .term = 1,
+                                       .pace_ms = 1,
+                                       .notice = note,
+                                       .user = s};
+}
+
+static skald_outcome run(stage *s, const skald_coordinator_options *o, const char *checkpoint, uint64_t term,
+                         const char *what, skald_coordinator **c) {
+    skald_crew *crew = NULL;
+    skald_outcome out = {0};
+    setup with = s->setup;
+    const skald_checkpointer_options to = {.path = checkpoint, .every_passes = 0.7, .run = "restart", .term = term};
+    const skald_observer observer = {.user = s, .evaluation = on_evaluation, .notice = note, .merged = on_merged};
+    assert_int_equal(skald_checkpointer_open(&to, &with.train.checkpointer), SKALD_OK);
+    assert_int_equal(skald_coordinator_listen(skald_net_inproc(), o, c, NULL), SKALD_OK);
+    if (s->second) { /* its workers are looking for it */
+        pthread_mutex_lock(&s->lock);
+        s->dead = false;
+        pthread_mutex_unlock(&s->lock);
+    }
+    skald_status st = skald_coordinator_gather(*c, NULL, &crew);
+    if (st == SKALD_OK)
+        st = skald_train(crew, skald_solver_of(with.train.algo), &with.train, skald_clock_system(), &observer,
+                         &s->enough, &out);
+    if (st != SKALD_OK) fail_msg("%s: %s\n%s", what, skald_error(), s->notes);
+    skald_checkpointer_close(with.train.checkpointer);
+    return out;
+}
+
+static bool all_cut(stage *s) {
+    bool all = true;
+    pthread_mutex_lock(&s->lock);
+    for (int k = 0; k < STAFF; k++) all &= s->cut[k];
+    pthread_mutex_unlock(&s->lock);
+    return all;
+}
+
+static double best;
+
+static void perform(stage *s, const char *what) {
+    const skald_net_faults faults = {.fate = fate, .user = s};
+    skald_coordinator *c = NULL;
+    skald_net_inproc_set_faults(&faults);
+    for (int k = 0; k < STAFF; k++) {
+        player *p = &s->staff[k];
+        p->stage = s;
+        snprintf(p->name, sizeof p->name, "w%d", k);
+        assert_int_equal(pthread_create(&p->thread, NULL, play, p), 0);
+    }
+    skald_coordinator_options o = coordinator_of(s);
+    skald_outcome first = run(s, &o, s->path, 1, what, &c);
+    const uint64_t reached = s->commits;
+    skald_outcome_free(&first);
+
+    pthread_mutex_lock(&s->lock);
+    s->dead = true;
+    pthread_mutex_unlock(&s->lock);
+    for (int k = 0; k < 2000 && !all_cut(s); k++) usleep(5000);
+    if (!all_cut(s)) fail_msg("%s: a worker says nothing for ten seconds", what);
+    skald_coordinator_close(c, SKALD_EINTERNAL, "");
+
+    skald_checkpoint from;
+    if (skald_checkpoint_open(NULL, s->copy, &from) != SKALD_OK) fail_msg("%s", skald_error());
+    assert_true(from.commits < reached);
+    o.term = (uint32_t)(from.term = 2);
+    o.manifest = from.manifest;
+    o.manifest_bytes = from.manifest_bytes;
+    o.commits = from.commits;
+    s->setup.train.resume = &from;
+    s->setup.train.resume_path = s->copy;
+    s->second = true;
+    atomic_store(&s->enough, 0);
+    skald_outcome out = run(s, &o, s->path, 2, what, &c);
+    atomic_store(&s->over, 1);
+    for (int k = 0; k < STAFF; k++) atomic_store(&s->staff[k].stop, 1);
+    skald_coordinator_close(c, SKALD_OK, "");
+    for (int k = 0; k < STAFF; k++) pthread_join(s->staff[k].thread, NULL);
+    skald_net_inproc_set_faults(NULL);
+    skald_checkpoint_free(&from);
+
+    unsigned long long resumed = 0;
+    const char *told = strstr(s->notes, "resumed at version ");
+    if (!told || sscanf(told, "resumed at version %llu (from worker", &resumed) != 1 || !strstr(told, "(from worker"))
+        fail_msg("%s: not from a worker\n%s", what, s->notes);
+    if (resumed > reached || resumed + (s->kill ? 3 * STAFF : STAFF) < reached) /* what was sent of those merged */
+        fail_msg("%s: version %llu, after %llu\n%s", what, resumed, (unsigned long long)reached, s->notes);
+    if (out.stop != SKALD_STOP_INTERRUPTED || !atomic_load(&s->enough) || !s->fired)
+        fail_msg("%s: %s after %.1f passes, gap %g%s\n%s", what, skald_stop_name(out.stop), out.passes,
+                 out.last.relative_gap, s->fired ? "" : ", and nothing happened", s->notes);
+    if (!(fabs(out.last.objective - best) <= 1e-8 * best))
+        fail_msg("%s: objective %.17g, not %.17g\n%s", what, out.last.objective, best, s->notes);
+    if (!(out.audit_drift >= 0 && out.audit_drift <= 1e-9))
+        fail_msg("%s: drift %g\n%s", what, out.audit_drift, s->notes);
+    skald_outcome_free(&out);
+    for (int k = 0; k < 4; k++) {
+        char name[140];
+        snprintf(name, sizeof name, "%s%s", k % 2 ? s->copy : s->path, k / 2 ? ".1" : "");
+        unlink(name);
+    }
+}
+
+static setup problem(uint32_t versions) {
+    static const toy t = {240, 8, 1, SKALD_LOGISTIC, false, 41};
+    setup s = setup_default(toy_write(&t, "restart"));
+    s.objective.l2 = 1e-2;
+    s.data.shards = STAFF + 1;
+    s.train.algo = SKALD_SAGA;
+    s.train.history_versions = versions;
+    s.train.target_gap = 0;
+    s.train.max_passes = 0;
+    s.train.max_seconds = 200; /* only a hang takes this long */
+    s.train.eval_every = 1;
+    s.train.audit = true;
+    if (best == 0) {
+        skald_rows rows = {0};
+        read_all(&s, &rows);
+        double *w = calloc(rows.dim, sizeof *w);
+        best = reference_solve(&rows, &s.objective, w);
+        free(w);
+        skald_rows_free(&rows);
+    }
+    return s;
+}
+
+/* Seen to fail: with the A_k of kept tables from the checkpoint (the gap stays at 4e-4); with a version number that
+ * begins again at the checkpoint. */
+static void at_every_message(void **state) {
+    static const struct {
+        int type;
+        bool from_client;
+    } frames[] = {{SKALD__V1__FRAME__BODY_HELLO, true},         {SKALD__V1__FRAME__BODY_WELCOME, false},
+                  {SKALD__V1__FRAME__BODY_SCAN_REQUEST, false}, {SKALD__V1__FRAME__BODY_SCAN_REPLY, true},
+                  {SKALD__V1__FRAME__BODY_SETUP, false},        {SKALD__V1__FRAME__BODY_LEASE, false},
+                  {SKALD__V1__FRAME__BODY_LOADED, true},        {SKALD__V1__FRAME__BODY_BEGIN, false},
+                  {SKALD__V1__FRAME__BODY_READY, true},         {SKALD__V1__FRAME__BODY_VERSION_REQUEST, false},
+                  {SKALD__V1__FRAME__BODY_VERSION_REPLY, true}, {SKALD__V1__FRAME__BODY_TASK, false},
+                  {SKALD__V1__FRAME__BODY_RESULT, true}};
+    int runs = 0;
+    for (size_t b = 0; b < SKALD_ARRAY_LENGTH(frames); b++)
+        for (int kill = 0; kill < 2; kill++) {
+            stage *s = calloc(1, sizeof *s);
+            char what[60];
+            pthread_mutex_init(&s->lock, NULL);
+            snprintf(s->path, sizeof s->path, "/tmp/skald-test-%d-restart.ck", (int)getpid());
+            s->setup = problem(runs % 4 == 2 ? 6 : 0);
+            s->type = frames[b].type;
+            s->from_client = frames[b].from_client;
+            s->kill = kill;
+            s->nth = runs % 3;
+            if (s->type == SKALD__V1__FRAME__BODY_VERSION_REQUEST || s->type == SKALD__V1__FRAME__BODY_VERSION_REPLY)
+                s->nth = 0; /* there is one */
+            snprintf(what, sizeof what, "body %d, %s, number %d", s->type, kill ? "killed" : "cut", s->nth);
+            perform(s, what);
+            pthread_mutex_destroy(&s->lock);
+            free(s);
+            runs++;
+        }
+    print_message("%d runs\n", runs);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(at_every_message)};
+    return cmocka_run_group_tests_name("restart", tests, NULL, NULL);
+}
