@@ -56,8 +56,8 @@ skald_status remote_status(const char *address, const skald_net_security *securi
     /* who waits for longer than it takes to wonder is told for what */
     const int64_t second = 1000000000, first = wait_ns < second ? wait_ns : second;
     skald_status tried = call(address, security, first, SKALD_METHOD_STATUS, &request, &env, &frame);
-    if (tried == SKALD_EUNAVAILABLE && wait_ns > first) {
-        if (!quiet)
+    if ((tried == SKALD_EUNAVAILABLE || tried == SKALD_ETIMEOUT) && wait_ns > first) {
+        if (tried == SKALD_EUNAVAILABLE && !quiet)
             fprintf(stderr, "skald: no coordinator at %s yet; waiting for it up to %.3g s\n", address,
                     (double)wait_ns * 1e-9);
         tried = call(address, security, wait_ns - first, SKALD_METHOD_STATUS, &request, &env, &frame);

@@ -3,6 +3,7 @@
 # full and read-only disks. All arrive at the same optimum. Seen to fail: with SIGTERM exiting 130; with a
 # manifest that is finished a second time; without the term raised; with a failed write ending the run.
 # only: release asan
+# long
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 

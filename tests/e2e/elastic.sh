@@ -2,6 +2,8 @@
 # Workers that come and go while a run goes on, real processes: killed and started again, stopped for longer than the
 # heartbeat allows, drained, late. The run ends at the optimum of an undisturbed one, and its history is exact.
 # Done again from its record, it ends with the same bits.
+# only: release
+# long
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 

@@ -3,6 +3,7 @@
 # The coordinator is killed and started again while its workers live: their tables and their newest model are gone on
 # with. Workers die before training begins: others take their places. Then tests/tools/chaos.py: whatever dies, the run
 # ends at the optimum. Seen to fail: with A_k of the checkpoint where the tables have gone on (drift 6e-6).
+# long
 source "$(dirname "$0")/lib.bash"
 tools=$(cd "$(dirname "$0")/../tools" && pwd)
 cd "$work" || exit 1

@@ -1,6 +1,7 @@
 # only: release
 # Nonsense of every kind while a run goes on: whoever sends it is told why and shown out, the coordinator's log says so,
 # who does not stop is refused for a while, and the run ends where it would have ended.
+# long
 . "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 stranger=${STRANGER:-$(dirname "$skald")/stranger}

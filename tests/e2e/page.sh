@@ -1,6 +1,7 @@
 # only: release
 # The live page in headless Chromium: during a real run with a slow worker, which is killed at last; with 256 simulated
 # workers; at the end of a run. PAGE_SHOTS=FOLDER keeps the screenshots (tests/page has those of the README).
+# long
 . "$(dirname "$0")/lib.bash"
 if ! python3 "$root/tests/tools/browser.py"; then
     echo "SKIP the page in a browser: no chromium is installed"

@@ -9,7 +9,7 @@
 #include "harness.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SEEDS = 60 };
+enum { SEEDS = 40 };
 #else
 enum { SEEDS = 200 };
 #endif
@@ -283,7 +283,7 @@ static void by_seed(void **state) {
     const char *count = getenv("SKALD_TEST_SEEDS"), *only = getenv("SKALD_TEST_SEED");
     const uint64_t first = only ? strtoull(only, NULL, 10) : 1, last = only    ? first
                                                                        : count ? strtoull(count, NULL, 10)
-                                                                               : 200;
+                                                                               : SEEDS;
     int lives = 0;
     for (uint64_t seed = first; seed <= last; seed++) {
         static const skald_algo algos[] = {SKALD_SAGA, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS};
