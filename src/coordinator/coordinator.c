@@ -121,6 +121,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
     c->crew.most = options->most ? options->most : most;
     c->net = net;
     c->options = options;
+    c->expected = options->workers;
     c->repeat_ns = options->repeat_ns > 0 ? options->repeat_ns : 5 * SKALD_NS_PER_S;
     c->timeout_ns = options->heartbeat_timeout_ns > 0 ? options->heartbeat_timeout_ns : 30 * SKALD_NS_PER_S;
     make_run_id(c);

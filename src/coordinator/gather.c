@@ -109,7 +109,7 @@ skald_status skald_gather_answer(skald_coordinator *c, skald_session_state *s, c
 }
 
 static bool founds(const skald_coordinator *c, const skald_session_state *s) {
-    return s - c->workers < (ptrdiff_t)c->options->workers;
+    return s - c->workers < (ptrdiff_t)c->expected;
 }
 
 static skald_status on_frame(skald_coordinator *c, skald_input *in) {
@@ -138,20 +138,28 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in) {
 
 /* ---- steps taken together -------------------------------------------------------------------------- */
 
+static void vacate(skald_session_state *s) {
+    s->vacant = true;
+    s->stage = SKALD_STAGE_OPENING;
+}
+
+/* Everybody: they come back at once. */
+static void send_back(skald_coordinator *c) {
+    for (uint32_t k = 0; k < c->joined; k++) {
+        skald_coordinator_lose(c, &c->workers[k], "another worker was lost before training began");
+        vacate(&c->workers[k]);
+    }
+}
+
 /* A worker that was to begin with the others is gone, and did not say why: somebody else may take its place. Once it
- * has been told what is whose, the others are sent away, and come back at once: everybody begins anew. */
+ * has been told what is whose, the others are sent back: everybody begins anew. */
 static void begin_again(skald_coordinator *c, skald_session_state *lost) {
     const bool dealt = lost->stage > SKALD_STAGE_OPENED;
     skald_coordinator_notice(c, "worker %u (%s) was lost before training began: %s; waiting for another",
                              (unsigned)(lost - c->workers), lost->member.name, lost->lost);
-    for (uint32_t k = 0; k < c->joined; k++) {
-        skald_session_state *s = &c->workers[k];
-        if (dealt) skald_coordinator_lose(c, s, "another worker was lost before training began");
-        if (s->alive) continue;
-        s->vacant = true;
-        s->stage = SKALD_STAGE_OPENING;
-    }
+    vacate(lost);
     if (!dealt) return;
+    send_back(c);
     skald_legacy_free(c);
     skald_problem_free(&c->problem);
     skald_manifest_free(&c->manifest);
@@ -249,7 +257,7 @@ static skald_status finish_scan(skald_coordinator *c) {
 }
 
 static bool everybody(const skald_coordinator *c, skald_stage stage) {
-    if (skald_coordinator_founders(c) < c->options->workers) return false;
+    if (skald_coordinator_founders(c) < c->expected) return false;
     for (uint32_t k = 0; k < skald_coordinator_founders(c); k++)
         if (c->workers[k].stage != stage) return false;
     return true;
@@ -305,6 +313,23 @@ static skald_status repeat(skald_coordinator *c) {
     return SKALD_OK;
 }
 
+/* A run that is gone on with waits for who was in it, but not for ever: some may have died with the coordinator. Seats
+ * are numbers of workers, without a gap: if there is one, all come anew. */
+static void do_with_fewer(skald_coordinator *c) {
+    const int64_t now = skald_now_ns(c->options->clock), grace = c->options->reconnect_grace_ns;
+    const uint32_t there = present(c);
+    if (!c->options->manifest || !there || there == c->expected) return;
+    if (now - c->came_ns < 2 * (grace > 0 ? grace : 10 * SKALD_NS_PER_S)) return;
+    for (uint32_t k = 0; k < there; k++)
+        if (!c->workers[k].alive) {
+            send_back(c);
+            c->came_ns = now;
+            return;
+        }
+    skald_coordinator_notice(c, "going on with %u of %u workers; the others may join later", there, c->expected);
+    c->expected = there;
+}
+
 static void answer_early(skald_coordinator *c, skald_input *in) {
     if (in->method != SKALD_METHOD_STATUS) { /* drain, fetch */
         skald_net_reply(in->call, SKALD_EUNAVAILABLE, "training has not begun", NULL, 0);
@@ -312,7 +337,7 @@ static void answer_early(skald_coordinator *c, skald_input *in) {
         char json[200];
         snprintf(json, sizeof json,
                  "{\"state\":\"gathering\",\"run\":\"%s\",\"joined\":%u,\"wanted\":%u,\"workers\":[]}", c->run,
-                 present(c), c->options->workers);
+                 present(c), c->expected);
         Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
         Skald__V1__StatusReply reply = SKALD__V1__STATUS_REPLY__INIT;
         reply.json = json;
@@ -339,11 +364,12 @@ skald_status skald_coordinator_gather(skald_coordinator *c, const atomic_int *st
             TRY(st);
         }
         TRY(repeat(c));
+        do_with_fewer(c);
         TRY(step(c));
-        if (c->options->wait_ns > 0 && present(c) < c->options->workers &&
+        if (c->options->wait_ns > 0 && present(c) < c->expected &&
             skald_now_ns(c->options->clock) - begin > c->options->wait_ns)
             return skald_fail(SKALD_ETIMEOUT, "%u of %u workers came to %s within %.3g s (--workers, --wait)",
-                              present(c), c->options->workers, c->options->address, (double)c->options->wait_ns * 1e-9);
+                              present(c), c->expected, c->options->address, (double)c->options->wait_ns * 1e-9);
     }
     c->crew.problem = &c->problem;
     c->crew.manifest = &c->manifest;

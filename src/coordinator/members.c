@@ -94,6 +94,7 @@ static skald_status admit(skald_coordinator *c, skald_net_session *session, cons
     if (number(c, s) >= c->joined) c->joined = number(c, s) + 1;
     attach(c, s, session);
     s->alive = true;
+    c->came_ns = skald_now_ns(c->options->clock);
     s->incarnation = ++c->next_incarnation;
     snprintf(s->member.name, sizeof s->member.name, "%s", m->name);
     snprintf(s->member.device, sizeof s->member.device, "%s", m->device);
@@ -104,8 +105,8 @@ static skald_status admit(skald_coordinator *c, skald_net_session *session, cons
     s->member.depth = depth;
     s->member.shards = s->shards;
     skald_legacy_hear(c, s, m);
-    if (!c->ready && number(c, s) < c->options->workers)
-        skald_coordinator_notice(c, "worker %u of %u joined: %s (%s, %s)", number(c, s) + 1, c->options->workers,
+    if (!c->ready && number(c, s) < c->expected)
+        skald_coordinator_notice(c, "worker %u of %u joined: %s (%s, %s)", number(c, s) + 1, c->expected,
                                  s->member.name, s->member.device, skald_net_peer(session));
     else
         skald_coordinator_notice(c, "worker %u comes: %s (%s, %s)", number(c, s), s->member.name, s->member.device,

@@ -156,8 +156,10 @@ struct skald_coordinator {
     int64_t frame_ns; /* when the frame being dealt with arrived */
     uint64_t duplicates, refused;
     skald_legacy legacy;
-    uint32_t asked;   /* whom for its model; UINT32_MAX: nobody */
-    int64_t asked_ns; /* when */
+    uint32_t expected; /* workers that the run begins with */
+    int64_t came_ns;   /* when the last one came */
+    uint32_t asked;    /* whom for its model; UINT32_MAX: nobody */
+    int64_t asked_ns;  /* when */
     skald_guard *guard;
     bool ready;
 };
@@ -193,7 +195,7 @@ void skald_legacy_free(skald_coordinator *c);
 /* members.c: workers come, break off, come back, go. */
 /* How many workers the run begins with, as far as they are there. */
 static inline uint32_t skald_coordinator_founders(const skald_coordinator *c) {
-    return c->joined < c->options->workers ? c->joined : c->options->workers;
+    return c->joined < c->expected ? c->joined : c->expected;
 }
 void skald_members_hello(skald_coordinator *c, skald_net_session *session, const Skald__V1__Hello *hello);
 void skald_members_beat(skald_coordinator *c, skald_session_state *s, const Skald__V1__Heartbeat *beat);

@@ -29,6 +29,7 @@ struct stage {
     bool second;         /* the other one is there: the fault is due */
     int type, nth, seen; /* the n-th frame of this type from that end */
     bool from_client, kill, fired;
+    bool gone; /* for good */
     atomic_int over, enough;
     int evaluations, evaluated; /* since the fault */
     uint64_t commits;           /* of the newest merge */
@@ -65,6 +66,7 @@ static void *play(void *argument) {
     while (!atomic_load(&p->stage->over)) {
         const skald_status st = skald_worker_run(skald_net_inproc(), &o, &p->stop);
         const bool killed = atomic_exchange(&p->killed, 0);
+        if (killed && p->stage->gone) break;
         if (!killed && st != SKALD_ELOST) {
             if (!atomic_load(&p->stage->over)) print_message("%s has ended: %s\n", p->name, skald_error());
             break;
@@ -247,43 +249,52 @@ static setup problem(uint32_t versions) {
     return s;
 }
 
+static void scene(int type, bool from_client, bool kill, bool gone, int run) {
+    stage *s = calloc(1, sizeof *s);
+    char what[60];
+    pthread_mutex_init(&s->lock, NULL);
+    snprintf(s->path, sizeof s->path, "/tmp/skald-test-%d-restart.ck", (int)getpid());
+    s->setup = problem(run % 4 == 2 ? 6 : 0);
+    s->type = type;
+    s->from_client = from_client;
+    s->kill = kill;
+    s->gone = gone;
+    s->nth = run % 3;
+    if (type == SKALD__V1__FRAME__BODY_VERSION_REQUEST || type == SKALD__V1__FRAME__BODY_VERSION_REPLY)
+        s->nth = 0; /* there is one */
+    snprintf(what, sizeof what, "body %d, %s, number %d", type, gone ? "gone" : kill ? "killed" : "cut", s->nth);
+    perform(s, what);
+    if (gone && !strstr(s->notes, "going on with 2 of 3 workers")) fail_msg("%s\n%s", what, s->notes);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+static const struct {
+    int type;
+    bool from_client;
+} FRAMES[] = {{SKALD__V1__FRAME__BODY_HELLO, true},         {SKALD__V1__FRAME__BODY_WELCOME, false},
+              {SKALD__V1__FRAME__BODY_SCAN_REQUEST, false}, {SKALD__V1__FRAME__BODY_SCAN_REPLY, true},
+              {SKALD__V1__FRAME__BODY_SETUP, false},        {SKALD__V1__FRAME__BODY_LEASE, false},
+              {SKALD__V1__FRAME__BODY_LOADED, true},        {SKALD__V1__FRAME__BODY_BEGIN, false},
+              {SKALD__V1__FRAME__BODY_READY, true},         {SKALD__V1__FRAME__BODY_VERSION_REQUEST, false},
+              {SKALD__V1__FRAME__BODY_VERSION_REPLY, true}, {SKALD__V1__FRAME__BODY_TASK, false},
+              {SKALD__V1__FRAME__BODY_RESULT, true}};
+
 /* Seen to fail: with the A_k of kept tables from the checkpoint (the gap stays at 4e-4); with a version number that
  * begins again at the checkpoint. */
 static void at_every_message(void **state) {
-    static const struct {
-        int type;
-        bool from_client;
-    } frames[] = {{SKALD__V1__FRAME__BODY_HELLO, true},         {SKALD__V1__FRAME__BODY_WELCOME, false},
-                  {SKALD__V1__FRAME__BODY_SCAN_REQUEST, false}, {SKALD__V1__FRAME__BODY_SCAN_REPLY, true},
-                  {SKALD__V1__FRAME__BODY_SETUP, false},        {SKALD__V1__FRAME__BODY_LEASE, false},
-                  {SKALD__V1__FRAME__BODY_LOADED, true},        {SKALD__V1__FRAME__BODY_BEGIN, false},
-                  {SKALD__V1__FRAME__BODY_READY, true},         {SKALD__V1__FRAME__BODY_VERSION_REQUEST, false},
-                  {SKALD__V1__FRAME__BODY_VERSION_REPLY, true}, {SKALD__V1__FRAME__BODY_TASK, false},
-                  {SKALD__V1__FRAME__BODY_RESULT, true}};
     int runs = 0;
-    for (size_t b = 0; b < SKALD_ARRAY_LENGTH(frames); b++)
-        for (int kill = 0; kill < 2; kill++) {
-            stage *s = calloc(1, sizeof *s);
-            char what[60];
-            pthread_mutex_init(&s->lock, NULL);
-            snprintf(s->path, sizeof s->path, "/tmp/skald-test-%d-restart.ck", (int)getpid());
-            s->setup = problem(runs % 4 == 2 ? 6 : 0);
-            s->type = frames[b].type;
-            s->from_client = frames[b].from_client;
-            s->kill = kill;
-            s->nth = runs % 3;
-            if (s->type == SKALD__V1__FRAME__BODY_VERSION_REQUEST || s->type == SKALD__V1__FRAME__BODY_VERSION_REPLY)
-                s->nth = 0; /* there is one */
-            snprintf(what, sizeof what, "body %d, %s, number %d", s->type, kill ? "killed" : "cut", s->nth);
-            perform(s, what);
-            pthread_mutex_destroy(&s->lock);
-            free(s);
-            runs++;
-        }
+    for (size_t b = 0; b < SKALD_ARRAY_LENGTH(FRAMES); b++)
+        for (int kill = 0; kill < 2; kill++) scene(FRAMES[b].type, FRAMES[b].from_client, kill, false, runs++);
     print_message("%d runs\n", runs);
 }
 
+/* Who does not come back is not waited for, whatever it had been told already. */
+static void with_fewer(void **state) {
+    for (int b = 0; b < 11; b++) scene(FRAMES[b].type, FRAMES[b].from_client, true, true, b);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(at_every_message)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(at_every_message), cmocka_unit_test(with_fewer)};
     return cmocka_run_group_tests_name("restart", tests, NULL, NULL);
 }
