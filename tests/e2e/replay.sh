@@ -54,9 +54,6 @@ for how in "async saga" "sync saga" "async svrg"; do
     expect "$how, lost: the same bits" 0 "bit for bit" "$skald" replay lost.record
 done
 line=$(grep -n -m 1 '"do":"leased"' lost.record | cut -d: -f1)
-sed "$line s/\"kept\":false/\"kept\":true/" lost.record >kept.record
-expect "a history from elsewhere: a line is named" 1 "kept.record:$line: here worker" "$skald" replay kept.record
-expect "a history from elsewhere: as far as that" 3 "as far as the record goes" "$skald" replay --partial kept.record
 head -n $((line - 1)) lost.record >cut.record
 expect "killed while rows are nobody's: as far as that" 3 "as far as the record goes" \
     "$skald" replay --partial cut.record

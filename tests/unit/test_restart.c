@@ -14,7 +14,7 @@ typedef struct stage stage;
 typedef struct player {
     stage *stage;
     pthread_t thread;
-    char name[8];
+    char name[16];
     atomic_int stop, killed;
 } player;
 
