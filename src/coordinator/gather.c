@@ -327,6 +327,7 @@ static void do_with_fewer(skald_coordinator *c) {
             return;
         }
     skald_coordinator_notice(c, "going on with %u of %u workers; the others may join later", there, c->expected);
+    while (c->joined > there) skald_members_clear(&c->workers[--c->joined]);
     c->expected = there;
 }
 

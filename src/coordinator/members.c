@@ -64,7 +64,7 @@ static skald_session_state *free_seat(skald_coordinator *c) {
     return NULL;
 }
 
-static void clear_seat(skald_session_state *s) {
+void skald_members_clear(skald_session_state *s) {
     free(s->tasks);
     free(s->shards);
     free(s->held);
@@ -86,7 +86,7 @@ static skald_status admit(skald_coordinator *c, skald_net_session *session, cons
     if (!s)
         return skald_fail(SKALD_EREFUSED, "the run has its %u workers already (--workers, --max-workers)",
                           c->crew.most);
-    clear_seat(s);
+    skald_members_clear(s);
     s->tasks = skald_zalloc(slots * depth + 1, sizeof *s->tasks);
     s->task_capacity = slots * depth + 1;
     if (c->ready) s->shards = skald_zalloc(c->problem.shard_count, sizeof *s->shards);

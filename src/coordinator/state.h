@@ -197,6 +197,7 @@ void skald_legacy_free(skald_coordinator *c);
 static inline uint32_t skald_coordinator_founders(const skald_coordinator *c) {
     return c->joined < c->expected ? c->joined : c->expected;
 }
+void skald_members_clear(skald_session_state *s); /* of what it has of somebody who is gone */
 void skald_members_hello(skald_coordinator *c, skald_net_session *session, const Skald__V1__Hello *hello);
 void skald_members_beat(skald_coordinator *c, skald_session_state *s, const Skald__V1__Heartbeat *beat);
 void skald_members_close(skald_coordinator *c, skald_session_state *s, const skald_input *in);

@@ -195,7 +195,9 @@ static void perform(stage *s, const char *what) {
     o.commits = from.commits;
     s->setup.train.resume = &from;
     s->setup.train.resume_path = s->copy;
+    pthread_mutex_lock(&s->lock);
     s->second = true;
+    pthread_mutex_unlock(&s->lock);
     atomic_store(&s->enough, 0);
     skald_outcome out = run(s, &o, s->path, 2, what, &c);
     atomic_store(&s->over, 1);
