@@ -16,6 +16,7 @@ cp -r "$root/launch/kubernetes" shipped
 render() { kubectl kustomize "$1" >rendered.yaml; }
 valid() { "$venv/bin/python" "$root/tests/launch/kubernetes.py" rendered.yaml options "$@"; }
 check "base renders" render shipped/base
+finds() { grep "$1" <(valid) >/dev/null; }
 check "base is valid" valid
 check "gpu renders" render shipped/gpu
 check "gpu is valid, a card a worker" valid 1
@@ -24,7 +25,7 @@ planted() { # NAME FILE SED-SCRIPT WHAT IS SAID
     rm -rf broken && cp -r shipped broken
     sed -i "$3" "broken/base/$2"
     render broken/base
-    check "$1 is found" grep -q "$4" <(valid)
+    check "$1 is found" finds "$4"
 }
 planted "a misspelt field" workers.yaml 's/backoffLimit/backofLimit/' "backofLimit"
 planted "a wrong type" coordinator.yaml 's/replicas: 1/replicas: one/' "replicas"

@@ -10,15 +10,6 @@ needs() { # TOOL...
     done
 }
 
-wait_for() { # SECONDS COMMAND...
-    local until=$((SECONDS + $1))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $until ] || return 1
-        sleep 0.2
-    done
-}
-
 optimum() { # DATA L2 MODEL: prints the gap
     /usr/bin/python3 "$root/tests/launch/optimum.py" "$@"
 }

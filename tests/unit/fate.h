@@ -1,11 +1,11 @@
-/* What a test sees of the frames on the in-process net: which message it is, and whose session, of workers named w0 to
- * w9. */
+/* For tests that strike at a frame on the in-process net: which message it is, and whose session, of workers named w0
+ * to w9; and the problem that they solve meanwhile. */
 #ifndef SKALD_TESTS_FATE_H
 #define SKALD_TESTS_FATE_H
 
 #include <string.h>
 
-#include "skald/net.h"
+#include "harness.h"
 #include "wire/wire.h"
 
 typedef struct fate_names {
@@ -34,6 +34,28 @@ static void fate_listen(fate_names *names, uint64_t session, const skald_segment
 /* The worker's number, or -1. */
 static int fate_worker(const fate_names *names, uint64_t session) {
     return session < sizeof names->of && names->of[session] ? names->of[session] - '0' : -1;
+}
+
+/* Small; a run ends when it is told to. *best: its optimum, if that is 0 yet. */
+static setup fate_problem(const char *name, double *best) {
+    static const toy t = {240, 8, 1, SKALD_LOGISTIC, false, 41};
+    setup s = setup_default(toy_write(&t, name));
+    s.objective.l2 = 1e-2;
+    s.train.algo = SKALD_SAGA;
+    s.train.target_gap = 0;
+    s.train.max_passes = 0;
+    s.train.max_seconds = 200; /* only a hang takes this long */
+    s.train.eval_every = 1;
+    s.train.audit = true;
+    if (*best == 0) {
+        skald_rows rows = {0};
+        read_all(&s, &rows);
+        double *w = calloc(rows.dim, sizeof *w);
+        *best = reference_solve(&rows, &s.objective, w);
+        free(w);
+        skald_rows_free(&rows);
+    }
+    return s;
 }
 
 #endif

@@ -6,7 +6,6 @@
  * its worker's.
  */
 #include "fate.h"
-#include "harness.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SEEDS = 40 };
@@ -217,27 +216,12 @@ static void perform(stage *s, const char *what) {
 }
 
 static setup problem(skald_algo algo, skald_mode mode) {
-    static const toy t = {240, 8, 1, SKALD_LOGISTIC, false, 41};
-    setup s = setup_default(toy_write(&t, "elastic"));
-    s.objective.l2 = 1e-2;
+    setup s = fate_problem("elastic", &best);
     s.data.shards = STAFF;
     snprintf(path, sizeof path, "/tmp/skald-test-%d-elastic.record", (int)getpid());
     s.record = path;
     s.train.algo = algo;
     s.train.mode = mode;
-    s.train.target_gap = 0;
-    s.train.max_passes = 0;
-    s.train.max_seconds = 200; /* only a hang takes this long */
-    s.train.eval_every = 1;
-    s.train.audit = true;
-    if (best == 0) {
-        skald_rows rows = {0};
-        read_all(&s, &rows);
-        double *w = calloc(rows.dim, sizeof *w);
-        best = reference_solve(&rows, &s.objective, w);
-        free(w);
-        skald_rows_free(&rows);
-    }
     return s;
 }
 

@@ -4,7 +4,6 @@
  * twice, and it ends at the optimum with every A_k as its holder has it (invariants 2, 3).
  */
 #include "fate.h"
-#include "harness.h"
 #include "skald/checkpoint.h"
 
 enum { STAFF = 3 };
@@ -229,25 +228,9 @@ static void perform(stage *s, const char *what) {
 }
 
 static setup problem(uint32_t versions) {
-    static const toy t = {240, 8, 1, SKALD_LOGISTIC, false, 41};
-    setup s = setup_default(toy_write(&t, "restart"));
-    s.objective.l2 = 1e-2;
+    setup s = fate_problem("restart", &best);
     s.data.shards = STAFF + 1;
-    s.train.algo = SKALD_SAGA;
     s.train.history_versions = versions;
-    s.train.target_gap = 0;
-    s.train.max_passes = 0;
-    s.train.max_seconds = 200; /* only a hang takes this long */
-    s.train.eval_every = 1;
-    s.train.audit = true;
-    if (best == 0) {
-        skald_rows rows = {0};
-        read_all(&s, &rows);
-        double *w = calloc(rows.dim, sizeof *w);
-        best = reference_solve(&rows, &s.objective, w);
-        free(w);
-        skald_rows_free(&rows);
-    }
     return s;
 }
 
