@@ -26,11 +26,10 @@ int report_failure(const command *self) {
 
 static void print_help(void) {
     printf("Usage: skald COMMAND [OPTION...] [ARGUMENT...]\n\n"
-           "Skald trains linear models (least squares, logistic regression, squared hinge, huber; l1 and l2) on data "
-           "that\n"
-           "many machines hold together. A coordinator keeps the model; workers, however uneven, compute on their "
-           "shards;\n"
-           "each result is merged as it comes. History (SAGA) makes that converge to the exact optimum.\n\n");
+           "Skald trains linear models (least squares, logistic and softmax regression, squared hinge, huber; l1 and\n"
+           "l2) on data that many machines hold together. A coordinator keeps the model; workers, however uneven,\n"
+           "compute on their shards; each result is merged as it comes. History (SAGA) makes that converge to the\n"
+           "exact optimum.\n\n");
     for (size_t i = 0; i < SKALD_ARRAY_LENGTH(commands); i++)
         printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
     printf("\nThree lines to begin with:\n\n"

@@ -44,8 +44,10 @@ int run_close(run *r, int code) {
     if (checkpointing_close(&r->kept) != SKALD_OK) {
         report_failure(r->self);
         if (signals_terminated()) code = EXIT_FAILED;
-    } else if (kept && code == EXIT_INTERRUPTED && signals_terminated()) {
-        code = EXIT_DONE;
+    } else if (kept && code == EXIT_INTERRUPTED) {
+        const char *path = r->s->checkpoint ? r->s->checkpoint : r->s->resume;
+        if (!r->s->quiet) fprintf(stderr, "skald: %s has it all; --resume %s goes on\n", path, path);
+        if (signals_terminated()) code = EXIT_DONE;
     }
     settings_release(&r->t);
     skald_runlog_close(&r->log);
