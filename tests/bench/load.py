@@ -42,7 +42,7 @@ head = subprocess.Popen(
 
 def resident(pid):
     with open(f"/proc/{pid}/status") as f:
-        return next(int(line.split()[1]) / 1024 for line in f if line.startswith("VmRSS"))
+        return next((int(line.split()[1]) / 1024 for line in f if line.startswith("VmRSS")), None)  # None: it has ended
 
 
 class Worker:
@@ -67,7 +67,10 @@ began, memory, left, turn = time.time(), [], [], 0
 drains = []
 while head.poll() is None:
     now = time.time() - began
-    memory.append((now, resident(head.pid)))
+    held = resident(head.pid)
+    if held is None:
+        break
+    memory.append((now, held))
     for w in workers:
         if w.gone is None and w.process.poll() is not None and now < 60 * args.minutes - 5:
             failures.append(f"{w.name} ended by itself with {w.process.returncode}")
@@ -86,6 +89,7 @@ while head.poll() is None:
                                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)))
         workers.append(Worker())
     time.sleep(max(0, began + now + args.churn - time.time()))
+head.wait()
 if head.returncode != 3:
     failures.append(f"the coordinator ended with {head.returncode}: {open('head.err').read()[-300:]}")
 for w in workers:
