@@ -160,12 +160,9 @@ static void write_event(skald_recorder *r, const skald_event *event) {
         write_joined(r, event->worker);
         break;
     case SKALD_EVENT_WITHDRAWN:
-        write_line(r, "{\"do\":\"withdrawn\",\"t\":%" PRId64 ",\"worker\":%u,\"shard\":%u}", t, event->worker,
-                   event->shard);
-        break;
     case SKALD_EVENT_LEASED:
-        write_line(r, "{\"do\":\"leased\",\"t\":%" PRId64 ",\"worker\":%u,\"shard\":%u}", t, event->worker,
-                   event->shard);
+        write_line(r, "{\"do\":\"%s\",\"t\":%" PRId64 ",\"worker\":%u,\"shard\":%u}",
+                   event->kind == SKALD_EVENT_LEASED ? "leased" : "withdrawn", t, event->worker, event->shard);
         break;
     case SKALD_EVENT_REQUEST:
         if (event->request == SKALD_REQUEST_AUDIT) write_line(r, "{\"do\":\"audit\",\"t\":%" PRId64 "}", t);
