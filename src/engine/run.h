@@ -184,7 +184,7 @@ typedef struct skald_run {
     double step_used, theta_used;
 } skald_run;
 
-/* run.c */
+/* train.c: of the run as a whole */
 int64_t skald_run_now(const skald_run *run); /* ns since training began */
 void skald_run_notice(const skald_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 double skald_run_passes(const skald_run *run);

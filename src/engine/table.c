@@ -80,7 +80,7 @@ static void fill_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     snprintf(row->name, sizeof row->name, "%s", member->name);
     snprintf(row->device, sizeof row->device, "%s", member->device);
     row->alive = m->alive;
-    snprintf(row->state, sizeof row->state, "%s", !m->alive ? "dead" : m->busy ? "busy" : "waiting");
+    snprintf(row->state, sizeof row->state, "%s", !m->alive ? "dead" : m->busy && !run->stop ? "busy" : "waiting");
     row->shards = member->shard_count;
     row->slots = member->slots;
     row->rows_held = member->rows;

@@ -14,21 +14,12 @@ enum { SEEDS = 200 };
 #endif
 enum { STAFF = 4, FIRST = 3 }; /* the run begins with so many; the last joins later */
 
-typedef struct stage stage;
-
 static char path[128]; /* of the record */
 
-typedef struct player {
-    stage *stage;
-    pthread_t thread;
-    char name[16];
-    atomic_int stop, killed, lives;
-} player;
-
-struct stage {
+typedef struct stage {
     setup setup;
     skald_recorder *recorder;
-    player staff[STAFF];
+    fate_player staff[STAFF];
     fate_names names;
     atomic_int training, over, fired;
     int evaluated; /* since the last fault */
@@ -45,7 +36,7 @@ struct stage {
     uint64_t seed, drawn;
     double chance;
     int left;
-};
+} stage;
 
 static const int BODY[] = {
     SKALD__V1__FRAME__BODY_HELLO,      SKALD__V1__FRAME__BODY_WELCOME,  SKALD__V1__FRAME__BODY_SCAN_REQUEST,
@@ -54,14 +45,14 @@ static const int BODY[] = {
     SKALD__V1__FRAME__BODY_RELEASE,    SKALD__V1__FRAME__BODY_TASK,     SKALD__V1__FRAME__BODY_RESULT,
     SKALD__V1__FRAME__BODY_ACK,        SKALD__V1__FRAME__BODY_HEARTBEAT};
 
-static player *named(stage *s, uint64_t session) {
+static fate_player *named(stage *s, uint64_t session) {
     const int k = fate_worker(&s->names, session);
     return k >= 0 && k < STAFF ? &s->staff[k] : NULL;
 }
 
 static pthread_mutex_t fate_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static bool strikes(stage *s, player *p, int type, bool from_client, bool *kill) {
+static bool strikes(stage *s, fate_player *p, int type, bool from_client, bool *kill) {
     if (type < 0) return false;
     if (s->chance > 0) {
         const uint64_t draw = s->drawn++;
@@ -83,41 +74,20 @@ static skald_net_fate fate(void *user, uint64_t session, bool from_client, const
     bool kill = false;
     pthread_mutex_lock(&fate_lock);
     if (type == SKALD__V1__FRAME__BODY_HELLO && from_client) fate_listen(&s->names, session, segments);
-    player *p = named(s, session);
+    fate_player *p = named(s, session);
     const bool cut = strikes(s, p, type, from_client, &kill);
     if (cut) {
         atomic_store(&s->fired, 1);
         s->evaluated = 0;
-        if (kill && p) {
-            atomic_store(&p->killed, 1);
-            atomic_store(&p->stop, 1);
-        }
+        if (kill && p) fate_kill(p);
     }
     pthread_mutex_unlock(&fate_lock);
     return cut ? SKALD_FATE_CUT : SKALD_FATE_PASS;
 }
 
-static void *play(void *argument) {
-    player *p = argument;
-    const skald_worker_options o = {.address = "inproc:elastic",
-                                    .name = p->name,
-                                    .compute = {.device = "cpu", .threads = p->stage->threads},
-                                    .wait_ns = 5 * SKALD_NS_PER_S,
-                                    .repeat_ns = 20000000};
-    while (!atomic_load(&p->stage->over)) {
-        const skald_status st = skald_worker_run(skald_net_inproc(), &o, &p->stop);
-        if (!atomic_exchange(&p->killed, 0) && st != SKALD_ELOST) break;
-        atomic_store(&p->stop, atomic_load(&p->stage->over));
-        atomic_fetch_add(&p->lives, 1);
-    }
-    return NULL;
-}
-
 static void enter(stage *s, int k) {
-    player *p = &s->staff[k];
-    p->stage = s;
-    snprintf(p->name, sizeof p->name, "w%d", k);
-    assert_int_equal(pthread_create(&p->thread, NULL, play, p), 0);
+    s->staff[k].threads = s->threads;
+    fate_enter(&s->staff[k], k, "inproc:elastic", &s->over);
 }
 
 static void note_all(void *user, const char *text) {
@@ -197,10 +167,9 @@ static void perform(stage *s, const char *what) {
     const double L = crew ? crew->problem->L : 0;
     if (smoothness == 0) smoothness = L;
     atomic_store(&s->over, 1);
-    for (int k = 0; k < STAFF; k++) atomic_store(&s->staff[k].stop, 1);
+    fate_end(s->staff, STAFF);
     skald_coordinator_close(c, st, error);
-    for (int k = 0; k < STAFF; k++)
-        if (s->staff[k].stage) pthread_join(s->staff[k].thread, NULL);
+    fate_join(s->staff, STAFF);
     skald_net_inproc_set_faults(NULL);
     if (st != SKALD_OK) fail_msg("%s: %s\n%s", what, error, s->notes);
     if (out.stop != SKALD_STOP_INTERRUPTED || !atomic_load(&s->enough))

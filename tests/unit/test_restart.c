@@ -8,19 +8,10 @@
 
 enum { STAFF = 3 };
 
-typedef struct stage stage;
-
-typedef struct player {
-    stage *stage;
-    pthread_t thread;
-    char name[16];
-    atomic_int stop, killed;
-} player;
-
-struct stage {
+typedef struct stage {
     setup setup;
     char path[100], copy[120];
-    player staff[STAFF];
+    fate_player staff[STAFF];
     fate_names names;
     pthread_mutex_t lock;
     bool dead;           /* the first coordinator: nothing reaches anybody */
@@ -28,12 +19,11 @@ struct stage {
     bool second;         /* the other one is there: the fault is due */
     int type, nth, seen; /* the n-th frame of this type from that end */
     bool from_client, kill, fired;
-    bool gone; /* for good */
     atomic_int over, enough;
     int evaluations, evaluated; /* since the fault */
     uint64_t commits;           /* of the newest merge */
     char notes[1 << 15];
-};
+} stage;
 
 static skald_net_fate fate(void *user, uint64_t session, bool from_client, const skald_segment *segments,
                            size_t count) {
@@ -46,33 +36,10 @@ static skald_net_fate fate(void *user, uint64_t session, bool from_client, const
     if (s->dead && k >= 0) s->cut[k] = true;
     if (s->second && !s->fired && type == s->type && from_client == s->from_client && s->seen++ == s->nth) {
         cut = s->fired = true;
-        if (s->kill && k >= 0) {
-            atomic_store(&s->staff[k].killed, 1);
-            atomic_store(&s->staff[k].stop, 1);
-        }
+        if (s->kill && k >= 0) fate_kill(&s->staff[k]);
     }
     pthread_mutex_unlock(&s->lock);
     return cut ? SKALD_FATE_CUT : SKALD_FATE_PASS;
-}
-
-static void *play(void *argument) {
-    player *p = argument;
-    const skald_worker_options o = {.address = "inproc:restart",
-                                    .name = p->name,
-                                    .compute = {.device = "cpu", .threads = 1},
-                                    .wait_ns = 10 * SKALD_NS_PER_S,
-                                    .repeat_ns = 20000000};
-    while (!atomic_load(&p->stage->over)) {
-        const skald_status st = skald_worker_run(skald_net_inproc(), &o, &p->stop);
-        const bool killed = atomic_exchange(&p->killed, 0);
-        if (killed && p->stage->gone) break;
-        if (!killed && st != SKALD_ELOST) {
-            if (!atomic_load(&p->stage->over)) print_message("%s has ended: %s\n", p->name, skald_error());
-            break;
-        }
-        atomic_store(&p->stop, atomic_load(&p->stage->over));
-    }
-    return NULL;
 }
 
 static void note(void *user, const char *text) {
@@ -167,12 +134,7 @@ static void perform(stage *s, const char *what) {
     const skald_net_faults faults = {.fate = fate, .user = s};
     skald_coordinator *c = NULL;
     skald_net_inproc_set_faults(&faults);
-    for (int k = 0; k < STAFF; k++) {
-        player *p = &s->staff[k];
-        p->stage = s;
-        snprintf(p->name, sizeof p->name, "w%d", k);
-        assert_int_equal(pthread_create(&p->thread, NULL, play, p), 0);
-    }
+    for (int k = 0; k < STAFF; k++) fate_enter(&s->staff[k], k, "inproc:restart", &s->over);
     skald_coordinator_options o = coordinator_of(s);
     skald_outcome first = run(s, &o, s->path, 1, what, &c);
     const uint64_t reached = s->commits;
@@ -200,9 +162,9 @@ static void perform(stage *s, const char *what) {
     atomic_store(&s->enough, 0);
     skald_outcome out = run(s, &o, s->path, 2, what, &c);
     atomic_store(&s->over, 1);
-    for (int k = 0; k < STAFF; k++) atomic_store(&s->staff[k].stop, 1);
+    fate_end(s->staff, STAFF);
     skald_coordinator_close(c, SKALD_OK, "");
-    for (int k = 0; k < STAFF; k++) pthread_join(s->staff[k].thread, NULL);
+    fate_join(s->staff, STAFF);
     skald_net_inproc_set_faults(NULL);
     skald_checkpoint_free(&from);
 
@@ -243,7 +205,7 @@ static void scene(int type, bool from_client, bool kill, bool gone, int run) {
     s->type = type;
     s->from_client = from_client;
     s->kill = kill;
-    s->gone = gone;
+    for (int k = 0; k < STAFF; k++) s->staff[k].mortal = gone;
     s->nth = run % 3;
     if (type == SKALD__V1__FRAME__BODY_VERSION_REQUEST || type == SKALD__V1__FRAME__BODY_VERSION_REPLY)
         s->nth = 0; /* there is one */
