@@ -59,16 +59,21 @@ for algo in "saga" "saga --history version" "svrg"; do
 done
 
 # --- who dies before training begins leaves a place, wherever it was on its way ---
-for delay in 0.04 0.07 0.1 0.13 0.16 0.2; do
+for delay in joined 0.04 0.07 0.1 0.13 0.16 0.2; do
     "$skald" coordinator --listen "unix:$work/s" --workers 2 --loss logistic --l2 1e-3 --progress none --linger 0 \
         --target-gap 1e-9 --max-time 2m train.svm >>early.out 2>&1 &
     coordinator=$!
-    start a --quiet
     start b --quiet
     victim=$!
-    sleep $delay
+    if [ $delay = joined ]; then
+        check "early: one has joined" wait_for 60 is 's.get("joined") == 1'
+    else
+        start a --quiet
+        sleep $delay
+    fi
     kill -KILL $victim 2>/dev/null
     start b --quiet
+    [ $delay != joined ] || start a --quiet
     wait $coordinator
     check "early $delay: it begins, and ends" test $? -eq 0
     wait
