@@ -196,7 +196,11 @@ class Softmax(Problem):
     def bend(self, curve, v):
         z = self.margins(v)
         p = curve / self.s if np.all(self.s > 0) else np.divide(curve, self.s, where=self.s > 0, out=curve * 0)
-        return self.gather(curve * (z - (p * z).sum(axis=1, keepdims=True)))
+        bent = self.gather(curve * (z - (p * z).sum(axis=1, keepdims=True)))
+        if self.intercept:  # nothing bends the same constant for all classes: rounding would collect there
+            last = slice(self.columns - 1, None, self.columns)
+            bent[last] += v[last].mean() / self.classes
+        return bent
 
     def accuracy(self, t):
         return np.mean(self.margins(t).argmax(axis=1) == self.y)
