@@ -19,7 +19,7 @@ static skald_status give(skald_storage *self, const char *path, uint8_t **bytes,
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    skald_storage storage = {NULL, give};
+    skald_storage storage = {.read = give};
     skald_model m = {0};
     input = data;
     input_size = size;

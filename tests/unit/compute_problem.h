@@ -24,7 +24,8 @@ typedef struct compute_suite {
     double dots; /* error of a margin, relative to the root of the sum of its squared terms */
     double
         loose; /* of everything a margin's error goes into, beside the sums over rows: relative, or absolute below 1 */
-    bool slow; /* emulated: leave many combinations out */
+    bool slow; /* emulated, or under a sanitizer: leave many combinations out */
+    bool dense_only; /* operations and local steps: the backend has sparse rows in one way, tested elsewhere */
     enum { VALUES_ANY, VALUES_BF16, VALUES_BYTES } values; /* of dense rows: what the backend's storage holds exactly */
 } compute_suite;
 

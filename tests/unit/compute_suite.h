@@ -173,6 +173,7 @@ static inline void suite_operations(const compute_suite *suite) {
     static const size_t batches[] = {1, 31, 4096};
     for (size_t z = 0; z < SKALD_ARRAY_LENGTH(sizes); z++)
         for (int variant = 0; variant < 16; variant++) {
+            if (suite->dense_only && variant & 8) continue;
             /* still every loss with every layout: 0 3 5 6, 9 10 12 15 */
             if (suite->slow && sizes[z].dim > 3 && __builtin_parity((unsigned)variant)) continue;
             const skald_loss loss = (skald_loss)(variant & 3);
@@ -204,6 +205,7 @@ static inline void suite_local(const compute_suite *suite) {
     static const uint32_t steps[] = {1, 2, 3, 5, 8, 19, 1000};
     for (size_t z = 0; z < SKALD_ARRAY_LENGTH(dims); z++)
         for (int variant = 0; variant < 32; variant++) {
+            if (suite->dense_only && variant & 8) continue;
             /* dense steps of an emulated card take milliseconds and more */
             if (suite->slow && dims[z] > 1000 && variant != 18 && variant != 31) continue;
             const double l2 = variant & 1 ? 0.05 : 0, l1 = variant & 2 ? 0.06 : 0;

@@ -4,6 +4,12 @@
 #include "compute_list.h"
 #include "skald/vectors.h"
 
+#ifdef __SANITIZE_ADDRESS__
+enum { SLOW = true };
+#else
+enum { SLOW = false };
+#endif
+
 static skald_status open_cpu(const void *user, const skald_objective *objective, uint32_t dim, skald_compute **out) {
     return skald_compute_open(user, objective, dim, out);
 }
@@ -17,9 +23,9 @@ static void conformance(const char *isa, int threads) {
     assert_int_equal(st, SKALD_OK);
     assert_non_null(strstr(c->device, isa));
     c->ops->destroy(c);
-    const compute_suite suite = {.open = open_cpu, .user = &options, .tolerance = 1e-13};
+    const compute_suite suite = {.open = open_cpu, .user = &options, .tolerance = 1e-13, .slow = SLOW};
     compute_suite_run(&suite);
-    compute_suite_softmax(&suite, false);
+    compute_suite_softmax(&suite, SLOW);
 }
 static void test_portable(void **state) {
     conformance("portable", 1);

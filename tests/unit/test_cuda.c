@@ -73,6 +73,7 @@ static void conforms_bf16(void **state) {
     const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_BF16};
     compute_suite suite = suite_of(&options);
     suite.values = VALUES_BF16;
+    suite.dense_only = true;
     suite_operations(&suite);
     suite_local(&suite);
 }
@@ -82,6 +83,7 @@ static void conforms_u8(void **state) {
     const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_U8};
     compute_suite suite = suite_of(&options);
     suite.values = VALUES_BYTES;
+    suite.dense_only = true;
     suite_operations(&suite);
     suite_local(&suite);
 }
