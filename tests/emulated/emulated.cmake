@@ -7,8 +7,9 @@
 #
 # C sources of the same target that include <cuda_runtime_api.h> get the emulated one.
 set(SKALD_EMULATED_DIR ${CMAKE_CURRENT_LIST_DIR})
-# float4 read through float *, #pragma unroll. Time goes into switching fibers: what -O3 adds costs more than it wins.
-set(SKALD_EMULATED_OPTIONS -Wno-cast-align -Wno-unknown-pragmas "$<$<CONFIG:Release>:-O1>")
+# float4 read through float *, #pragma unroll. Time goes into switching fibers: what more than -O1 adds costs more than it
+# wins.
+set(SKALD_EMULATED_OPTIONS -Wno-cast-align -Wno-unknown-pragmas "$<$<CONFIG:Release,RelWithDebInfo>:-O1>")
 if(SKALD_SANITIZE MATCHES address AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   # the same checks, called and not written out
   list(APPEND SKALD_EMULATED_OPTIONS --param=asan-instrumentation-with-call-threshold=200)
