@@ -94,13 +94,14 @@ skald_status skald_checkpointer_open(const skald_checkpointer_options *options, 
 
 bool skald_checkpointer_due(skald_checkpointer *c, int64_t now_ns, double passes) {
     const skald_checkpointer_options *o = &c->options;
+    const bool first = !c->begun && o->term <= 1; /* a later term's file is there already */
     if (!c->begun) {
         c->begun = true;
         c->begun_ns = now_ns;
         c->begun_passes = passes;
     }
     const bool time = o->every_ns > 0 && now_ns - c->begun_ns >= o->every_ns;
-    if (!time && !(o->every_passes > 0 && passes - c->begun_passes >= o->every_passes)) return false;
+    if (!first && !time && !(o->every_passes > 0 && passes - c->begun_passes >= o->every_passes)) return false;
     pthread_mutex_lock(&c->mutex);
     const bool busy = c->writing || c->waiting;
     if (busy && !c->told_slow) {

@@ -116,7 +116,8 @@ void skald_checkpoint_tend(skald_run *run) {
     if (!keeper) return;
     if (!run->copying && skald_checkpointer_due(keeper, skald_run_now(run), run->engine.passes))
         run->copying = begin_copy(run);
-    if (run->copying && skald_ledger_copy(&run->ledger, 1)) {
+    /* the first one at once: until it is written a death of the coordinator ends the run */
+    if (run->copying && skald_ledger_copy(&run->ledger, run->commits > 1 ? 1 : run->ledger.count)) {
         skald_checkpointer_give(keeper);
         run->copying = false;
     }

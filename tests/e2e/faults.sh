@@ -58,6 +58,24 @@ for algo in "saga" "saga --history version" "svrg"; do
     wait
 done
 
+# --- the first checkpoint is not a matter of --checkpoint-every ---
+rm -f run.ck run.ck.1 [abc].err
+"${head[@]}" --checkpoint-every 1h train.svm >1.out 2>&1 &
+coordinator=$!
+for w in a b c; do start $w; done
+check "soon: training begins" wait_for 60 is 's["state"] == "training" and s["version"] > 10'
+before=$(ask 's["version"]')
+kill -KILL $coordinator
+wait $coordinator 2>/dev/null
+"${head[@]}" --target-gap 1e-9 train.svm >2.out 2>&1 &
+coordinator=$!
+wait $coordinator
+check "soon: it goes on, and ends" test $? -eq 0
+resumed=$(sed -n 's/.*resumed at version \([0-9]*\) (from worker [abc]).*/\1/p' 2.out)
+check "soon: version $before before, ${resumed:-none} after" test "${resumed:-0}" -ge "$before"
+for w in a b c; do check "soon: $w keeps its rows" grep -q 'it keeps its rows and their history' $w.err; done
+wait
+
 # --- who dies before training begins leaves a place, wherever it was on its way ---
 for delay in joined 0.04 0.07 0.1 0.13 0.16 0.2; do
     "$skald" coordinator --listen "unix:$work/s" --workers 2 --loss logistic --l2 1e-3 --progress none --linger 0 \
