@@ -42,8 +42,24 @@ static void forget(command_line *c) {
 
 /* ---- child runs ---------------------------------------------------------------------------------------- */
 
-/* Options of train's that were given to bench, as they were given. */
-static void add_given(command_line *c, const skald_options *options) {
+/* Is it of the problem, and not of how it is solved? */
+static bool of_problem(const char *name) {
+    static const char *const list[] = {
+        "loss",           "l2",    "l1",         "nonconvex", "intercept", "huber-delta", "class-weight",
+        "sample-weights", "scale", "index-base", "dim",       "seed",      "isa"};
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(list); k++)
+        if (strcmp(list[k], name) == 0) return true;
+    return false;
+}
+
+/* Would `train --algo ALGO` refuse it? */
+static bool of_others(const char *name, const char *algo) {
+    if (strcmp(name, "epoch") == 0) return strcmp(algo, "svrg") != 0 && strcmp(algo, "synthesis") != 0;
+    return (strcmp(name, "history") == 0 || strcmp(name, "history-versions") == 0) && strcmp(algo, "saga") != 0;
+}
+
+/* Options of train's that were given to bench, as they were given; algo NULL: those of the problem. */
+static void add_given(command_line *c, const skald_options *options, const char *algo) {
     static const char *const own[] = {"modes",
                                       "algos",
                                       "stragglers",
@@ -64,8 +80,9 @@ static void add_given(command_line *c, const skald_options *options) {
                                       "eval-every",
                                       "eval-beside"};
     for (size_t i = 0; i < options->count; i++) {
-        bool mine = options->sources[i] == SKALD_FROM_DEFAULT;
-        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(own); k++) mine |= strcmp(options->table[i].name, own[k]) == 0;
+        const char *name = options->table[i].name;
+        bool mine = options->sources[i] == SKALD_FROM_DEFAULT || (algo ? of_others(name, algo) : !of_problem(name));
+        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(own); k++) mine |= strcmp(name, own[k]) == 0;
         if (!mine) add(c, "--%s=%s", options->table[i].name, options->texts[i]);
     }
 }
@@ -107,7 +124,8 @@ static skald_status run_skald(command_line *c, const char *errors) {
     return skald_fail(SKALD_EINTERNAL, "a run failed (see %s): %s", errors, words);
 }
 
-/* F*, certified to a tenth of a thousandth of what is asked, by this machine's cores without any delay. */
+/* F*, certified to a tenth of a thousandth of what is asked, by this machine's cores without any delay; of an objective
+ * that is not convex, F at a stationary point. */
 static skald_status find_optimum(bench *b, const skald_options *options) {
     char log[512], errors[512];
     command_line c = {0};
@@ -115,10 +133,15 @@ static skald_status find_optimum(bench *b, const skald_options *options) {
     snprintf(errors, sizeof errors, "%.400s/optimum.err", b->folder);
     add(&c, "skald");
     add(&c, "train");
-    add_given(&c, options);
+    add_given(&c, options, NULL);
     add(&c, "--workers=0");
-    add(&c, "--algo=saga");
-    add(&c, "--target-gap=%.17g", fmin(1e-6, b->s->gap * 1e-3));
+    if (b->s->nonconvex > 0) {
+        add(&c, "--algo=synthesis");
+        add(&c, "--target-gradient=%.17g", fmin(1e-5, b->s->gap * 1e-2));
+    } else {
+        add(&c, "--algo=saga");
+        add(&c, "--target-gap=%.17g", fmin(1e-6, b->s->gap * 1e-3));
+    }
     add(&c, "--max-passes=5000");
     add(&c, "--quiet");
     add(&c, "--log=%s", log);
@@ -151,7 +174,7 @@ static skald_status run_one(bench *b, const skald_options *options, int number, 
     snprintf(record, sizeof record, "%.400s/run-%03d.record", b->folder, number);
     add(&c, "skald");
     add(&c, "train");
-    add_given(&c, options);
+    add_given(&c, options, run->algo);
     add(&c, "--workers=%d", (int)b->s->workers);
     add(&c, "--pace=%d", (int)b->s->pace_ms);
     add(&c, "--straggler=%s", run->straggler);
@@ -209,10 +232,11 @@ static void fill_cell(const bench *b, bench_cell *cell, const bench_run *runs, i
     cell->updates = median_of(runs, count, offsetof(bench_run, updates), NULL, NULL);
     cell->mb = median_of(runs, count, offsetof(bench_run, mb), NULL, NULL);
     cell->cpu = median_of(runs, count, offsetof(bench_run, cpu), NULL, NULL);
-    cell->speedup = 1;
+    cell->speedup = cell->reached < count ? NAN : 1;
     for (const bench_cell *c = b->cells; c < cell; c++) /* the first mode of the same comparison */
         if (strcmp(c->straggler, cell->straggler) == 0 && strcmp(c->algo, cell->algo) == 0) {
-            cell->speedup = c->median / cell->median;
+            if (cell->reached == count) cell->speedup = c->median / cell->median;
+            cell->at_least = c->reached < c->runs;
             break;
         }
 }
@@ -225,12 +249,20 @@ const char *bench_seconds(double seconds, char out[32]) {
     return out;
 }
 
+const char *bench_faster(const bench_cell *cell, char out[32]) {
+    if (isnan(cell->speedup))
+        snprintf(out, 32, "-");
+    else
+        snprintf(out, 32, "%s%.2fx", cell->at_least ? ">= " : "", cell->speedup);
+    return out;
+}
+
 static void print_cell(const bench *b, const bench_cell *c, bool head) {
     char t[32], least[32], most[32], faster[32];
     if (head)
         printf("%-12s %-6s %-12s %10s  %-21s %9s %12s %9s %9s %5s\n", "straggler", "algo", "mode", "to target",
                "least .. most", "speed-up", "wait ms/task", "updates", "MB", "cpu");
-    snprintf(faster, sizeof faster, "%.2fx", c->speedup);
+    bench_faster(c, faster);
     printf("%-12s %-6s %-12s %s%9s  %9s .. %-8s %9s %12.3g %9.0f %9.1f %4.0f%%%s\n", c->straggler, c->algo, c->mode,
            c->reached < c->runs ? ">" : " ", bench_seconds(c->median, t), bench_seconds(c->least, least),
            bench_seconds(c->most, most), faster, c->wait_ms, c->updates, c->mb, 100 * c->cpu,
@@ -285,7 +317,10 @@ static skald_status run_all(bench *b, const skald_options *options) {
             printf("%s: %s to a gap of %.2g, on this machine's cores, without delays\n", x->name,
                    bench_seconds(x->seconds, t), x->gap);
     }
-    if (st == SKALD_OK) st = bench_report(b, options);
+    if (st == SKALD_OK)
+        st = bench_report(b, options);
+    else if (b->cell_count > 0) /* what was run by then is not lost */
+        (void)bench_report(b, options);
     for (int k = 0; k < b->run_count; k++) {
         free(b->runs[k].points);
         free(b->runs[k].spans);

@@ -38,8 +38,10 @@ typedef struct bench_run {
 /* The repeats of one cell. */
 typedef struct bench_cell {
     const char *straggler, *algo, *mode;
-    double median, least, most, speedup; /* seconds to target; over the first mode, same straggler and algo */
-    double wait_ms, updates, mb, cpu;    /* medians */
+    double median, least, most; /* seconds to target */
+    double speedup;             /* over the first mode, same straggler and algo; NAN: it did not always get there */
+    bool at_least;              /* ... but the first mode did not */
+    double wait_ms, updates, mb, cpu; /* medians */
     int reached, runs;
     const bench_run *first;
 } bench_cell;
@@ -76,6 +78,7 @@ void bench_text(FILE *f, const char *s);
 /* Writes results.json, index.html and the plots, a file each (bench_report.c). */
 skald_status bench_report(const bench *b, const skald_options *options);
 /* "12.3 s", "850 ms"; returns out. */
+const char *bench_faster(const bench_cell *cell, char out[32]); /* "1.23x", ">= 1.23x", "-" */
 const char *bench_seconds(double seconds, char out[32]);
 
 #endif

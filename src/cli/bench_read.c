@@ -66,7 +66,8 @@ typedef struct handed {
 
 /* Task kinds begin with the training ones. */
 static bool trains(const char *kind) {
-    return strcmp(kind, "gradient") == 0 || strcmp(kind, "saga") == 0 || strcmp(kind, "local") == 0;
+    return strcmp(kind, "gradient") == 0 || strcmp(kind, "saga") == 0 || strcmp(kind, "local") == 0 ||
+           strcmp(kind, "difference") == 0;
 }
 
 static skald_status read_record(bench_run *run, const char *path) {

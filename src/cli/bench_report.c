@@ -24,12 +24,12 @@ static skald_status write_json(const bench *b, const skald_options *options) {
         if (options->texts[i]) json_object_set_new(config, options->table[i].name, json_string(options->texts[i]));
     for (int k = 0; k < b->cell_count; k++) {
         const bench_cell *c = &b->cells[k];
-        json_array_append_new(cells,
-                              json_pack("{s:s,s:s,s:s,s:i,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "straggler",
-                                        c->straggler, "algo", c->algo, "mode", c->mode, "runs", c->runs, "reached",
-                                        c->reached, "seconds", real(c->median), "least", real(c->least), "most",
-                                        real(c->most), "speedup", real(c->speedup), "wait_ms", real(c->wait_ms),
-                                        "updates", real(c->updates), "mb", real(c->mb), "cpu", real(c->cpu)));
+        json_array_append_new(cells, json_pack("{s:s,s:s,s:s,s:i,s:i,s:o,s:o,s:o,s:o,s:b,s:o,s:o,s:o,s:o}", "straggler",
+                                               c->straggler, "algo", c->algo, "mode", c->mode, "runs", c->runs,
+                                               "reached", c->reached, "seconds", real(c->median), "least",
+                                               real(c->least), "most", real(c->most), "speedup", real(c->speedup),
+                                               "speedup_at_least", (int)c->at_least, "wait_ms", real(c->wait_ms),
+                                               "updates", real(c->updates), "mb", real(c->mb), "cpu", real(c->cpu)));
     }
     for (int k = 0; k < b->run_count; k++) {
         const bench_run *r = &b->runs[k];
@@ -67,7 +67,7 @@ static skald_status write_json(const bench *b, const skald_options *options) {
 /* ---- the page -------------------------------------------------------------------------------------------- */
 
 static void table(FILE *f, const bench *b) {
-    char t[32], least[32], most[32];
+    char t[32], least[32], most[32], faster[32];
     fputs("<table><tr><th>straggler<th>algorithm<th>mode<th>to target, median<th>least to most<th>speed-up<th>wait, ms "
           "a task"
           "<th>updates<th>MB<th>processor</tr>\n",
@@ -79,11 +79,11 @@ static void table(FILE *f, const bench *b) {
         fprintf(f, "<td>%s<td>", c->algo);
         bench_text(f, c->mode);
         fprintf(f,
-                "<td class=\"n\">%s%s<td class=\"n\">%s to %s<td class=\"n\">%.2f&times;<td class=\"n\">%.3g<td "
+                "<td class=\"n\">%s%s<td class=\"n\">%s to %s<td class=\"n\">%s<td class=\"n\">%.3g<td "
                 "class=\"n\">%.0f"
                 "<td class=\"n\">%.1f<td class=\"n\">%.0f%%</tr>\n",
                 c->reached < c->runs ? "&gt; " : "", bench_seconds(c->median, t), bench_seconds(c->least, least),
-                bench_seconds(c->most, most), c->speedup, c->wait_ms, c->updates, c->mb, 100 * c->cpu);
+                bench_seconds(c->most, most), bench_faster(c, faster), c->wait_ms, c->updates, c->mb, 100 * c->cpu);
     }
     fputs("</table>\n", f);
     for (int k = 0; k < b->baseline_count; k++) {

@@ -97,6 +97,9 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
         const Skald__V1__Sums *x = m->sums[k];
         r->sums[k] = (skald_sums){x->loss, x->dphi, x->d2phi, x->correct, x->rows, x->k, x->k2};
         if (!all_finite(&r->sums[k].loss, 7)) return skald_fail(SKALD_EPEER, "a sum is not finite");
+        if (x->rows < 0 || x->rows > (double)limit || x->correct < 0 || x->correct > x->rows || x->k < 0 || x->k2 < 0)
+            return skald_fail(SKALD_EPEER, "sums over %g rows, %g of them right, for a task of %llu", x->rows,
+                              x->correct, (unsigned long long)limit);
     }
     for (uint32_t k = 0; k < count; k++) {
         r->vectors[k] = slot->data + k * dim;

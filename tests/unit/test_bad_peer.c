@@ -11,6 +11,7 @@ typedef enum wrong {
     WRONG_HISTORY_NAN,
     WRONG_INFINITE,
     WRONG_SUM,
+    WRONG_SUM_ROWS,
     WRONG_NO_VECTORS,
     WRONG_ROWS,
     WRONG_KIND,
@@ -28,6 +29,7 @@ static const char *const complaint[] = {
     [WRONG_HISTORY_NAN] = "a vector is not finite",
     [WRONG_INFINITE] = "a vector is not finite",
     [WRONG_SUM] = "a sum is not finite",
+    [WRONG_SUM_ROWS] = "sums over -4 rows, ",
     [WRONG_NO_VECTORS] = "0 vectors instead of 2",
     [WRONG_ROWS] = "rows in a result for a task of",
     [WRONG_KIND] = "answers a local task with something else",
@@ -68,6 +70,9 @@ static bool lie(void *user, bool to_coordinator, altered *a) {
         break;
     case WRONG_SUM:
         r->sums[0]->loss = NAN;
+        break;
+    case WRONG_SUM_ROWS:
+        r->sums[0]->rows = -4;
         break;
     case WRONG_NO_VECTORS:
         a->count = 0;
