@@ -66,6 +66,30 @@ static skald_status may_replace(const checkpointing *c, const char *path, const 
                       path);
 }
 
+/* The last checkpoint cannot be gone on from. `auto` is a supervisor's word, who would only try again: if that file is
+ * damaged, and the one before it is whole and of the same run, it is put aside and the other one taken. Else `st`. */
+static skald_status fall_back(checkpointing *c, const char *path, skald_status st) {
+    char why[900], run[40], *aside = NULL;
+    uint64_t term = 0;
+    snprintf(why, sizeof why, "%s", skald_error());
+    if (asprintf(&c->previous, "%s.1", path) < 0) c->previous = NULL;
+    if (asprintf(&aside, "%s.damaged", path) < 0) aside = NULL;
+    const bool can = c->previous && aside && st == SKALD_EMODEL && skald_checkpoint_peek(NULL, path, run, &term) &&
+                     skald_checkpoint_load(NULL, c->previous, &c->from) == SKALD_OK && strcmp(run, c->from.run) == 0 &&
+                     rename(path, aside) == 0;
+    if (can) {
+        if (term > c->from.term && term < UINT32_MAX) c->from.term = term;
+        fprintf(stderr, "skald: %s: is damaged, and is %s now; going on from %s, of %.1f passes\n", path, aside,
+                c->previous, c->from.passes);
+    } else {
+        skald_checkpoint_free(&c->from);
+        free(c->previous);
+        c->previous = NULL;
+    }
+    free(aside);
+    return can ? SKALD_OK : skald_fail(st, "%s", why);
+}
+
 skald_status checkpointing_open(checkpointing *c, const settings *s, training *t) {
     *c = (checkpointing){0};
     if (!s->checkpoint && !s->resume) return SKALD_OK;
@@ -76,8 +100,11 @@ skald_status checkpointing_open(checkpointing *c, const settings *s, training *t
     skald_checkpointer_options options = {.path = path};
     TRY(parse_every(s->checkpoint_every, &options.every_ns, &options.every_passes));
     TRY(check_output_path(path));
-    if (from) TRY(skald_checkpoint_open(NULL, from, &c->from));
-    skald_status st = may_replace(c, path, from);
+    skald_status st = from ? skald_checkpoint_open(NULL, from, &c->from) : SKALD_OK;
+    if (st != SKALD_OK && automatic) st = fall_back(c, path, st);
+    if (st != SKALD_OK) return st;
+    if (c->previous) from = c->previous;
+    st = may_replace(c, path, from);
     if (st == SKALD_OK && from) {
         raise_term(c, path);
         st = skald_checkpoint_save(NULL, path, &c->from);
@@ -116,5 +143,7 @@ skald_status checkpointing_close(checkpointing *c) {
     const skald_status st = skald_checkpointer_close(c->writer);
     c->writer = NULL;
     skald_checkpoint_free(&c->from);
+    free(c->previous);
+    c->previous = NULL;
     return st;
 }

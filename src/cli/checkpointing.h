@@ -9,6 +9,7 @@
 typedef struct checkpointing {
     skald_checkpointer *writer; /* NULL: none is asked for */
     skald_checkpoint from;      /* what is gone on from; empty: begun anew */
+    char *previous;             /* the file that `auto` fell back on; NULL: it did not */
     char run[40];
     uint64_t term;
 } checkpointing;

@@ -1,5 +1,6 @@
 /* From a hello to a ready crew: workers open and scan the data, the manifest is merged, shards are leased
  * and loaded. Everybody takes the same steps at the same time; each step is one request and one answer. */
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -331,14 +332,29 @@ static void do_with_fewer(skald_coordinator *c) {
     c->expected = there;
 }
 
+/* Who is there, and how many are to come; free() it. */
+static char *early_status(const skald_coordinator *c) {
+    json_t *workers = json_array();
+    for (uint32_t k = 0; k < c->joined; k++) {
+        const skald_session_state *s = &c->workers[k];
+        if (s->vacant || !s->alive) continue;
+        json_array_append_new(workers, json_pack("{s:s,s:s,s:b,s:s}", "name", s->member.name, "device",
+                                                 s->member.device, "alive", 1, "state", "waiting"));
+    }
+    json_t *root = json_pack("{s:s,s:s,s:i,s:i,s:o}", "state", "gathering", "run", c->run, "joined", (int)present(c),
+                             "wanted", (int)c->expected, "workers", workers);
+    char *text = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    return text;
+}
+
 static void answer_early(skald_coordinator *c, skald_input *in) {
+    char *json = in->method == SKALD_METHOD_STATUS ? early_status(c) : NULL;
     if (in->method != SKALD_METHOD_STATUS) { /* drain, fetch */
         skald_net_reply(in->call, SKALD_EUNAVAILABLE, "training has not begun", NULL, 0);
+    } else if (!json) {
+        skald_net_reply(in->call, SKALD_ENOMEM, "out of memory", NULL, 0);
     } else {
-        char json[200];
-        snprintf(json, sizeof json,
-                 "{\"state\":\"gathering\",\"run\":\"%s\",\"joined\":%u,\"wanted\":%u,\"workers\":[]}", c->run,
-                 present(c), c->expected);
         Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
         Skald__V1__StatusReply reply = SKALD__V1__STATUS_REPLY__INIT;
         reply.json = json;
@@ -346,6 +362,7 @@ static void answer_early(skald_coordinator *c, skald_input *in) {
         frame.status_reply = &reply;
         skald_wire_reply(in->call, &frame, NULL, 0, c->headers);
     }
+    free(json);
     in->call = NULL;
 }
 

@@ -97,10 +97,15 @@ static void lose(skald_run *run, const skald_event *event) {
 
 /* Who joins is no further behind than the slowest: `ssp` is about speed. */
 static void join(skald_run *run, uint32_t worker) {
-    uint64_t slowest = UINT64_MAX;
+    uint64_t slowest = UINT64_MAX, slots = 0;
     const skald_member *member = run->crew->ops->member(run->crew, worker);
     run->size = run->crew->ops->size(run->crew);
-    skald_run_notice(run, "worker %u (%s, %s) has joined", worker, member->name, member->device);
+    for (uint32_t k = 0; k < run->size; k++)
+        if (k != worker && run->members[k].alive) slots += run->crew->ops->member(run->crew, k)->slots;
+    skald_run_notice(run, "worker %u (%s, %s) has joined%s", worker, member->name, member->device,
+                     slots < run->problem->shard_count
+                         ? ""
+                         : "; it waits, for the others have a shard a thread at most (--shards makes more)");
     for (uint32_t k = 0; k < run->size; k++)
         if (k != worker && run->members[k].slots && skald_members_laps(run, k) < slowest)
             slowest = skald_members_laps(run, k);

@@ -291,15 +291,19 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
                      .stop_flag = stop_flag};
     memset(outcome, 0, sizeof *outcome);
     char why[400] = "";
-    /* full gradients, bent regularisers and versions are the coordinator's */
-    const bool ranks_can = (o.algo == SKALD_SGD || o.algo == SKALD_SAGA) && !(crew->problem->objective.nonconvex > 0) &&
-                           !o.history_versions;
-    if (o.mode == SKALD_SYNC && crew->conduct && ranks_can && (o.checkpointer || o.resume)) {
-        snprintf(why, sizeof why, "ranks keep no checkpoints");
-    } else if (o.mode == SKALD_SYNC && crew->conduct && ranks_can) {
-        skald_status conducted = crew->conduct(crew, &o, observer, stop_flag, outcome);
-        if (conducted != SKALD_EUNSUPPORTED) return conducted;
-        snprintf(why, sizeof why, "%s", skald_error());
+    if (o.mode == SKALD_SYNC && crew->conduct) {
+        const char *lacks = o.algo != SKALD_SGD && o.algo != SKALD_SAGA ? "take no full gradients"
+                            : crew->problem->objective.nonconvex > 0    ? "know no regulariser that is not convex"
+                            : o.history_versions                        ? "keep no history by version"
+                            : o.checkpointer || o.resume                ? "keep no checkpoints"
+                                                                        : NULL;
+        if (lacks) {
+            snprintf(why, sizeof why, "ranks %s", lacks);
+        } else {
+            skald_status conducted = crew->conduct(crew, &o, observer, stop_flag, outcome);
+            if (conducted != SKALD_EUNSUPPORTED) return conducted;
+            snprintf(why, sizeof why, "%s", skald_error());
+        }
     }
     skald_status st = begin(&run);
     if (st == SKALD_OK && why[0]) skald_run_notice(&run, "synchronous through the coordinator: %s", why);

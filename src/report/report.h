@@ -102,7 +102,8 @@ typedef struct skald_status_view {
     skald_progress progress; /* passes, seconds, rates, staleness, last objective and gap */
     skald_worker_row *workers;
     uint32_t worker_count;
-    bool ended, reached; /* the run is over; as skald_outcome.reached */
+    uint64_t joined, wanted; /* while it gathers: workers that are there, and that it waits for */
+    bool ended, reached;     /* the run is over; as skald_outcome.reached */
     bool audited;
     uint32_t audit_shards;
     double audit_drift;

@@ -114,6 +114,8 @@ skald_status skald_status_parse(const char *json, skald_status_view *out) {
     text(o, "algo", out->algo, sizeof out->algo);
     out->ended = strcmp(out->state, "ended") == 0;
     out->reached = json_is_true(json_object_get(o, "reached"));
+    out->joined = count_of(o, "joined");
+    out->wanted = count_of(o, "wanted");
     out->term = count_of(o, "term");
     out->version = count_of(o, "version");
     out->updates = count_of(o, "updates");

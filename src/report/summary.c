@@ -99,6 +99,13 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
 void skald_status_print(FILE *out, const skald_status_view *v) {
     const skald_progress *p = &v->progress;
     char rows[32], updates[32];
+    if (strcmp(v->state, "gathering") == 0) {
+        fprintf(out, "gathering: %llu of %llu workers are there\n", (unsigned long long)v->joined,
+                (unsigned long long)v->wanted);
+        for (uint32_t k = 0; k < v->worker_count; k++)
+            fprintf(out, "  %s  %s\n", v->workers[k].name, v->workers[k].device);
+        return;
+    }
     fprintf(out, "%s: %s, %s, version %llu\n", v->state, v->algo, v->mode, (unsigned long long)v->version);
     fprintf(out, "%.2f passes in %.1f s; %s rows/s, %s updates/s\n", p->passes, p->seconds,
             skald_count_format(p->rows_per_s, rows, sizeof rows),

@@ -135,6 +135,15 @@ expect "cut short: refused, the one before offered" 1 "--resume a.ck.1 --checkpo
 printf 'x' | dd of=a.ck bs=1 seek=3000 conv=notrunc 2>/dev/null
 expect "damaged: refused by name" 1 "a.ck: the checkpoint is damaged" "${resume[@]}" --resume a.ck train.svm
 expect "the one before goes on" 0 "target gap reached" "${resume[@]}" --resume a.ck.1 --checkpoint a.ck train.svm
+cp a.ck b.ck && cp a.ck b.ck.1 # as auto finds them
+printf 'x' | dd of=b.ck bs=1 seek=3000 conv=notrunc 2>/dev/null
+expect "auto: goes on from the one before" 0 "b.ck: is damaged, and is b.ck.damaged now; going on from b.ck.1" \
+    "$skald" train "${problem[@]}" "${target[@]}" --workers 1 --checkpoint b.ck --resume auto train.svm
+check "auto: in a higher term" test "$(header b.ck term)" -gt "$(header b.ck.damaged term)"
+head -c 100 b.ck.1 >b.ck.1.cut && mv b.ck.1.cut b.ck.1
+printf 'x' | dd of=b.ck bs=1 seek=3000 conv=notrunc 2>/dev/null
+expect "auto: both damaged" 1 "b.ck: the checkpoint is damaged" \
+    "$skald" train "${problem[@]}" "${target[@]}" --workers 1 --checkpoint b.ck --resume auto train.svm
 check "and a newer one takes the damaged one's place" test "$(header a.ck term)" -gt "$(header whole.ck term)"
 expect "of other data" 1 "whole.ck is a checkpoint of other data" "${resume[@]}" --resume whole.ck other.svm
 expect "of another objective" 1 "whole.ck: a checkpoint of another problem: --l2 0.0001" "${resume[@]}" --resume whole.ck --l2 0.01 train.svm

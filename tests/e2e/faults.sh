@@ -84,7 +84,8 @@ for delay in joined 0.04 0.07 0.1 0.13 0.16 0.2; do
     start b --quiet
     victim=$!
     if [ $delay = joined ]; then
-        check "early: one has joined" wait_for 60 is 's.get("joined") == 1'
+        check "early: one has joined" wait_for 60 is 's.get("joined") == 1 and s["workers"][0]["name"] == "b"'
+        expect "early: status says who" 0 "1 of 2 workers" "$skald" status --connect "unix:$work/s"
     else
         start a --quiet
         sleep $delay

@@ -21,6 +21,12 @@ check "base is valid" valid
 check "gpu renders" render shipped/gpu
 check "gpu is valid, a card a worker" valid 1
 
+sed -i 's|newName: skald |newName: registry.example.com/skald |' shipped/base/kustomization.yaml
+check "gpu renders with an image from elsewhere" render shipped/gpu
+check "its workers have the image with CUDA" test "$(sed -n 's/^ *image: //p' rendered.yaml | sort | xargs)" = \
+    "registry.example.com/skald:latest skald:cuda"
+cp "$root/launch/kubernetes/base/kustomization.yaml" shipped/base
+
 planted() { # NAME FILE SED-SCRIPT WHAT IS SAID
     rm -rf broken && cp -r shipped broken
     sed -i "$3" "broken/base/$2"
