@@ -82,6 +82,9 @@ static skald_status take_times(past *p, const char *path, unsigned number, json_
         for (int k = 0; k < SKALD_ROW_QUANTILES; k++)
             p->times[i * SKALD_ROW_QUANTILES + (size_t)k] =
                 1e6 * json_number_value(json_array_get(occupied, (size_t)k));
+        if (p->times[(i + 1) * SKALD_ROW_QUANTILES - 1] <= 0)
+            return skald_fail(SKALD_EDATA, "%s:%u: no task times of %s: ranks (sync over NCCL) keep none", path, number,
+                              name);
     }
     return SKALD_OK;
 }
@@ -172,6 +175,9 @@ static skald_status ask(past *p, const char *data, const char *mode, uint32_t wi
     const uint32_t workers = without == UINT32_MAX ? p->workers : p->workers - 1;
     s.workers = workers;
     skald_status st = settings_resolve(&s, &p->options, data, &t);
+    if (st == SKALD_OK && !(t.train.target_gap > 0) && !(t.train.target_gradient > 0) && !t.train.has_target_objective)
+        st = skald_fail(SKALD_EINVAL, "the run had no target, so there is no time to one: log a run with --target-gap, "
+                                      "--target-gradient or --target-objective");
     double *times = calloc((size_t)workers * SKALD_ROW_QUANTILES, sizeof *times);
     if (st == SKALD_OK && !times) st = skald_fail(SKALD_ENOMEM, "out of memory");
     /* fewer workers have longer tasks each, unless it is the pace that makes them long */

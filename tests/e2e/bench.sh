@@ -22,6 +22,10 @@ check "sync was predicted: $predicted s, it took $actual s" \
 check "async would have been faster" \
     awk -v s="$predicted" '$1 == "async" { a = $3 == "ms" ? $2 / 1000 : $2; exit !(a < s) }' what.txt
 expect "what-if of no log" 1 "not a line of a run's log" "$skald" what-if s.h5
+"$skald" train --workers 2 --max-passes 2 --log short.jsonl "${common[@]}" train.h5 >/dev/null 2>&1
+expect "what-if of a run to no target" 1 "the run had no target" "$skald" what-if short.jsonl
+sed 's/"occupied_ms":\[[^]]*\]/"occupied_ms":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]/g' run.jsonl >none.jsonl
+expect "what-if of ranks" 1 "no task times of" "$skald" what-if none.jsonl
 head -n 1 run.jsonl >half.jsonl
 expect "what-if of half a log" 1 "no 'end'" "$skald" what-if half.jsonl
 
@@ -48,6 +52,21 @@ for path in plots:
     assert text in page, path
 PYTHON
 fi
+# every algorithm by what it takes; a peer that can be installed; what never got there is no speed-up
+"$skald" generate rcv1 --rows 2000 --seed 3 --output text.svm >/dev/null
+expect "bench, svrg beside saga" 0 "report: r3/index.html" "$skald" bench --workers 3 --pace 5 --repeats 1 --stragglers none \
+    --modes async --algos saga,svrg --epoch 2 --l2 1e-2 --baseline liblinear --output r3 text.svm
+check "svrg's tasks are in its lanes" test "$(grep -o '<rect' r3/lanes-svrg-none-async.svg | wc -l)" -gt 12
+if command -v liblinear-train >/dev/null; then
+    check "liblinear has a time and a gap" python3 -c '
+import json
+assert any(b["name"].startswith("liblinear") and b["seconds"] > 0 and b["gap"] < 1e-2
+           for b in json.load(open("r3/results.json"))["baselines"])'
+fi
+expect "bench, not convex" 0 "report: r4/index.html" "$skald" bench --workers 3 --pace 5 --repeats 1 --stragglers none \
+    --modes async --algos synthesis --nonconvex 1e-2 --l2 1e-3 --output r4 text.svm
+expect "bench, too short" 0 " -  " "$skald" bench --workers 3 --pace 200 --repeats 1 --stragglers none --timeout 1s \
+    --modes sync,async --gap 1e-9 --l2 1e-3 --output r5 text.svm
 expect "bench without what it compares" 2 "--modes" "$skald" bench --mode sync train.h5
 expect "bench of a mode that is none" 1 "sideways" "$skald" bench --modes sideways --output r2 --l2 1e-2 train.h5
 finish
