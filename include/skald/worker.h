@@ -16,6 +16,7 @@ typedef struct skald_worker_options {
     const char *name;              /* NULL: host:pid */
     skald_compute_options compute; /* threads = slots: one chain of tasks each */
     int64_t wait_ns;               /* how long to wait for the coordinator */
+    int64_t leave_ns;              /* told to stop: how long for others to take over its rows; 0: it goes at once */
     skald_net_options net;
     int64_t repeat_ns;                      /* what is unanswered is sent again after this; 0: 5 s */
     const skald_collective_ops *collective; /* what makes it a rank of synchronous runs; NULL: nothing */

@@ -15,7 +15,7 @@
 
 typedef struct values {
     const char *connect, *device, *name, *isa, *straggler;
-    int64_t threads, wait, pace_ms, parent;
+    int64_t threads, wait, leave, pace_ms, parent;
     int storage, resident;
     bool deterministic, quiet;
     security security;
@@ -28,6 +28,8 @@ static const skald_option table[] = {
     {"connect", SKALD_OPTION_TEXT, AT(connect), "127.0.0.1:7700", .value = "ADDRESS",
      .help = "The coordinator: HOST:PORT or unix:/PATH"},
     {"wait", SKALD_OPTION_DURATION, AT(wait), "1m", 0, 1e8, .help = "How long to wait for it, also when the connection breaks"},
+    {"leave-within", SKALD_OPTION_DURATION, AT(leave), "30s", 0, 1e6,
+     .help = "Ended by SIGTERM or Ctrl-C: how long others may take to take over its rows; 0: it goes at once"},
     {"threads", SKALD_OPTION_INT, AT(threads), "1", 1, 1024, .help = "Threads; each runs its own tasks"},
     COMPUTE_OPTIONS,
     {"name", SKALD_OPTION_TEXT, AT(name), .help = "What to be called in tables and messages (default HOST:PID)"},
@@ -99,6 +101,7 @@ static int run(const command *self, int argc, char **argv) {
                                                 .resident = (skald_resident)v.resident,
                                                 .deterministic = v.deterministic},
                                     .wait_ns = v.wait,
+                                    .leave_ns = v.leave,
                                     .pace_ms = (int)v.pace_ms,
                                     .straggler = v.straggler,
                                     .notice = on_notice,
@@ -124,7 +127,7 @@ const command command_worker = {
              "  skald worker --connect node1:7700 --threads 16\n"
              "  skald worker --connect node1:7700 --name fast-one /scratch/train.h5\n\n"
              "Exit codes: 0 the run ended in order, 1 failed (also: no coordinator within --wait), 2 usage error, 130 "
-             "interrupted.\n\n",
+             "interrupted (others have its rows then, if there was time).\n\n",
     .table = table,
     .most_words = 1,
     .run = run,

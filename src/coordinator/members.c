@@ -218,6 +218,13 @@ static uint32_t staying(const skald_coordinator *c) {
     return count;
 }
 
+static void let_leave(skald_coordinator *c, skald_session_state *s) {
+    skald_coordinator_notice(c, "worker %u (%s) is to leave: its %llu rows go to others", number(c, s), s->member.name,
+                             (unsigned long long)s->member.rows);
+    s->leaving = true;
+    skald_leases_vacate(c, number(c, s));
+}
+
 void skald_members_drain(skald_coordinator *c, skald_input *in) {
     char reason[300] = "";
     const Skald__V1__Frame *f = skald_wire_open(c->env, in->frame) == SKALD_OK ? skald_wire_body(c->env) : NULL;
@@ -238,11 +245,8 @@ void skald_members_drain(skald_coordinator *c, skald_input *in) {
     if (reason[0]) {
         skald_net_reply(in->call, SKALD_EREFUSED, reason, NULL, 0);
     } else {
-        skald_coordinator_notice(c, "worker %u (%s) is to leave: its %llu rows go to others", number(c, s),
-                                 s->member.name, (unsigned long long)s->member.rows);
-        s->leaving = true;
         s->drain = in->call;
-        skald_leases_vacate(c, number(c, s));
+        let_leave(c, s);
     }
     in->call = NULL;
 }
@@ -260,6 +264,15 @@ void skald_members_left(skald_coordinator *c) {
 /* ---- signs of life --------------------------------------------------------------------------------------- */
 
 void skald_members_beat(skald_coordinator *c, skald_session_state *s, const Skald__V1__Heartbeat *m) {
+    if (m->leaving && !s->leaving && s->stage == SKALD_STAGE_READY) {
+        if (staying(c) > 1) {
+            let_leave(c, s);
+        } else { /* nobody could take over */
+            skald_ask_to_go(c, s, "told to end");
+            skald_coordinator_lose(c, s, "it was told to end");
+            return;
+        }
+    }
     if (m->progress == s->progress) return;
     s->progress = m->progress;
     s->progress_ns = skald_now_ns(c->options->clock);

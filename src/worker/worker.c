@@ -83,6 +83,7 @@ static void beat(skald_worker *w, int64_t now) {
     Skald__V1__Heartbeat body = SKALD__V1__HEARTBEAT__INIT;
     body.progress = atomic_load(&w->progress);
     body.time_ns = (uint64_t)now;
+    body.leaving = w->leave_by > 0;
     frame.body_case = SKALD__V1__FRAME__BODY_HEARTBEAT;
     frame.heartbeat = &body;
     skald_worker_send(w, &frame, NULL, 0);
@@ -122,11 +123,25 @@ static skald_status on_end(skald_worker *w, const event *e) {
     return SKALD_AGAIN;
 }
 
+/* Told to stop: in the middle of a run of the coordinator's it asks to be let go, so that others have its rows before
+ * it goes; SKALD_AGAIN while that may still come. */
+static skald_status leave(skald_worker *w, int64_t now) {
+    const bool can = w->welcomed && atomic_load(&w->begun) && !w->ranked && w->options->leave_ns > 0;
+    if (can && !w->leave_by) {
+        w->leave_by = now + w->options->leave_ns;
+        skald_worker_notice(w, "told to end: others take over its rows (up to %.3g s; once more ends it at once)",
+                            (double)w->options->leave_ns * 1e-9);
+        beat(w, now);
+    }
+    return can && now < w->leave_by ? SKALD_AGAIN : skald_fail(SKALD_INTERRUPTED, "interrupted");
+}
+
 static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
     const int64_t repeat = w->options->repeat_ns > 0 ? w->options->repeat_ns : REPEAT_NS;
     int64_t beaten = 0, repeated = 0;
     for (;;) {
-        if (stop_flag && *stop_flag) return skald_fail(SKALD_INTERRUPTED, "interrupted");
+        if (stop_flag && *stop_flag && leave(w, skald_now_ns(skald_clock_system())) != SKALD_AGAIN)
+            return SKALD_INTERRUPTED;
         event e;
         int64_t tick = repeat < SKALD_NS_PER_S / 10 ? repeat : SKALD_NS_PER_S / 10;
         if (w->welcomed && w->beat_ns < tick) tick = w->beat_ns;
@@ -160,6 +175,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
             st = skald_wire_open(w->env, e.frame);
             if (st == SKALD_OK) st = skald_order_take(w, skald_wire_body(w->env), &over);
             skald_frame_release(e.frame);
+            if (over && st == SKALD_OK && w->leave_by) return skald_fail(SKALD_INTERRUPTED, "interrupted");
             if (over) return st;
             if (st != SKALD_OK) {
                 /* tell the other end why before leaving */

@@ -78,6 +78,13 @@ for how in "async saga" "sync saga" "async svrg"; do
     check "$how: its rows are with others" is "$whole"
     check "$how: with who was late" is 'any(w["name"] == "late" and w["shards"] == 1 for w in s["workers"])'
     expect "$how: who is not there cannot be drained" 1 "there is no worker 'c'" "$skald" drain --connect "$here" c
+    # one is told to end, as a pod that is evicted: it goes when others have its rows
+    kill -TERM "${pid[d]}"
+    wait "${pid[d]}"
+    check "$how: who is told to end says so" test $? -eq 130
+    check "$how: and leaves in order" grep -q '(d) is to leave: its [0-9]* rows go to others' run.out
+    check "$how: nothing of it is lost" bash -c "grep -q '(d) is gone: drained; 0 rows' run.out"
+    check "$how: its rows are with others, too" is "$whole"
     [ "$2" = saga ] && audit "$how, at the end"
 
     check "$how: it converges" wait_for 60 is 's["gap"] is not None and s["gap"] <= 1e-10'
@@ -86,7 +93,7 @@ for how in "async saga" "sync saga" "async svrg"; do
     check "$how: ends in order" test $? -eq 130
     at_optimum "$how" run.jsonl
     expect "$how: done again, the same bits" 0 "bit for bit" "$skald" replay run.record
-    for w in a b d late; do
+    for w in a b late; do
         wait "${pid[$w]}"
         check "$how: $w ends in order" test $? -eq 0
     done
