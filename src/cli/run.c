@@ -13,7 +13,7 @@ static void complain(void *user, const char *text) {
 
 static skald_status serve(run *r) {
     char url[300], text[320];
-    TRY(skald_page_open(r->s->http, r->s->insecure, &r->page, url, sizeof url));
+    TRY(skald_page_open(r->s->http, r->s->http_insecure, &r->page, url, sizeof url));
     skald_page_stage(r->page, "gathering");
     snprintf(text, sizeof text, "the live page: %s", url);
     skald_progress_notice(&r->view, text);
@@ -26,7 +26,7 @@ skald_status run_open(run *r, const command *self, const settings *s, const argu
     if (settings_resolve(s, &args->options, data, &r->t)) arguments_error(self, "%s", skald_error());
     const char *export_path = NULL;
     if (s->export_path && model_export_path(s->export_path, &export_path)) arguments_error(self, "%s", skald_error());
-    if (s->http && skald_page_check(s->http, s->insecure)) arguments_error(self, "%s", skald_error());
+    if (s->http && skald_page_check(s->http, s->http_insecure)) arguments_error(self, "%s", skald_error());
     skald_progress_init(&r->view, stderr, (skald_progress_style)s->progress, s->quiet);
     /* now, not after hours of training */
     if (s->model) TRY(check_output_path(s->model));

@@ -46,7 +46,7 @@ typedef struct settings {
     const char *device, *isa, *listen, *connect, *straggler, *http;
     int storage, resident;
     bool deterministic;
-    bool insecure;
+    bool insecure, http_insecure;
     security security;
     int64_t max_sessions, max_message, hello, offences, refuse;
     const char *health;

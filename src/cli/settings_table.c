@@ -133,7 +133,8 @@
 
 #define PAGE_OPTIONS \
     {"http", TEXT, AT(http), .value = "[HOST:]PORT", .group = "To watch:", \
-     .help = "Serve a live page, /metrics for Prometheus and /status.json here; a port alone is this machine's"}
+     .help = "Serve a live page, /metrics for Prometheus and /status.json here; a port alone is this machine's"}, \
+    {"http-insecure", FLAG, AT(http_insecure), .help = "Let --http, which is plain text, reach beyond this machine"}
 
 const skald_option train_options[] = {
     PROBLEM_OPTIONS,
@@ -147,7 +148,7 @@ const skald_option train_options[] = {
     {"listen", TEXT, AT(listen), .value = "ADDRESS",
      .help = "HOST:PORT or unix:/PATH for the workers and for 'skald status'; without it a socket in a folder made for "
              "this run"},
-    {"insecure", FLAG, AT(insecure), .help = "Let --listen and --http reach beyond this machine in plain text"},
+    {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text, or to anybody"},
     {"connect", TEXT, AT(connect), .value = "ADDRESS",
      .help = "Train nothing here: follow the run of the coordinator at ADDRESS, and fetch its model at the end"},
     {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
@@ -169,7 +170,7 @@ const skald_option coordinator_options[] = {
     {"workers", INT, AT(workers), "1", 1, 4096, .help = "How many to wait for before the data are dealt"},
     {"wait", DURATION, AT(wait), "forever", 0, 1e8, "forever=0",
      .help = "How long to wait for them, and for others when all are lost"},
-    {"insecure", FLAG, AT(insecure), .help = "Let --listen and --http reach beyond this machine in plain text"},
+    {"insecure", FLAG, AT(insecure), .help = "Let --listen reach beyond this machine in plain text, or to anybody"},
     {"version-budget", INT, AT(version_budget), "auto", 1, 1048576, "auto=0", .value = "MB",
      .help = "Model versions a worker keeps, so that they need not be sent again; auto: eight vectors"},
     {"linger", DURATION, AT(linger), "1s", 0, 1e8, "forever=-1",
@@ -206,7 +207,6 @@ const skald_option simulate_options[] = {
      .help = "What the coordinator needs for a result, in microseconds"},
     {"free-evaluations", FLAG, AT(free_evaluations), .help = "Evaluations take no time"},
     PAGE_OPTIONS,
-    {"insecure", FLAG, AT(insecure), .help = "Let --http reach beyond this machine in plain text"},
     TRIAL_OPTIONS,
     PROBLEM_OPTIONS,
     SOLVER_OPTIONS,

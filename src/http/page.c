@@ -65,10 +65,11 @@ skald_status skald_page_check(const char *address, bool elsewhere) {
     place at;
     TRY(place_parse(address, &at));
     if (at.loopback || elsewhere) return SKALD_OK;
-    return skald_fail(SKALD_EINVAL,
-                      "--http %s: everyone who reaches this address could watch the run, in plain text; say --insecure "
-                      "if the network is trusted, or give a port alone: it is this machine's",
-                      address);
+    return skald_fail(
+        SKALD_EINVAL,
+        "--http %s: everyone who reaches this address could watch the run, in plain text; say --http-insecure "
+        "if the network is trusted, or give a port alone: it is this machine's",
+        address);
 }
 
 static skald_status listen_at(const char *address, const place *at, int *out, int *port) {

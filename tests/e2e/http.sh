@@ -6,10 +6,10 @@ cd "$work" || exit 1
 common=(--loss logistic --l2 1e-3 --seed 1)
 
 # --- what is wrong is pointed at ---
-expect "beyond this machine only if asked for" 2 "say --insecure" "$skald" train "${common[@]}" --http 0.0.0.0:0 data.h5
+expect "beyond this machine only if asked for" 2 "say --http-insecure" "$skald" train "${common[@]}" --http 0.0.0.0:0 data.h5
 expect "no address" 2 "must be PORT, HOST:PORT" "$skald" train "${common[@]}" --http nowhere data.h5
 expect "a follower has nothing to serve" 2 "goes with the coordinator" "$skald" train --connect unix:/none --http 0
-expect "no such host" 1 "--http no.such.host.invalid:1" "$skald" train "${common[@]}" --insecure \
+expect "no such host" 1 "--http no.such.host.invalid:1" "$skald" train "${common[@]}" --http-insecure \
     --http no.such.host.invalid:1 data.h5
 
 # --- a run to look at ---
