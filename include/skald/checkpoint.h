@@ -71,9 +71,9 @@ typedef struct skald_checkpointer_options {
 
 /* Starts the thread that writes; the options' pointers must outlive it. */
 skald_status skald_checkpointer_open(const skald_checkpointer_options *options, skald_checkpointer **out);
-/* Is it time for one, and the last one written? A run's first term wants one at once: by it a coordinator that dies soon
- * is known again by its workers. Owner thread, as all that follows; none of it waits for storage but close. now_ns: since
- * training began. */
+/* Is it time for one, and the last one written? A run's first term wants one at once: by it a coordinator that dies
+ * soon is known again by its workers. Owner thread, as all that follows; none of it waits for storage but close.
+ * now_ns: since training began. */
 bool skald_checkpointer_due(skald_checkpointer *c, int64_t now_ns, double passes);
 /* Room to be filled in, run and term as opened; NULL: out of memory, which `news` tells. What was filled in before is
  * still being written, perhaps: it has room of its own. */

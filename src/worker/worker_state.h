@@ -78,7 +78,7 @@ typedef struct skald_worker {
     char run[64];
     uint32_t term;
     int64_t beat_ns;          /* between signs of life */
-    int64_t leave_by; /* it was told to stop, and goes then at the latest; 0: it was not */
+    int64_t leave_by;         /* it was told to stop, and goes then at the latest; 0: it was not */
     uint32_t number, workers; /* which of them this one is */
     bool welcomed;            /* in this session */
     bool ranked;              /* a rank: its run does not outlive its session */
