@@ -54,7 +54,7 @@ skald_status skald_keep_welcome(skald_worker *w) {
     memset(w->seen, 0, sizeof w->seen);
     memset(w->leased, 0, w->shard_count * sizeof *w->leased);
     atomic_store(&w->waiting, 0);
-    w->kept = true;
+    w->kept = w->rejoined = true;
     return skald_worker_start_lanes(w);
 }
 
@@ -84,5 +84,5 @@ void skald_keep_end(skald_worker *w) {
     free(w->leased);
     w->checksums = NULL;
     w->leased = NULL;
-    w->kept = false;
+    w->kept = w->rejoined = false;
 }

@@ -96,13 +96,15 @@ static skald_status read_vector(skald_worker *w, size_t *k, size_t n, double **t
 
 static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
     if (!w->welcomed) return SKALD_OK;
-    if (w->kept && m->shards != w->shard_count) { /* divided otherwise: nothing it has is of use */
+    const bool kept = w->rejoined;
+    w->rejoined = false;
+    if (kept && m->shards != w->shard_count) { /* divided otherwise: nothing it has is of use */
         const uint64_t incarnation = w->incarnation;
         skald_life_end(w);
         TRY(skald_life_begin(w));
         w->incarnation = incarnation;
         TRY(skald_worker_open_source(w, w->index_base, w->columns));
-    } else if (w->kept) {
+    } else if (kept) {
         w->runner.seed = m->seed;
         w->shelf.budget = m->version_budget;
     }

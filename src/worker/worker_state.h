@@ -97,10 +97,11 @@ typedef struct skald_worker {
     atomic_bool begun;
     skald_runner runner;
     skald_versions *versions;
-    skald_shelf shelf;     /* versions kept; the coordinator counts along */
-    uint64_t *checksums;   /* by shard: of those loaded */
-    bool *leased;          /* by shard: in this term */
-    bool kept;             /* shards are from an earlier term: those without a lease go as training begins */
+    skald_shelf shelf;   /* versions kept; the coordinator counts along */
+    uint64_t *checksums; /* by shard: of those loaded */
+    bool *leased;        /* by shard: in this term */
+    bool kept;           /* shards are from an earlier term: those without a lease go as training begins; the lanes' */
+    bool rejoined;       /* ... and the next setup is the first of this term */
     skald_version *newest; /* model that it was trained with */
     uint64_t seen_version; /* highest number */
     uint64_t seen[SKALD_WORKER_SEEN];

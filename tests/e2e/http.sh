@@ -33,7 +33,7 @@ curl -s "${url}metrics" >after.txt
 check "/status.json is what status says, a little earlier" python3 - <<'P'
 import json
 page, status = (json.load(open(f)) for f in ("page.json", "status.json"))
-assert set(page) == set(status), set(page) ^ set(status)
+assert set(page) ^ set(status) <= {"slowest"}, set(page) ^ set(status)  # that one comes and goes
 assert len(page["workers"]) == 3 and page["state"] == "training" and page["problem"] == status["problem"]
 for a, b in zip(page["workers"], status["workers"]):
     assert set(a) == set(b) and a["name"] == b["name"] and a["tasks"] <= b["tasks"]
