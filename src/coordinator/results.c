@@ -133,7 +133,11 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     skald_result_slot *slot = take_slot(c);
     if (!slot) return SKALD_ENOMEM;
     skald_result *r = &slot->result;
-    skald_task *t = &s->tasks[k].task;
+    /* Out of the list before anything is sent: a send that fails loses the worker with all tasks on the list, which is
+     * in the order they were handed out in, in which a session that is taken up again sends them. */
+    const skald_outstanding done = s->tasks[k];
+    const skald_task *t = &done.task;
+    memmove(&s->tasks[k], &s->tasks[k + 1], (--s->task_count - k) * sizeof *s->tasks);
     r->task = t->id;
     r->kind = t->kind;
     r->shard = t->shard;
@@ -160,12 +164,10 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     for (size_t v = 0; v < skald_wire_vectors(c->env); v++) s->received += skald_wire_vector_bytes(c->env, v);
     s->progress_ns = c->frame_ns;
     if (r->status == SKALD_OK && t->kind <= SKALD_TASK_DIFFERENCE)
-        skald_members_pace(s, r->rows, c->frame_ns - s->tasks[k].first_ns);
+        skald_members_pace(s, r->rows, c->frame_ns - done.first_ns);
     if (t->shard != SKALD_ALL_SHARDS && c->leases[t->shard].state == SKALD_LEASE_LEAVING) c->unsettled = true;
     if (s->leaving) c->unsettled = true;
     skald_task_unref(t);
-    /* in the order they were handed out in, in which a session that is taken up again sends them */
-    memmove(&s->tasks[k], &s->tasks[k + 1], (--s->task_count - k) * sizeof *s->tasks);
     *out = r;
     return SKALD_OK;
 }

@@ -102,8 +102,9 @@ skald_status skald_eviction_issued(skald_run *run, uint32_t worker, const skald_
     }
     s->held[s->held_count++] = t->model->id;
     if (s->held_count > run->versions_held) run->versions_held = s->held_count;
-    skald_version_unref(s->newest);
+    skald_version *old = s->newest; /* perhaps the same, of which this is the last reference */
     s->newest = skald_version_ref(t->model);
+    skald_version_unref(old);
     s->newest_generation = run->generation;
     return SKALD_OK;
 }
