@@ -192,7 +192,7 @@ static void strangers_are_refused(void **state) {
     char url[200];
     skald_page *page = NULL;
     assert_int_equal(skald_page_check("0.0.0.0:80", false), SKALD_EINVAL);
-    assert_non_null(strstr(skald_error(), "--insecure"));
+    assert_non_null(strstr(skald_error(), "--http-insecure"));
     assert_int_equal(skald_page_check("0.0.0.0:80", true), SKALD_OK);
     for (const char *const *bad = (const char *const[]){"", "x", ":", ":80", "host:", "1:2:3", "70000", "[::1]", NULL};
          *bad; bad++)
