@@ -53,6 +53,13 @@ bool skald_ledger_incomplete(const skald_ledger *l) {
     return any;
 }
 
+bool skald_ledger_begun(const skald_ledger *l, uint32_t shard) {
+    const double *a = l->entries[shard].anchor;
+    for (uint32_t j = 0; j < l->dim; j++)
+        if (a[j] != 0) return true;
+    return false;
+}
+
 static void keep(skald_ledger *l, uint32_t shard) {
     if (!l->copy || l->copied[shard]) return;
     memcpy(l->copy + (size_t)shard * l->dim, l->entries[shard].anchor, l->dim * sizeof(double));

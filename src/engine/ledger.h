@@ -39,6 +39,9 @@ void skald_ledger_fini(skald_ledger *ledger);
  * be refreshed, rebuilt, repaired or audited first comes to rest; one of the first two then goes before others. */
 uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member, uint32_t depth);
 
+/* Is A_k anything but 0, the sum of an empty table? It says so itself: results are counted from the checkpoint on, and
+ * tables that lived on, or shards dealt anew, have an A_k before their first. */
+bool skald_ledger_begun(const skald_ledger *ledger, uint32_t shard);
 /* A_k += D, if anchors are kept. */
 void skald_ledger_merge(skald_ledger *ledger, uint32_t shard, const double *history);
 /* change += A - A_k, A_k = A: a rebuilt table's sum takes the place of the lost one's, which was kept till now. */

@@ -119,7 +119,7 @@ static void lease(skald_run *run, uint32_t worker, uint32_t shard) {
     run->holders[shard] = worker;
     if (!run->history) return;
     e->suspect = e->refresh = false;
-    e->rebuild = e->visits > 0 || e->busy > 0; /* before its first result A_k is 0, as the table */
+    e->rebuild = e->busy > 0 || skald_ledger_begun(&run->ledger, shard); /* until then A_k is 0, as the table */
     if (!(run->stop && e->rebuild && e->audit)) return;
     e->audit = false; /* nobody will fill it any more */
     if (--run->audit.outstanding == 0) skald_audit_finish(run);
