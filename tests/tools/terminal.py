@@ -32,8 +32,8 @@ def read_for(fd, seconds, until=None):
 
 
 def screen(text):
-    """The last full picture: what follows the last cursor home."""
-    last = text.rsplit("\033[H", 1)[-1]
+    """The last full picture: from cursor home to the erasing of what is below; one that is not ended does not count."""
+    last = ([p for p in text.split("\033[H")[1:] if "\033[J" in p] or [text])[-1]
     return [line for line in re.sub(r"\033\[[0-9?;]*[A-Za-z]", "", last).split("\r\n")]
 
 
