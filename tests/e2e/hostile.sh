@@ -68,7 +68,8 @@ shown_out "500 vectors" "a frame of more than" "a frame of more than" "$stranger
 shown_out "a long hello" "its first frame has 300000 bytes" "its first frame has 300000 bytes" "$stranger" "$at" big $(as certs/three)
 shown_out "a message over the limit" "larger than max (4194304 vs. 1048576)" "over the limit of 1048576" "$stranger" "$at" huge $(as certs/three)
 shown_out "silence" "said nothing for 1 s" "said nothing for 1 s" "$stranger" "$at" silent $(as certs/three)
-shown_out "a flood" "$malformed" "$malformed" "$stranger" "$at" flood $(as certs/three)
+# who is still sending may find the connection gone before it has read why
+shown_out "a flood" "" "$malformed" "$stranger" "$at" flood $(as certs/three)
 shown_out "another's name" "with the certificate of 'three' calls itself 'one'" "with the certificate of 'three' calls itself 'one'" "$stranger" "$at" name:one $(as certs/three)
 shown_out "a status client with results" "of 'me' does not have the URI name skald:worker" \
     "of 'me' does not have the URI name skald:worker" "$stranger" "$at" result $(as certs/me)

@@ -19,17 +19,19 @@ done
 "$skald" train --workers 0 --l2 1e-3 --max-passes 4 --record alone.record --quiet train.svm
 expect "a run without workers" 0 "bit for bit" "$skald" replay alone.record
 
+merges() { [ "$(wc -l <killed.record)" -gt "$1" ]; } # lines, of which two a merge
 "$skald" train --workers 2 --pace 5 --l2 1e-6 --target-gap 1e-14 --max-time 60s --record killed.record --quiet \
     train.svm >/dev/null 2>&1 &
 run=$!
-sleep 2
+wait_for 60 merges 100
 kill -INT $run
 wait $run
 expect "interrupted, replayed" 0 "bit for bit" "$skald" replay --model i.h5 killed.record
+rm killed.record
 "$skald" train --workers 2 --pace 5 --l2 1e-6 --target-gap 1e-14 --max-time 60s --record killed.record --quiet \
     train.svm >/dev/null 2>&1 &
 run=$!
-sleep 3
+wait_for 60 merges 100
 kill -KILL $run
 wait $run 2>/dev/null
 lines=$(wc -l <killed.record)
