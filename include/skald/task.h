@@ -20,6 +20,10 @@ typedef enum skald_task_kind {
 } skald_task_kind;
 
 const char *skald_task_kind_name(skald_task_kind kind);
+/* Does a task of this kind process rows for training? */
+static inline bool skald_task_trains(skald_task_kind kind) {
+    return kind <= SKALD_TASK_DIFFERENCE;
+}
 
 #define SKALD_ALL_SHARDS UINT32_MAX /* every shard the worker holds; sums and vectors are added up in shard order */
 #define SKALD_MAX_POINTS 2

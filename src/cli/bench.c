@@ -42,12 +42,32 @@ static void forget(command_line *c) {
 
 /* ---- child runs ---------------------------------------------------------------------------------------- */
 
-/* Is it of the problem, and not of how it is solved? */
-static bool of_problem(const char *name) {
-    static const char *const list[] = {
-        "loss",           "l2",    "l1",         "nonconvex", "intercept", "huber-delta", "class-weight",
-        "sample-weights", "scale", "index-base", "dim",       "seed",      "isa"};
-    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(list); k++)
+/* Options of the problem, not of how it is solved; and those of the comparison, which it says itself. */
+static const char *const of_problem[] = {
+    "loss",           "l2",    "l1",         "nonconvex", "intercept", "huber-delta", "class-weight",
+    "sample-weights", "scale", "index-base", "dim",       "seed",      "isa"};
+static const char *const own[] = {"modes",
+                                  "algos",
+                                  "stragglers",
+                                  "gap",
+                                  "repeats",
+                                  "workers",
+                                  "pace",
+                                  "timeout",
+                                  "baseline",
+                                  "output",
+                                  "quiet",
+                                  "mode",
+                                  "algo",
+                                  "target-gap",
+                                  "target-objective",
+                                  "target-tolerance",
+                                  "max-time",
+                                  "eval-every",
+                                  "eval-beside"};
+
+static bool among(const char *name, const char *const *list, size_t count) {
+    for (size_t k = 0; k < count; k++)
         if (strcmp(list[k], name) == 0) return true;
     return false;
 }
@@ -60,30 +80,11 @@ static bool of_others(const char *name, const char *algo) {
 
 /* Options of train's that were given to bench, as they were given; algo NULL: those of the problem. */
 static void add_given(command_line *c, const skald_options *options, const char *algo) {
-    static const char *const own[] = {"modes",
-                                      "algos",
-                                      "stragglers",
-                                      "gap",
-                                      "repeats",
-                                      "workers",
-                                      "pace",
-                                      "timeout",
-                                      "baseline",
-                                      "output",
-                                      "quiet",
-                                      "mode",
-                                      "algo",
-                                      "target-gap",
-                                      "target-objective",
-                                      "target-tolerance",
-                                      "max-time",
-                                      "eval-every",
-                                      "eval-beside"};
     for (size_t i = 0; i < options->count; i++) {
         const char *name = options->table[i].name;
-        bool mine = options->sources[i] == SKALD_FROM_DEFAULT || (algo ? of_others(name, algo) : !of_problem(name));
-        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(own); k++) mine |= strcmp(name, own[k]) == 0;
-        if (!mine) add(c, "--%s=%s", options->table[i].name, options->texts[i]);
+        const bool left_out = options->sources[i] == SKALD_FROM_DEFAULT || among(name, own, SKALD_ARRAY_LENGTH(own)) ||
+                              (algo ? of_others(name, algo) : !among(name, of_problem, SKALD_ARRAY_LENGTH(of_problem)));
+        if (!left_out) add(c, "--%s=%s", options->table[i].name, options->texts[i]);
     }
 }
 

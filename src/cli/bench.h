@@ -77,8 +77,8 @@ void bench_plot_lanes(FILE *f, const bench *b, const bench_cell *cell);
 void bench_text(FILE *f, const char *s);
 /* Writes results.json, index.html and the plots, a file each (bench_report.c). */
 skald_status bench_report(const bench *b, const skald_options *options);
-/* "12.3 s", "850 ms"; returns out. */
-const char *bench_faster(const bench_cell *cell, char out[32]); /* "1.23x", ">= 1.23x", "-" */
+/* "12.3 s", "850 ms"; "1.23x", ">= 1.23x", "-". Return out. */
 const char *bench_seconds(double seconds, char out[32]);
+const char *bench_faster(const bench_cell *cell, char out[32]);
 
 #endif

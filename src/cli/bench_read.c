@@ -8,6 +8,7 @@
 
 #include "cli/bench.h"
 #include "replay/record.h"
+#include "skald/task.h"
 
 enum { MOST_SPANS = 20000 };
 
@@ -64,10 +65,10 @@ typedef struct handed {
     uint32_t worker;
 } handed;
 
-/* Task kinds begin with the training ones. */
-static bool trains(const char *kind) {
-    return strcmp(kind, "gradient") == 0 || strcmp(kind, "saga") == 0 || strcmp(kind, "local") == 0 ||
-           strcmp(kind, "difference") == 0;
+static bool trains(const char *name) {
+    skald_task_kind kind = SKALD_TASK_GRADIENT;
+    while (skald_task_trains(kind) && strcmp(name, skald_task_kind_name(kind)) != 0) kind++;
+    return skald_task_trains(kind);
 }
 
 static skald_status read_record(bench_run *run, const char *path) {

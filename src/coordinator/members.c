@@ -306,9 +306,9 @@ static bool overdue(const skald_coordinator *c, const skald_session_state *s, in
         const int64_t since = s->tasks[k].first_ns > s->progress_ns ? s->tasks[k].first_ns : s->progress_ns;
         if ((double)(now_ns - since) < floor_ns) continue;
         if (pace < 0) pace = pace95(s);
-        const double rows = t->shard == SKALD_ALL_SHARDS       ? (double)s->member.rows
-                            : t->kind <= SKALD_TASK_DIFFERENCE ? t->rows
-                                                               : (double)c->problem.shards[t->shard].rows;
+        const double rows = t->shard == SKALD_ALL_SHARDS ? (double)s->member.rows
+                            : skald_task_trains(t->kind) ? t->rows
+                                                         : (double)c->problem.shards[t->shard].rows;
         const double limit = pace > 0 ? 20 * pace * rows * (t->points > 1 ? t->points : 1) : 20 * floor_ns;
         if ((double)(now_ns - since) > fmax(limit, floor_ns)) return true;
     }

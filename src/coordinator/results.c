@@ -84,10 +84,10 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
     uint32_t count = skald_task_vectors(t);
     if (skald_wire_vectors(c->env) != count)
         return skald_fail(SKALD_EPEER, "%zu vectors instead of %u", skald_wire_vectors(c->env), count);
-    uint64_t limit = t->shard == SKALD_ALL_SHARDS       ? s->member.rows
-                     : t->kind <= SKALD_TASK_DIFFERENCE ? t->rows
-                                                        : c->problem.shards[t->shard].rows;
-    if (m->rows > limit || (t->kind <= SKALD_TASK_DIFFERENCE && m->rows == 0))
+    uint64_t limit = t->shard == SKALD_ALL_SHARDS ? s->member.rows
+                     : skald_task_trains(t->kind) ? t->rows
+                                                  : c->problem.shards[t->shard].rows;
+    if (m->rows > limit || (skald_task_trains(t->kind) && m->rows == 0))
         return skald_fail(SKALD_EPEER, "%u rows in a result for a task of %llu", m->rows, (unsigned long long)limit);
     if (t->by_version && t->model && (m->oldest == 0 || m->oldest > t->model->id))
         return skald_fail(SKALD_EPEER, "rows at version %llu after a task at version %llu",
@@ -163,7 +163,7 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     }
     for (size_t v = 0; v < skald_wire_vectors(c->env); v++) s->received += skald_wire_vector_bytes(c->env, v);
     s->progress_ns = c->frame_ns;
-    if (r->status == SKALD_OK && t->kind <= SKALD_TASK_DIFFERENCE)
+    if (r->status == SKALD_OK && skald_task_trains(t->kind))
         skald_members_pace(s, r->rows, c->frame_ns - done.first_ns);
     if (t->shard != SKALD_ALL_SHARDS && c->leases[t->shard].state == SKALD_LEASE_LEAVING) c->unsettled = true;
     if (s->leaving) c->unsettled = true;

@@ -260,11 +260,6 @@ char *skald_table_json(const skald_run *run, bool audit); /* free() it; NULL whe
 void skald_slow_fill(const skald_run *run, skald_worker_row *rows); /* slowdown and cause */
 void skald_slow_watch(skald_run *run); /* tells when that changes; about 10 times a second */
 
-/* Does a task of this kind process rows for training? */
-static inline bool skald_task_trains(skald_task_kind kind) {
-    return kind <= SKALD_TASK_DIFFERENCE;
-}
-
 /* dispatch.c: the engine port's; who is given what. Publish: makes `current` a version of the solver's vectors. */
 skald_status skald_run_publish(skald_run *run);
 skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work);

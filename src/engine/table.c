@@ -32,7 +32,7 @@ static void split_network(skald_member_state *m, const skald_flight *flight, con
 
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *r) {
     skald_member_state *m = &run->members[flight->worker];
-    if (flight->kind > SKALD_TASK_DIFFERENCE) return; /* task times of training only: those compare */
+    if (!skald_task_trains(flight->kind)) return; /* task times of training only: those compare */
     const int64_t now = skald_now_ns(run->clock);
     const double task = (double)(now - flight->issued_ns);
     double part[SKALD_PARTS] = {[SKALD_PART_HELD] = (double)r->receive_ns,

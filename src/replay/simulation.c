@@ -79,10 +79,6 @@ static happening pop(skald_simulation *s) {
 
 /* ---- how long things take ------------------------------------------------------------------------------ */
 
-static bool trains(skald_task_kind kind) {
-    return kind <= SKALD_TASK_DIFFERENCE;
-}
-
 static double measured(const skald_simulation *s, uint32_t worker, uint64_t draw) {
     const double *q = s->timing.measured + (size_t)worker * SKALD_ROW_QUANTILES;
     const uint64_t seed = skald_company_problem(s->base.company)->seed;
@@ -92,7 +88,7 @@ static double measured(const skald_simulation *s, uint32_t worker, uint64_t draw
 }
 
 static double compute_ns(const skald_simulation *s, uint32_t worker, const skald_task *t, const skald_result *r) {
-    if (trains(t->kind))
+    if (skald_task_trains(t->kind))
         return s->timing.measured ? measured(s, worker, s->actors[worker].draws) : r->rows * s->timing.row_ns;
     if (s->timing.free_evaluations) return 0;
     double rows = (double)skald_company_member(s->base.company, worker)->rows;
@@ -153,10 +149,11 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     actor *a = &s->actors[worker];
     skald_result *r;
     TRY(skald_company_run(s->base.company, worker, t, &r));
-    const int64_t message = trains(t->kind) || !s->timing.free_evaluations ? (int64_t)s->timing.message_ns : 0;
+    const int64_t message =
+        skald_task_trains(t->kind) || !s->timing.free_evaluations ? (int64_t)s->timing.message_ns : 0;
     const int64_t came = s->base.now_ns + message;
     int64_t start = came, done;
-    if (trains(t->kind)) {
+    if (skald_task_trains(t->kind)) {
         if (a->free_ns > start) start = a->free_ns;
         r->wait_ns = came > a->free_ns ? came - a->free_ns : 0;
         if (!a->began_ns) TRY(begins(s, worker, start));
@@ -217,7 +214,7 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
             return skald_company_lose(s->base.company, h.worker);
         }
         h.result->arrived_ns = h.when;
-        if (trains(h.result->kind)) s->base.now_ns += (int64_t)s->timing.coordinator_ns;
+        if (skald_task_trains(h.result->kind)) s->base.now_ns += (int64_t)s->timing.coordinator_ns;
         event->kind = SKALD_EVENT_RESULT;
         event->result = h.result;
         return SKALD_OK;

@@ -22,7 +22,7 @@ typedef struct skald_worker_lane {
 } skald_worker_lane;
 
 void skald_worker_pace(skald_worker *w, const skald_task *t, int64_t start_ns) {
-    if (t->kind > SKALD_TASK_DIFFERENCE) return;
+    if (!skald_task_trains(t->kind)) return;
     const int64_t until = skald_straggle_until(w, start_ns, skald_now_ns(system_clock()));
     struct timespec when = {until / SKALD_NS_PER_S, until % SKALD_NS_PER_S};
     while (until > 0 && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) != 0) {
@@ -112,7 +112,7 @@ static void run_task(skald_worker_lane *lane, skald_job *job, int64_t idle_since
     skald_worker *w = lane->worker;
     computed c = compute(lane, job, idle_since_ns);
     pthread_rwlock_unlock(&w->exclusive);
-    if (c.result.kind <= SKALD_TASK_DIFFERENCE) {
+    if (skald_task_trains(c.result.kind)) {
         const int64_t now = skald_now_ns(system_clock());
         const int64_t until = skald_straggle_until(w, c.start_ns, now);
         hold(lane, until);

@@ -12,7 +12,7 @@ enum { MOST_HELD = 4096 }; /* in a hello; who has more begins anew */
 void skald_keep_version(skald_worker *w, const skald_task *t) {
     skald_version *v = t->model;
     if (v && v->id > w->seen_version) w->seen_version = v->id;
-    if (!v || t->kind > SKALD_TASK_DIFFERENCE || (w->newest && w->newest->commits >= v->commits)) return;
+    if (!v || !skald_task_trains(t->kind) || (w->newest && w->newest->commits >= v->commits)) return;
     skald_version_unref(w->newest);
     w->newest = skald_version_ref(v);
 }

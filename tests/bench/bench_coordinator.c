@@ -188,7 +188,7 @@ static void on_task(thin *t, skald_net_session *session, const Skald__V1__Task *
     Skald__V1__Result r = SKALD__V1__RESULT__INIT;
     Skald__V1__Sums sums[SKALD_MAX_POINTS] = {SKALD__V1__SUMS__INIT, SKALD__V1__SUMS__INIT};
     Skald__V1__Sums *list[SKALD_MAX_POINTS] = {&sums[0], &sums[1]};
-    const bool trains = m->kind <= SKALD_TASK_DIFFERENCE;
+    const bool trains = skald_task_trains((skald_task_kind)m->kind);
     const skald_task task = {
         .kind = (skald_task_kind)m->kind, .saga = m->saga, .points = m->points, .want_gradient = m->want_gradient};
     r.rows = trains ? m->rows : 1;

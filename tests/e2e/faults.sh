@@ -17,6 +17,16 @@ start() {
     "$skald" worker --connect "unix:$work/s" --name "$1" --wait 60s "${@:2}" >>"$1.err" 2>&1 &
 }
 
+kill_coordinator() { # at version $before
+    before=$(ask 's["version"]')
+    kill -KILL $coordinator
+    wait $coordinator 2>/dev/null
+}
+check_rows_kept() { # NAME: by each worker
+    local w
+    for w in a b c; do check "$1: $w keeps its rows" grep -q 'it keeps its rows and their history' $w.err; done
+}
+
 "$skald" generate rcv1 --rows 2000 --seed 11 --output train.svm >/dev/null
 head=("$skald" coordinator --listen "unix:$work/s" --workers 3 --loss logistic --l2 1e-3 --seed 1 --progress none
     --max-time 5m --pace 5 --linger 0 --checkpoint run.ck --resume auto)
@@ -34,9 +44,7 @@ for algo in "saga" "saga --history version" "svrg"; do
     coordinator=$!
     for w in a b c; do start $w; done
     check "$algo: goes on" wait_for 60 is 's["state"] == "training" and s["passes"] > 12'
-    before=$(ask 's["version"]')
-    kill -KILL $coordinator
-    wait $coordinator 2>/dev/null
+    kill_coordinator
     "${head[@]}" "${options[@]}" train.svm >3.out 2>&1 &
     coordinator=$!
     check "$algo: is found by its workers" wait_for 60 is 's["state"] == "training"'
@@ -44,9 +52,7 @@ for algo in "saga" "saga --history version" "svrg"; do
     check "$algo: from what the workers have" grep -q 'resumed at version [0-9]* (from worker [abc])' 3.out
     resumed=$(ask 's["resumed_version"]')
     check "$algo: version $before before, $resumed after" test "$resumed" -ge "$before"
-    for w in a b c; do
-        check "$algo: $w keeps its rows" grep -q 'it keeps its rows and their history' $w.err
-    done
+    check_rows_kept "$algo"
     if [ "$algo" != svrg ]; then
         drift=$(ask 's["audit"]["drift"]' --audit)
         check "$algo: audit drift $drift" python3 -c "assert 0 <= $drift <= 1e-12"
@@ -64,16 +70,14 @@ rm -f run.ck run.ck.1 [abc].err
 coordinator=$!
 for w in a b c; do start $w; done
 check "soon: training begins" wait_for 60 is 's["state"] == "training" and s["version"] > 10'
-before=$(ask 's["version"]')
-kill -KILL $coordinator
-wait $coordinator 2>/dev/null
+kill_coordinator
 "${head[@]}" --target-gap 1e-9 train.svm >2.out 2>&1 &
 coordinator=$!
 wait $coordinator
 check "soon: it goes on, and ends" test $? -eq 0
 resumed=$(sed -n 's/.*resumed at version \([0-9]*\) (from worker [abc]).*/\1/p' 2.out)
 check "soon: version $before before, ${resumed:-none} after" test "${resumed:-0}" -ge "$before"
-for w in a b c; do check "soon: $w keeps its rows" grep -q 'it keeps its rows and their history' $w.err; done
+check_rows_kept soon
 wait
 
 # --- who dies before training begins leaves a place, wherever it was on its way ---
