@@ -83,8 +83,7 @@ static skald_status take_times(past *p, const char *path, unsigned number, json_
             p->times[i * SKALD_ROW_QUANTILES + (size_t)k] =
                 1e6 * json_number_value(json_array_get(occupied, (size_t)k));
         if (p->times[(i + 1) * SKALD_ROW_QUANTILES - 1] <= 0)
-            return skald_fail(SKALD_EDATA, "%s:%u: no task times of %s: ranks (sync over NCCL) keep none", path, number,
-                              name);
+            return skald_fail(SKALD_EDATA, "%s:%u: %s took no time: nothing can be told", path, number, name);
     }
     return SKALD_OK;
 }

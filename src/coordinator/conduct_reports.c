@@ -92,8 +92,16 @@ static skald_status fill(skald_conduct *x, const Skald__V1__Done *m) {
                                            .waited_s = q->waited_s,
                                            .compute_ms_mean = q->compute_ms,
                                            .network_ms_mean = q->network_ms,
+                                           .task_ms_p50 = q->task_ms_p50,
+                                           .task_ms_p95 = q->task_ms_p95,
+                                           .slowdown = q->slowdown,
                                            .bytes_sent = member->bytes_sent,
                                            .bytes_received = member->bytes_received};
+        for (size_t p = 0; p < SKALD_PARTS && p < q->n_part_ms; p++) o->workers[k].part_ms[p] = q->part_ms[p];
+        for (size_t p = 0; p < SKALD_ROW_QUANTILES && p < q->n_occupied_ms; p++)
+            o->workers[k].occupied_ms[p] = q->occupied_ms[p];
+        snprintf(o->workers[k].state, sizeof o->workers[k].state, "%s", q->state);
+        snprintf(o->workers[k].cause, sizeof o->workers[k].cause, "%s", q->cause);
         snprintf(o->workers[k].name, sizeof o->workers[k].name, "%s", member->name);
         snprintf(o->workers[k].device, sizeof o->workers[k].device, "%s", member->device);
     }

@@ -33,12 +33,12 @@ static void split_network(skald_member_state *m, const skald_flight *flight, con
 void skald_table_result(skald_run *run, const skald_flight *flight, const skald_result *r) {
     skald_member_state *m = &run->members[flight->worker];
     if (!skald_task_trains(flight->kind)) return; /* task times of training only: those compare */
-    const int64_t now = skald_now_ns(run->clock);
-    const double task = (double)(now - flight->issued_ns);
+    const int64_t end = r->ready_ns ? r->ready_ns : skald_now_ns(run->clock); /* waiting for others is no rank's task */
+    const double task = (double)(end - flight->issued_ns);
     double part[SKALD_PARTS] = {[SKALD_PART_HELD] = (double)r->receive_ns,
                                 [SKALD_PART_COMPUTE] = (double)r->compute_ns,
                                 [SKALD_PART_DELAY] = (double)r->delay_ns,
-                                [SKALD_PART_QUEUE] = clamp((double)(now - r->arrived_ns), task)};
+                                [SKALD_PART_QUEUE] = clamp((double)(end - r->arrived_ns), task)};
     double network = task;
     for (int p = 0; p < SKALD_PARTS; p++) network -= part[p];
     part[SKALD_PART_RECEIVE] = part[SKALD_PART_SEND] = fmax(0, network) / 2;
@@ -56,7 +56,7 @@ void skald_table_result(skald_run *run, const skald_flight *flight, const skald_
                             .slots = skald_run_slots(run->crew->ops->member(run->crew, flight->worker)),
                             .trains = r->status == SKALD_OK && !flight->full,
                             .issued_ns = flight->issued_ns - run->begin_ns,
-                            .ended_ns = now - run->begin_ns,
+                            .ended_ns = end - run->begin_ns,
                             .staleness = run->commits - flight->commits,
                             .rows = r->rows};
     memcpy(seen.part_ns, part, sizeof part);

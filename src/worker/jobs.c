@@ -21,12 +21,13 @@ typedef struct skald_worker_lane {
     skald_chain chain;
 } skald_worker_lane;
 
-void skald_worker_pace(skald_worker *w, const skald_task *t, int64_t start_ns) {
-    if (!skald_task_trains(t->kind)) return;
-    const int64_t until = skald_straggle_until(w, start_ns, skald_now_ns(system_clock()));
+int64_t skald_worker_pace(skald_worker *w, const skald_task *t, int64_t start_ns) {
+    if (!skald_task_trains(t->kind)) return 0;
+    const int64_t now = skald_now_ns(system_clock()), until = skald_straggle_until(w, start_ns, now);
     struct timespec when = {until / SKALD_NS_PER_S, until % SKALD_NS_PER_S};
     while (until > 0 && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) != 0) {
     }
+    return until > now ? until - now : 0;
 }
 
 /* A task that has been computed and whose result is still to be sent. */

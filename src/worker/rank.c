@@ -200,6 +200,15 @@ static void report_done(skald_rank *r, skald_status st, const skald_outcome *o) 
         rows[k].waited_s = from->waited_s;
         rows[k].compute_ms = from->compute_ms_mean;
         rows[k].network_ms = from->network_ms_mean;
+        rows[k].part_ms = (double *)(uintptr_t)from->part_ms;
+        rows[k].n_part_ms = SKALD_PARTS;
+        rows[k].task_ms_p50 = from->task_ms_p50;
+        rows[k].task_ms_p95 = from->task_ms_p95;
+        rows[k].slowdown = from->slowdown;
+        rows[k].state = (char *)(uintptr_t)from->state;
+        rows[k].cause = (char *)(uintptr_t)from->cause;
+        rows[k].occupied_ms = (double *)(uintptr_t)from->occupied_ms;
+        rows[k].n_occupied_ms = SKALD_ROW_QUANTILES;
         list[k] = &rows[k];
         m.workers = list;
         m.n_workers = k + 1;
@@ -263,7 +272,7 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
     r->me = spec->worker;
     r->size = spec->size;
     r->clock.clock.now_ns = clock_now;
-    r->heard_ns = skald_now_ns(skald_clock_system());
+    r->heard_ns = r->idle_ns = skald_now_ns(skald_clock_system());
     r->task_capacity = r->size + r->problem.shard_count;
     r->members = skald_alloc(r->size, sizeof *r->members);
     r->lists = skald_zalloc(r->problem.shard_count, sizeof *r->lists);

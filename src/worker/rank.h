@@ -97,6 +97,7 @@ typedef struct skald_rank {
     /* time and flags */
     skald_rank_clock clock;
     int64_t heard_ns; /* this machine's clock when `clock` was set */
+    int64_t idle_ns;  /* ... when this rank last had something to do */
     atomic_int stop_flag;
     bool stop_asked, audit_asked, audit_now;
     uint64_t audit_ticket;

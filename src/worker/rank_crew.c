@@ -48,7 +48,7 @@ void skald_rank_deal(skald_rank *r) {
 static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *task) {
     skald_rank *r = of(crew);
     if (r->task_count == r->task_capacity) return skald_fail(SKALD_EINTERNAL, "too many tasks for the ranks");
-    if (!r->begun && task->kind <= SKALD_TASK_LOCAL) skald_rank_report_begin(r);
+    if (!r->begun && skald_task_trains(task->kind)) skald_rank_report_begin(r);
     r->owners[r->task_count] = worker;
     r->tasks[r->task_count] = *task;
     skald_version_ref(r->tasks[r->task_count++].model);
@@ -83,17 +83,20 @@ static skald_status hold(skald_rank *r, uint32_t k) {
 }
 
 /* A slot of the block: times and flags are doubles too, an error's text six bytes a double. */
-enum { HEAD = 3, ERROR_WORDS = 16, SUMS = 7, SLOT = 5 + SUMS * SKALD_MAX_POINTS + ERROR_WORDS };
+enum { HEAD = 3, TIMES = 5, ERROR_WORDS = 16, SUMS = 7, SUMS_AT = 2 + TIMES };
+enum { ERROR_AT = SUMS_AT + SUMS * SKALD_MAX_POINTS, SLOT = ERROR_AT + ERROR_WORDS };
 _Static_assert(sizeof(skald_sums) == SUMS * sizeof(double), "sums are doubles, one after the other");
 
 static void write_slot(const skald_result *result, double *slot) {
     slot[0] = result->rows;
     slot[1] = result->status;
     slot[2] = (double)result->wait_ns;
-    slot[3] = (double)result->compute_ns;
-    slot[4] = (double)result->receive_ns;
-    if (result->status == SKALD_OK) memcpy(slot + 5, result->sums, sizeof result->sums);
-    double *words = slot + 5 + SUMS * SKALD_MAX_POINTS;
+    slot[3] = (double)result->receive_ns;
+    slot[4] = (double)result->compute_ns;
+    slot[5] = (double)result->delay_ns;
+    slot[6] = (double)result->ready_ns;
+    if (result->status == SKALD_OK) memcpy(slot + SUMS_AT, result->sums, sizeof result->sums);
+    double *words = slot + ERROR_AT;
     for (uint32_t k = 0; k < ERROR_WORDS * 6 && result->error[k]; k++)
         words[k / 6] += ldexp((unsigned char)result->error[k], (int)(8 * (k % 6)));
 }
@@ -102,16 +105,19 @@ static void read_slot(const double *slot, skald_result *result) {
     result->rows = (uint32_t)slot[0];
     result->status = (skald_status)slot[1];
     result->wait_ns = (int64_t)slot[2];
-    result->compute_ns = (int64_t)slot[3];
-    result->receive_ns = (int64_t)slot[4];
-    memcpy(result->sums, slot + 5, sizeof result->sums);
-    const double *words = slot + 5 + SUMS * SKALD_MAX_POINTS;
+    result->receive_ns = (int64_t)slot[3];
+    result->compute_ns = (int64_t)slot[4];
+    result->delay_ns = (int64_t)slot[5];
+    result->ready_ns = (int64_t)slot[6];
+    memcpy(result->sums, slot + SUMS_AT, sizeof result->sums);
+    const double *words = slot + ERROR_AT;
     for (uint32_t k = 0; k < ERROR_WORDS * 6; k++)
         result->error[k] = (char)((uint64_t)words[k / 6] >> 8 * (k % 6) & 0xff);
     result->error[ERROR_WORDS * 6] = '\0';
 }
 
-static skald_status compute(skald_rank *r, uint32_t k, int64_t idle_since_ns) {
+/* A rank has waited since it was ready before: for the others' results, mostly. */
+static skald_status compute(skald_rank *r, uint32_t k) {
     skald_result *result = &r->results[k];
     const skald_task *t = &r->tasks[k];
     int64_t start = machine_ns();
@@ -122,8 +128,11 @@ static skald_status compute(skald_rank *r, uint32_t k, int64_t idle_since_ns) {
     }
     skald_runner_run(&r->w->runner, r->lane, t, result);
     for (uint32_t v = result->count; v < SKALD_MAX_POINTS; v++) result->vectors[v] = NULL;
-    result->wait_ns = start - idle_since_ns;
-    skald_worker_pace(r->w, t, start);
+    result->wait_ns = start - r->idle_ns;
+    result->receive_ns = start - r->heard_ns;
+    result->delay_ns = skald_worker_pace(r->w, t, start);
+    r->idle_ns = machine_ns();
+    result->ready_ns = r->clock.now_ns + r->idle_ns - r->heard_ns; /* durations only: the machines' clocks differ */
     atomic_fetch_add(&r->w->progress, 1);
     return SKALD_OK;
 }
@@ -132,7 +141,6 @@ static skald_status compute(skald_rank *r, uint32_t k, int64_t idle_since_ns) {
 static skald_status exchange(skald_rank *r) {
     const size_t total = HEAD + (size_t)r->task_count * SLOT;
     const bool leads = skald_rank_leads(r);
-    int64_t idle_since = machine_ns();
     memset(r->block, 0, total * sizeof(double));
     for (uint32_t k = 0; k < r->task_count; k++) {
         skald_result *result = &r->results[k];
@@ -142,9 +150,8 @@ static skald_status exchange(skald_rank *r) {
                                  .worker = r->owners[k],
                                  .count = skald_task_vectors(&r->tasks[k])};
         if (r->owners[k] != r->me) continue;
-        TRY(compute(r, k, idle_since));
+        TRY(compute(r, k));
         write_slot(result, r->block + HEAD + (size_t)k * SLOT);
-        idle_since = machine_ns();
     }
     (void)skald_rank_take_jobs(r); /* for the flags; what else there is shows in the operation */
     if (leads) {

@@ -166,8 +166,8 @@ void skald_worker_lease(skald_worker *w, const skald_job *job);
 void skald_worker_begin(skald_worker *w, const skald_job *job);
 void skald_worker_release(skald_worker *w, const skald_job *job);
 void skald_worker_unload(skald_worker *w, uint32_t shard); /* rows and history */
-/* Training tasks take at least options->pace_ms: waits for the rest of it. */
-void skald_worker_pace(skald_worker *w, const skald_task *task, int64_t start_ns);
+/* Training tasks take at least options->pace_ms: waits for the rest of it. Returns how long, in nanoseconds. */
+int64_t skald_worker_pace(skald_worker *w, const skald_task *task, int64_t start_ns);
 void skald_job_drop(skald_job *job); /* frees what it owns */
 skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);
 

@@ -61,6 +61,21 @@ expect "one rank" 0 "synchronous over nccl 2" \
     "$skald" train "${settings[@]}" --mode sync --device cuda --workers 1 --log one.jsonl data.svm
 at_optimum "one rank" one.jsonl
 
+# --- a slow rank is named, its time split as any worker's; the others wait for it ---
+expect "a slow rank: named" 0 "slow: worker 0 (worker-" "$skald" train "${settings[@]}" --mode sync --device cuda --workers 3 \
+    --pace 40 --straggler cds:5 --target-gap 1e-2 --log slow.jsonl data.svm
+check "a slow rank: why, and who waits" python3 -c '
+import json
+slow, *others = json.loads(open("slow.jsonl").readlines()[-1])["workers"]
+assert slow["cause"] == "delayed on purpose" and slow["slowdown"] > 1.5, slow
+parts = sum(slow[p + "_ms_mean"] for p in ("receive", "held", "compute", "delay", "send", "queue"))
+assert abs(parts - slow["task_ms_mean"]) <= 0.05 * slow["task_ms_mean"] and slow["task_ms_p95"] >= slow["task_ms_p50"] > 0
+assert slow["delay_ms_mean"] > 100 and slow["state"] == "waiting", slow
+for w in others:
+    assert w["wait_ms_mean"] > 100 > w["delay_ms_mean"] and not w["cause"], w
+'
+expect "a slow rank: what without it" 0 "without worker-" "$skald" what-if slow.jsonl
+
 # --- one rank is killed in the middle ---
 start() { # NAME: a coordinator and three workers; their pids in $coordinator and workers[]
     "$skald" coordinator --listen "unix:$work/$1" --workers 3 --mode sync "${settings[@]}" --log "$1.jsonl" \

@@ -13,7 +13,7 @@ expect "no such host" 1 "--http no.such.host.invalid:1" "$skald" train "${common
     --http no.such.host.invalid:1 data.h5
 
 # --- a run to look at ---
-"$skald" train "${common[@]}" --workers 3 --pace 5 --straggler cds:4 --max-time 600s --listen "unix:$work/s" --http 0 \
+"$skald" train "${common[@]}" --workers 3 --pace 20 --straggler cds:8 --max-time 600s --listen "unix:$work/s" --http 0 \
     --log run.jsonl data.h5 >run.out 2>run.err &
 run=$!
 url=""

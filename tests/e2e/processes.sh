@@ -6,10 +6,11 @@ cd "$work" || exit 1
 
 "$skald" generate rcv1 --rows 1200 --seed 4 --output train.svm >/dev/null
 long=(--loss logistic --l2 1e-6 --target-gap 1e-14 --max-time 100s --progress line --pace 5)
-
+seconds=6s
+[ "${TEST_PRESET:-release}" = release ] || seconds=20s
 
 # --- a run of three processes, watched, followed, its model fetched ---
-"$skald" coordinator --listen "unix:$work/a" --workers 2 --l2 1e-3 --max-time 6s \
+"$skald" coordinator --listen "unix:$work/a" --workers 2 --l2 1e-3 --max-time $seconds \
     --linger 3s --model a.h5 --log a.jsonl train.svm >a.out 2>a.err &
 coordinator=$!
 "$skald" worker --connect "unix:$work/a" --name left --pace 5 >left.err 2>&1 &
@@ -22,7 +23,7 @@ expect "status table" 0 "left" "$skald" status --connect "unix:$work/a"
 "$skald" status --connect "unix:$work/a" --audit --json >audit.json
 check "status names the device" grep -q '"device":"cpu (' audit.json # seen to fail: the hello said "auto"
 drift=$(grep -o '"audit":{[^}]*}' audit.json | grep -o '"drift":[-0-9.e+]*' | cut -d: -f2)
-check "audited history drifts by $drift" awk -v d="${drift:-1}" 'BEGIN { exit !(d >= 0 && d < 1e-6) }'
+check "audited history drifts by ${drift:-nothing, $(head -c 300 audit.json)}" awk -v d="${drift:-1}" 'BEGIN { exit !(d >= 0 && d < 1e-6) }'
 expect "follow" 0 "model written" "$skald" train --connect "unix:$work/a" --model fetched.h5
 wait $coordinator
 check "coordinator ends in order" test $? -eq 0
