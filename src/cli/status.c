@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/remote.h"
@@ -30,6 +31,16 @@ static const skald_option table[] = {
 };
 /* clang-format on */
 
+/* Why the answer has no audit in it. */
+static skald_status no_audit(const skald_status_view *v) {
+    if (strcmp(v->state, "training") != 0)
+        return skald_fail(SKALD_EUNAVAILABLE, "no audit: the run is %s, and only one that trains can be audited",
+                          v->state);
+    if (strcmp(v->algo, "saga") != 0)
+        return skald_fail(SKALD_EUNAVAILABLE, "no audit: %s keeps no history that could be compared", v->algo);
+    return skald_fail(SKALD_EUNAVAILABLE, "no audit: somebody else's is under way; ask again");
+}
+
 static int run(const command *self, int argc, char **argv) {
     values v = {0};
     arguments args;
@@ -41,10 +52,9 @@ static int run(const command *self, int argc, char **argv) {
     if (st == SKALD_OK) st = remote_status(v.connect, &files.net, v.wait, v.audit, false, &json);
     secrets_free(&files);
     if (st == SKALD_OK && v.json) puts(json);
-    if (st == SKALD_OK && !v.json) {
-        st = skald_status_parse(json, &view);
-        if (st == SKALD_OK) skald_status_print(stdout, &view);
-    }
+    if (st == SKALD_OK && (!v.json || v.audit)) st = skald_status_parse(json, &view);
+    if (st == SKALD_OK && !v.json) skald_status_print(stdout, &view);
+    if (st == SKALD_OK && v.audit && !view.audited) st = no_audit(&view);
     skald_status_view_free(&view);
     free(json);
     arguments_free(&args);

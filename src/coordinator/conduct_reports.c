@@ -25,6 +25,21 @@ static void learn_L(skald_conduct *x, double L) {
     x->mode[0] = '\0';
 }
 
+static void see_task(const skald_conduct *x, const Skald__V1__TaskSeen *m) {
+    const skald_observer *o = x->observer;
+    if (m->worker >= x->c->told || m->n_part_ns != SKALD_PARTS || m->issued_ns < 0 || m->ended_ns < m->issued_ns)
+        return;
+    skald_task_seen t = {.worker = m->worker,
+                         .slots = 1,
+                         .trains = m->trains,
+                         .issued_ns = m->issued_ns,
+                         .ended_ns = m->ended_ns,
+                         .rows = m->rows};
+    for (int p = 0; p < SKALD_PARTS; p++)
+        if (!((t.part_ns[p] = m->part_ns[p]) >= 0 && t.part_ns[p] <= (double)(m->ended_ns - m->issued_ns))) return;
+    o->task(o->user, &t);
+}
+
 void skald_conduct_report(skald_conduct *x, const Skald__V1__Report *m) {
     const skald_observer *o = x->observer;
     learn_L(x, m->l);
@@ -33,6 +48,8 @@ void skald_conduct_report(skald_conduct *x, const Skald__V1__Report *m) {
         skald_evaluation e = unpack_evaluation(m->evaluation);
         o->evaluation(o->user, &e);
     }
+    for (size_t k = 0; o && o->task && k < m->n_tasks; k++) see_task(x, m->tasks[k]);
+    if (m->table[0] && o && o->table && o->table_due(o->user)) o->table(o->user, strdup(m->table));
     if (m->progress && o && o->progress) {
         const Skald__V1__Progress *q = m->progress;
         skald_progress p = {.seconds = q->seconds,

@@ -60,6 +60,7 @@ skald_status skald_conduct_send_ranks(skald_conduct *x) {
     m.dense = p->dense;
     m.l_max = p->L_max;
     m.options = &options;
+    m.watched = x->observer && x->observer->task;
     frame.body_case = SKALD__V1__FRAME__BODY_RANKS;
     frame.ranks = &m;
     for (uint32_t k = 0; st == SKALD_OK && k < c->told; k++) {

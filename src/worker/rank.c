@@ -52,6 +52,7 @@ skald_status skald_rank_spec_read(const skald_worker *w, const Skald__V1__Ranks 
     s->L_max = m->l_max;
     s->sum_weighted_y2 = m->sum_weighted_y2;
     s->dense = m->dense;
+    s->watched = m->watched;
     read_options(m->options, &s->options);
     s->members = skald_zalloc(s->size, sizeof *s->members);
     s->rows = skald_alloc(s->shard_count, sizeof *s->rows);
@@ -127,6 +128,50 @@ static void on_evaluation(void *user, const skald_evaluation *e) {
     report(user, &m);
 }
 
+static void report_tasks(skald_rank *r) {
+    static const Skald__V1__TaskSeen none = SKALD__V1__TASK_SEEN__INIT;
+    Skald__V1__TaskSeen bodies[SKALD_RANK_SEEN], *list[SKALD_RANK_SEEN];
+    Skald__V1__Report m = SKALD__V1__REPORT__INIT;
+    for (uint32_t k = 0; k < r->seen_count; k++) {
+        skald_task_seen *t = &r->seen[k];
+        bodies[k] = none;
+        bodies[k].worker = t->worker;
+        bodies[k].trains = t->trains;
+        bodies[k].issued_ns = t->issued_ns;
+        bodies[k].ended_ns = t->ended_ns;
+        bodies[k].rows = t->rows;
+        bodies[k].part_ns = t->part_ns;
+        bodies[k].n_part_ns = SKALD_PARTS;
+        list[k] = &bodies[k];
+    }
+    m.tasks = list;
+    m.n_tasks = r->seen_count;
+    if (r->seen_count) report(r, &m);
+    r->seen_count = 0;
+}
+
+static void on_task(void *user, const skald_task_seen *t) {
+    skald_rank *r = user;
+    if (!skald_rank_leads(r)) return;
+    r->seen[r->seen_count++] = *t;
+    if (r->seen_count == SKALD_RANK_SEEN) report_tasks(r);
+}
+
+static bool on_table_due(void *user) {
+    skald_rank *r = user;
+    const int64_t now = skald_now_ns(skald_clock_system());
+    if (!skald_rank_leads(r) || now - r->table_ns < SKALD_NS_PER_S / 2) return false;
+    r->table_ns = now;
+    return true;
+}
+
+static void on_table(void *user, char *json) {
+    Skald__V1__Report m = SKALD__V1__REPORT__INIT;
+    m.table = json;
+    report(user, &m);
+    free(json);
+}
+
 static void on_progress(void *user, const skald_progress *p) {
     Skald__V1__Report m = SKALD__V1__REPORT__INIT;
     Skald__V1__Progress body = SKALD__V1__PROGRESS__INIT;
@@ -142,6 +187,7 @@ static void on_progress(void *user, const skald_progress *p) {
     body.slowest_ratio = p->slowest_ratio;
     m.progress = &body;
     report(user, &m);
+    report_tasks(user);
 }
 
 static void on_notice(void *user, const char *text) {
@@ -332,8 +378,13 @@ static void fini(skald_rank *r) {
 bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, skald_lane *lane, skald_queue *jobs) {
     skald_rank r = {.w = w, .lane = lane, .jobs = jobs};
     skald_outcome outcome = {.audit_drift = -1};
-    const skald_observer observer = {
-        .user = &r, .evaluation = on_evaluation, .progress = on_progress, .notice = on_notice};
+    const skald_observer observer = {.user = &r,
+                                     .evaluation = on_evaluation,
+                                     .progress = on_progress,
+                                     .notice = on_notice,
+                                     .task = spec->watched ? on_task : NULL,
+                                     .table_due = spec->watched ? on_table_due : NULL,
+                                     .table = spec->watched ? on_table : NULL};
     skald_status st = init(&r, spec);
     if (st == SKALD_OK) {
         skald_worker_notice(w, "rank %u of %u, over %s", r.me, r.size, w->collective);

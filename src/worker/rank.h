@@ -24,7 +24,7 @@ typedef struct skald_rank_spec {
     uint64_t *rows;        /* by shard */
     uint32_t *holder;      /* by shard */
     double nonzeros, L_max, sum_weighted_y2;
-    bool dense;
+    bool dense, watched;
     skald_train_options options;
 } skald_rank_spec;
 
@@ -53,7 +53,7 @@ typedef struct skald_rank_ask {
     skald_request_kind request;
 } skald_rank_ask;
 
-enum { SKALD_RANK_ASKS = 32 };
+enum { SKALD_RANK_ASKS = 32, SKALD_RANK_SEEN = 256 };
 
 typedef struct skald_rank_clock {
     skald_clock clock; /* first */
@@ -103,6 +103,10 @@ typedef struct skald_rank {
     uint64_t audit_ticket;
     skald_rank_ask asks[SKALD_RANK_ASKS];
     uint32_t ask_count;
+    /* for who looks at the coordinator's page */
+    skald_task_seen seen[SKALD_RANK_SEEN];
+    uint32_t seen_count;
+    int64_t table_ns; /* this machine's clock at the last table */
 } skald_rank;
 
 extern const skald_crew_ops skald_rank_crew_ops;

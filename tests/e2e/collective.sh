@@ -74,6 +74,24 @@ assert slow["delay_ms_mean"] > 100 and slow["state"] == "waiting", slow
 for w in others:
     assert w["wait_ms_mean"] > 100 > w["delay_ms_mean"] and not w["cause"], w
 '
+"$skald" train "${settings[@]}" --mode sync --device cuda --workers 3 --pace 40 --straggler cds:5 --target-gap 1e-14 \
+    --http 0 data.svm >page.out 2>&1 &
+run=$!
+page() { curl -sf "$(sed -n 's/.*the live page: //p' page.out)$1"; }
+slow_there() { page status.json | grep -q 'delayed on purpose'; }
+check "a slow rank: on the live page" wait_for 60 slow_there
+check "a slow rank: the page has all" python3 - "$(page status.json)" "$(page metrics)" <<'P'
+import json, re, sys
+status = json.loads(sys.argv[1])
+assert [w["state"] for w in status["workers"]] and len(status["workers"]) == len(status["shards"]) == 3
+spent = {tuple(m): float(v) for *m, v in re.findall(
+    r'skald_worker_task_seconds_total{worker="([^"]*)".*part="(\w*)"} (\S+)', sys.argv[2])}
+slow = status["workers"][0]["name"]
+assert len(spent) == 18 and spent[slow, "delay"] > spent[slow, "compute"] > 0, spent
+assert sum(spent.values()) > 0.5 * status["seconds"], spent
+P
+kill -INT $run
+wait $run
 expect "a slow rank: what without it" 0 "without worker-" "$skald" what-if slow.jsonl
 
 # --- one rank is killed in the middle ---

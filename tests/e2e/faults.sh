@@ -56,6 +56,8 @@ for algo in "saga" "saga --history version" "svrg"; do
     if [ "$algo" != svrg ]; then
         drift=$(ask 's["audit"]["drift"]' --audit)
         check "$algo: audit drift $drift" python3 -c "assert 0 <= $drift <= 1e-12"
+    else
+        expect "$algo: nothing to audit" 1 "svrg keeps no history" "$skald" status --connect "unix:$work/s" --audit
     fi
     check "$algo: converges" wait_for 60 is 's["gap"] is not None and s["gap"] <= 1e-9'
     kill -TERM $coordinator
