@@ -9,8 +9,8 @@ ARG BUILD_BASE=${BASE}
 
 FROM ${BUILD_BASE} AS build
 RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        build-essential cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev libgrpc-dev libhdf5-dev \
-        libjansson-dev libmicrohttpd-dev zlib1g-dev liblzma-dev
+        build-essential cmake ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev libgrpc-dev libssl-dev \
+        libhdf5-dev libjansson-dev libmicrohttpd-dev zlib1g-dev liblzma-dev
 COPY . /source
 # AUTO: with cards if there is nvcc; ON: or fail
 ARG CUDA=AUTO

@@ -34,6 +34,9 @@ static int run(const command *self, int argc, char **argv) {
     char *json = NULL;
     secrets files;
     skald_status st = secrets_read(&v.security, &files);
+    if (st == SKALD_OK && !v.json)
+        fprintf(stderr, "skald drain: waiting up to %.3g s until the others have the rows of %s\n",
+                (double)v.wait * 1e-9, args.words[0]);
     if (st == SKALD_OK) st = remote_drain(v.connect, &files.net, v.wait, args.words[0], &json);
     secrets_free(&files);
     if (st == SKALD_OK && v.json) puts(json);

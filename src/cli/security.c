@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/certificate.h"
 #include "skald/status.h"
 
 enum { LONGEST = 1 << 20 };
@@ -45,6 +46,7 @@ skald_status secrets_read(const security *files, secrets *out) {
     if (st == SKALD_OK) st = read_text("tls-cert", files->cert, false, &out->texts[1]);
     if (st == SKALD_OK) st = read_text("tls-key", files->key, true, &out->texts[2]);
     if (st == SKALD_OK) st = read_text("token-file", files->token, true, &out->texts[3]);
+    if (st == SKALD_OK && files->cert) st = certificate_check(files->cert, out->texts[1], files->key, out->texts[2]);
     if (st != SKALD_OK) {
         secrets_free(out);
         return st;

@@ -28,8 +28,8 @@ typedef struct secrets {
     char *texts[4];
 } secrets;
 
-/* Reads the files. SKALD_EIO and SKALD_EINVAL name option and file. A key or a token that others may read is refused.
- */
+/* Reads the files. SKALD_EIO and SKALD_EINVAL name option and file. A key or a token that others may read is refused, a
+ * certificate that is not valid today, and a key that is not its own. */
 skald_status secrets_read(const security *files, secrets *out);
 void secrets_free(secrets *s); /* overwrites what it frees; NULL-safe members */
 /* Does a server with these encrypt; and ask who comes, too? */

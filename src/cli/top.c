@@ -29,7 +29,7 @@ typedef struct values {
 static const skald_option table[] = {
     {"connect", SKALD_OPTION_TEXT, AT(connect), "127.0.0.1:7700", .value = "ADDRESS",
      .help = "The coordinator: HOST:PORT or unix:/PATH; ADDRESS may also be given as the argument"},
-    {"wait", SKALD_OPTION_DURATION, AT(wait), "10s", 0, 1e8, .help = "How long to wait for it at first"},
+    {"wait", SKALD_OPTION_DURATION, AT(wait), "10s", 0, 1e8, .help = "How long to wait for it, at first and when it has gone"},
     {"every", SKALD_OPTION_DURATION, AT(every), "1s", 0.05, 3600, .help = "Time between looks"},
     SECURITY_OPTIONS,
     {0},
@@ -268,36 +268,49 @@ static int run(const command *self, int argc, char **argv) {
     sigaction(SIGWINCH, &(struct sigaction){.sa_handler = on_resize}, NULL);
     secrets files;
     skald_status st = secrets_read(&v.security, &files);
-    bool seen = false, ended = false;
+    bool seen = false, gone = false;
+    int64_t heard = 0;
     screen look = {0};
-    while (st == SKALD_OK && !*signals_stop_flag() && !ended && !look.quit) {
+    skald_status_view view = {0};
+    while (st == SKALD_OK && !*signals_stop_flag() && !view.ended && !look.quit) {
         char *json = NULL;
-        skald_status_view view = {0};
+        skald_status_view next = {0};
         st = remote_status(v.connect, &files.net, seen ? 2 * SKALD_NS_PER_S : v.wait, false, seen, &json);
-        if (st == SKALD_OK) st = skald_status_parse(json, &view);
+        if (st == SKALD_OK) st = skald_status_parse(json, &next);
         free(json);
-        if (st != SKALD_OK) break;
-        if (!seen) take_terminal();
-        seen = true;
-        ended = view.ended;
-        if (!raw) {
+        const bool was_gone = gone;
+        gone = st != SKALD_OK;
+        if (!gone) {
+            if (!seen) take_terminal();
+            seen = true;
+            heard = skald_now_ns(skald_clock_system());
+            skald_status_view_free(&view);
+            view = next;
+        } else if (!seen || skald_now_ns(skald_clock_system()) - heard >= v.wait) {
+            break;
+        } else { /* it may be started again: its workers wait for that, too */
+            st = SKALD_OK;
+            snprintf(view.state, sizeof view.state, "it does not answer");
+        }
+        if (!raw && gone && !was_gone) printf("%s does not answer\n", v.connect);
+        if (!raw && !gone) {
             char line[256];
             skald_progress_format(&view.progress, sizeof line - 1, line, sizeof line);
             printf("%s\n", line);
             skald_slow_list(stdout, view.workers, view.worker_count, 8);
-            fflush(stdout);
         }
+        if (!raw) fflush(stdout);
         watch(&look, &view, v.connect, v.every);
-        skald_status_view_free(&view);
     }
     restore();
     secrets_free(&files);
     if (st != SKALD_OK && seen) { /* it has gone: what there was to see has been seen */
         fprintf(stderr, "skald top: the coordinator has left\n");
         st = SKALD_OK;
-    } else if (ended) {
+    } else if (view.ended) {
         fprintf(stderr, "skald top: the run has ended\n");
     }
+    skald_status_view_free(&view);
     arguments_free(&args);
     return st == SKALD_OK ? EXIT_DONE : report_failure(self);
 }

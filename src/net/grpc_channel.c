@@ -89,6 +89,7 @@ bool net_channel_no_tls(grpc_channel *channel, char reason[NET_REASON_BYTES]) {
         snprintf(reason, NET_REASON_BYTES, "no TLS connection: %.300s", why + 2);
     else
         snprintf(reason, NET_REASON_BYTES,
-                 "it hangs up at once: it may ask for TLS or a certificate (--tls-ca, --tls-cert, --tls-key)");
+                 "it hangs up at once: it may ask for TLS or a certificate (--tls-ca, --tls-cert, --tls-key), or not "
+                 "believe whoever signed the one it was shown; its own log says");
     return true;
 }

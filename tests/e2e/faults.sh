@@ -72,11 +72,17 @@ rm -f run.ck run.ck.1 [abc].err
 coordinator=$!
 for w in a b c; do start $w; done
 check "soon: training begins" wait_for 60 is 's["state"] == "training" and s["version"] > 10'
+"$skald" top "unix:$work/s" --every 0.1s --wait 60s >top.out 2>&1 &
+watching=$!
+check "soon: top watches" wait_for 60 grep -q updates/s top.out
 kill_coordinator
+check "soon: top says that it has gone" wait_for 60 grep -q "s does not answer" top.out
 "${head[@]}" --target-gap 1e-9 train.svm >2.out 2>&1 &
 coordinator=$!
 wait $coordinator
 check "soon: it goes on, and ends" test $? -eq 0
+check "soon: top saw it come back" bash -c "sed '1,/does not answer/d' top.out | grep -q updates/s"
+kill -INT $watching 2>/dev/null
 resumed=$(sed -n 's/.*resumed at version \([0-9]*\) (from worker [abc]).*/\1/p' 2.out)
 check "soon: version $before before, ${resumed:-none} after" test "${resumed:-0}" -ge "$before"
 check_rows_kept soon

@@ -33,9 +33,11 @@ stranger "no certificate" "it may ask for TLS or a certificate" "did not return 
     $(worker --name one --tls-ca certs/ca.pem)
 stranger "another CA" "certificate verify failed" "no TLS connection" \
     $(worker --name one --tls-ca foreign/ca.pem --tls-cert foreign/one.pem --tls-key foreign/one.key)
-stranger "another CA's certificate" "" "certificate verify failed" \
+stranger "another CA's certificate" "or not believe whoever signed" "certificate verify failed" \
     $(worker --name one --tls-ca certs/ca.pem --tls-cert foreign/one.pem --tls-key foreign/one.key)
-stranger "an expired certificate" "" "no TLS connection" $(worker --name late $(with certs/late))
+stranger "an expired certificate" "certs/late.pem expired on " "" $(worker --name late $(with certs/late))
+stranger "another's key" "certs/one.key is not the key of certs/two.pem" "" \
+    $(worker --name two --tls-ca certs/ca.pem --tls-cert certs/two.pem --tls-key certs/one.key)
 stranger "a status client with results" "of 'me' does not have the URI name skald:worker" \
     "of 'me' does not have the URI name skald:worker" $(worker --name me $(with certs/me))
 stranger "another's name" "with the certificate of 'one' calls itself 'two'" "calls itself 'two'" \
