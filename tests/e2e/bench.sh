@@ -25,7 +25,7 @@ expect "what-if of no log" 1 "not a line of a run's log" "$skald" what-if s.h5
 "$skald" train --workers 2 --max-passes 2 --log short.jsonl "${common[@]}" train.h5 >/dev/null 2>&1
 expect "what-if of a run to no target" 1 "the run had no target" "$skald" what-if short.jsonl
 sed 's/"occupied_ms":\[[^]]*\]/"occupied_ms":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]/g' run.jsonl >none.jsonl
-expect "what-if of ranks" 1 "no task times of" "$skald" what-if none.jsonl
+expect "what-if of a worker without times" 1 "took no time" "$skald" what-if none.jsonl
 head -n 1 run.jsonl >half.jsonl
 expect "what-if of half a log" 1 "no 'end'" "$skald" what-if half.jsonl
 
