@@ -65,13 +65,16 @@ void skald_keep_leased(skald_worker *w) {
 }
 
 void skald_keep_answer(skald_worker *w) {
-    if (!w->newest) return;
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__VersionReply m = SKALD__V1__VERSION_REPLY__INIT;
-    m.version = w->newest->id;
-    m.commits = w->newest->commits;
     frame.body_case = SKALD__V1__FRAME__BODY_VERSION_REPLY;
     frame.version_reply = &m;
+    if (!w->newest) { /* it has lost it since it said so: another one's will do */
+        skald_worker_send(w, &frame, NULL, 0);
+        return;
+    }
+    m.version = w->newest->id;
+    m.commits = w->newest->commits;
     const skald_wire_vector vector = {&w->newest->bytes, w->newest->vectors[0], model_bytes(w)};
     skald_worker_send(w, &frame, &vector, 1);
 }

@@ -37,7 +37,7 @@ void skald_order_hello(skald_worker *w) {
     skald_keep_tell(w, &body, &room);
     frame.body_case = SKALD__V1__FRAME__BODY_HELLO;
     frame.hello = &body;
-    skald_worker_send(w, &frame, NULL, 0);
+    skald_worker_greet(w, &frame);
     free(room.shards);
     free(room.checksums);
 }
@@ -48,7 +48,7 @@ static void take_names(skald_worker *w, const Skald__V1__Welcome *m) {
     w->term = m->term;
     w->beat_ns = m->heartbeat_ns && m->heartbeat_ns < (uint64_t)BEAT_NS ? (int64_t)m->heartbeat_ns : BEAT_NS;
     w->number = m->worker;
-    w->welcomed = true;
+    skald_worker_welcomed(w);
 }
 
 static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m, int64_t now) {
@@ -58,7 +58,7 @@ static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m, int
                           "the coordinator speaks protocol %u, this worker %u: use the same version of skald",
                           m->protocol, SKALD_PROTOCOL);
     if (m->resumed && w->incarnation && m->incarnation == w->incarnation) {
-        w->welcomed = true;
+        skald_worker_welcomed(w);
         skald_worker_notice(w, "worker %u again: it goes on", w->number);
         skald_shelf_clear(&w->shelf); /* as at the other end: what was on its way may not have come */
         skald_outbox_repeat(w, now, 0);
@@ -95,12 +95,15 @@ static skald_status read_vector(skald_worker *w, size_t *k, size_t n, double **t
 }
 
 static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
-    if (!w->welcomed) return SKALD_OK;
     const bool kept = w->rejoined;
     w->rejoined = false;
-    if (kept && m->shards != w->shard_count) { /* divided otherwise: nothing it has is of use */
-        const uint64_t incarnation = w->incarnation;
+    if (kept && m->shards != w->shard_count) { /* divided otherwise: the model is all that is of use */
+        const uint64_t incarnation = w->incarnation, seen = w->seen_version;
+        skald_version *newest = w->newest;
+        w->newest = NULL;
         skald_life_end(w);
+        w->newest = newest;
+        w->seen_version = seen;
         TRY(skald_life_begin(w));
         w->incarnation = incarnation;
         TRY(skald_worker_open_source(w, w->index_base, w->columns));
@@ -165,7 +168,7 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
 }
 
 static skald_status on_lease(skald_worker *w, const Skald__V1__Lease *m) {
-    if (!w->set_up || !w->welcomed) return SKALD_OK;
+    if (!w->set_up) return SKALD_OK;
     skald_job job = {.kind = SKALD_JOB_LEASE, .shard = m->shard, .checksum = m->checksum};
     const size_t unit = SKALD_BLOCK_WORDS * sizeof(uint64_t), bytes = skald_wire_vector_bytes(w->env, 0);
     if (bytes == 0 || bytes % unit) return skald_fail(SKALD_EPEER, "lease without blocks");
@@ -210,7 +213,7 @@ static skald_status find_version(skald_worker *w, uint64_t id, uint64_t commits,
 static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t now) {
     TRY(skald_check_task(m));
     for (size_t k = 0; k < m->n_acks; k++) skald_outbox_ack(w, m->acks[k]);
-    if (!w->welcomed || !atomic_load(&w->begun)) return SKALD_OK; /* overtook its begin: it will be repeated */
+    if (!atomic_load(&w->begun)) return SKALD_OK; /* overtook its begin: it will be repeated */
     for (uint32_t k = 0; k < SKALD_WORKER_SEEN; k++) {
         if (w->seen[k] != m->id) continue;
         if (skald_outbox_has(w, m->id)) skald_outbox_repeat(w, now, 0); /* asked again: say again */
@@ -285,11 +288,12 @@ static skald_status push_or_drop(skald_worker *w, skald_job *job) {
 }
 
 skald_status skald_order_take(skald_worker *w, const Skald__V1__Frame *f, bool *over) {
+    const bool first = f->body_case == SKALD__V1__FRAME__BODY_WELCOME || f->body_case == SKALD__V1__FRAME__BODY_GOODBYE;
+    if (!w->welcomed && !first) return SKALD_OK; /* it overtook the welcome: it will be repeated */
     switch (f->body_case) {
     case SKALD__V1__FRAME__BODY_WELCOME:
         return on_welcome(w, f->welcome, skald_now_ns(skald_clock_system()));
     case SKALD__V1__FRAME__BODY_SCAN_REQUEST: {
-        if (!w->welcomed) return SKALD_OK; /* overtook its welcome: it will be repeated */
         skald_job job = {.kind = SKALD_JOB_SCAN, .first = f->scan_request->first, .count = f->scan_request->count};
         return skald_worker_push(w, &job);
     }
@@ -298,7 +302,7 @@ skald_status skald_order_take(skald_worker *w, const Skald__V1__Frame *f, bool *
     case SKALD__V1__FRAME__BODY_LEASE:
         return on_lease(w, f->lease);
     case SKALD__V1__FRAME__BODY_RELEASE: {
-        if (!w->set_up || !w->welcomed) return SKALD_OK;
+        if (!w->set_up) return SKALD_OK;
         skald_job job = {.kind = SKALD_JOB_RELEASE, .shard = f->release->shard};
         return skald_worker_push(w, &job);
     }

@@ -31,18 +31,34 @@ void skald_worker_notice(const skald_worker *w, const char *format, ...) {
     w->options->notice(w->options->user, text);
 }
 
-void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n) {
-    pthread_mutex_lock(&w->session_mutex);
-    skald_net_session *s = w->session ? skald_net_session_ref(w->session) : NULL;
-    pthread_mutex_unlock(&w->session_mutex);
-    if (!s) return;
+static void send_on(skald_worker *w, skald_net_session *s, const Skald__V1__Frame *frame,
+                    const skald_wire_vector *vectors, size_t n) {
     skald_status st = skald_wire_send(s, frame, vectors, n, w->headers);
     if (st == SKALD_ETOOBIG) { /* sending it again would not help: the run cannot go on with this worker */
         char reason[300];
         snprintf(reason, sizeof reason, "%s", skald_error());
         skald_net_close(s, st, reason);
     }
+}
+
+void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n) {
+    pthread_mutex_lock(&w->session_mutex);
+    skald_net_session *s = w->session ? skald_net_session_ref(w->session) : NULL;
+    pthread_mutex_unlock(&w->session_mutex);
+    if (!s) return;
+    send_on(w, s, frame, vectors, n);
     skald_net_session_unref(s);
+}
+
+void skald_worker_greet(skald_worker *w, const Skald__V1__Frame *hello) {
+    if (w->opened) send_on(w, w->opened, hello, NULL, 0);
+}
+
+void skald_worker_welcomed(skald_worker *w) {
+    w->welcomed = true;
+    pthread_mutex_lock(&w->session_mutex);
+    if (!w->session && w->opened) w->session = skald_net_session_ref(w->opened);
+    pthread_mutex_unlock(&w->session_mutex);
 }
 
 /* ---- handlers on the I/O thread: hand over and return ---------------------------------------------- */
@@ -101,13 +117,15 @@ static void let_go(skald_worker *w) {
     w->session = NULL;
     pthread_mutex_unlock(&w->session_mutex);
     if (session) skald_net_session_unref(session);
+    if (w->opened) skald_net_session_unref(w->opened);
+    w->opened = NULL;
 }
 
 /* The session has ended. SKALD_AGAIN: it broke off, and another is being opened. */
 static skald_status on_end(skald_worker *w, const event *e) {
     if (e->code == SKALD_OK) return SKALD_OK;
     const char *address = w->options->address;
-    if (e->code == SKALD_EUNAVAILABLE && !w->session)
+    if (e->code == SKALD_EUNAVAILABLE && !w->opened)
         return skald_fail(e->code,
                           "no coordinator at %s within %.3g s: is it running there? --wait says how long to wait",
                           address, (double)w->options->wait_ns * 1e-9);
@@ -148,7 +166,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
         skald_status st = skald_queue_pop(w->events, &e, tick);
         int64_t now = skald_now_ns(skald_clock_system());
         skald_straggle_die(w, now);
-        if (w->session && now - repeated >= repeat) {
+        if (w->opened && now - repeated >= repeat) {
             repeated = now;
             if (!w->welcomed) skald_order_hello(w);
             skald_outbox_repeat(w, now, repeat);
@@ -160,9 +178,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
         if (st != SKALD_OK) continue;
         switch (e.kind) {
         case EVENT_OPEN:
-            pthread_mutex_lock(&w->session_mutex);
-            w->session = e.session;
-            pthread_mutex_unlock(&w->session_mutex);
+            w->opened = e.session;
             repeated = now;
             skald_order_hello(w);
             break;
@@ -181,7 +197,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
                 /* tell the other end why before leaving */
                 char reason[300];
                 snprintf(reason, sizeof reason, "%s", skald_error());
-                if (w->session) skald_net_close(w->session, st, reason);
+                if (w->opened) skald_net_close(w->opened, st, reason);
                 return skald_fail(st, "%s", reason);
             }
         }

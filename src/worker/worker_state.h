@@ -69,7 +69,8 @@ typedef struct skald_worker {
     skald_pool *headers;
     const skald_net_ops *net;
     skald_net_client *client;
-    skald_net_session *session; /* NULL before open and after close */
+    skald_net_session *opened;  /* NULL before open and after close; the control thread's */
+    skald_net_session *session; /* the same, from the welcome on: everybody's */
     pthread_mutex_t session_mutex;
 
     char device[64];
@@ -132,8 +133,11 @@ typedef struct skald_worker {
 } skald_worker;
 
 void skald_worker_notice(const skald_worker *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Sends on the session if there is one; any thread. A lost session is not an error here: its close comes. */
+/* Sends on the session if it has been welcomed there; any thread. What lanes answer before that was asked in an earlier
+ * session, and will be asked again; a hello comes first. A lost session is not an error here: its close comes. */
 void skald_worker_send(skald_worker *w, const Skald__V1__Frame *frame, const skald_wire_vector *vectors, size_t n);
+void skald_worker_greet(skald_worker *w, const Skald__V1__Frame *hello); /* control thread */
+void skald_worker_welcomed(skald_worker *w);                             /* control thread */
 
 /* orders.c. Take: one frame; *over: it was the last, and its status is the run's. */
 void skald_order_hello(skald_worker *w);

@@ -6,12 +6,12 @@ cd "$work" || exit 1
 
 "$skald" generate rcv1 --rows 1200 --seed 4 --output train.svm >/dev/null
 long=(--loss logistic --l2 1e-6 --target-gap 1e-14 --max-time 100s --progress line --pace 5)
-seconds=6s
-[ "${TEST_PRESET:-release}" = release ] || seconds=20s
+seconds=6s linger=3s
+[ "${TEST_PRESET:-release}" = release ] || seconds=20s linger=15s # starting a process takes seconds there
 
 # --- a run of three processes, watched, followed, its model fetched ---
 "$skald" coordinator --listen "unix:$work/a" --workers 2 --l2 1e-3 --max-time $seconds \
-    --linger 3s --model a.h5 --log a.jsonl train.svm >a.out 2>a.err &
+    --linger $linger --model a.h5 --log a.jsonl train.svm >a.out 2>a.err &
 coordinator=$!
 "$skald" worker --connect "unix:$work/a" --name left --pace 5 >left.err 2>&1 &
 left=$!
