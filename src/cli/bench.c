@@ -75,6 +75,7 @@ static bool among(const char *name, const char *const *list, size_t count) {
 /* Would `train --algo ALGO` refuse it? */
 static bool of_others(const char *name, const char *algo) {
     if (strcmp(name, "epoch") == 0) return strcmp(algo, "svrg") != 0 && strcmp(algo, "synthesis") != 0;
+    if (strcmp(name, "stale") == 0) return strcmp(algo, "synthesis") == 0;
     return (strcmp(name, "history") == 0 || strcmp(name, "history-versions") == 0) && strcmp(algo, "saga") != 0;
 }
 

@@ -141,6 +141,9 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
     if (s->epoch > 0 && s->algo != SKALD_SVRG && s->algo != SKALD_SYNTHESIS)
         return skald_fail(SKALD_EINVAL, "--epoch: %s takes no full gradients; leave --epoch out, or use --algo svrg",
                           skald_algo_name((skald_algo)s->algo));
+    if (s->algo == SKALD_SYNTHESIS && skald_options_given(given, "stale"))
+        return skald_fail(SKALD_EINVAL, "--stale: synthesis needs every piece of the way whole; leave --stale out "
+                                        "(--max-stale bounds how late one may come)");
     if (s->record && s->resume)
         return skald_fail(SKALD_EINVAL, "--record: a record is of a whole run; it cannot begin with --resume");
     TRY(check_trial(s));

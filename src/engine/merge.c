@@ -40,8 +40,7 @@ void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r
     uint64_t staleness = run->commits - flight->commits;
     uint64_t regular = run->flight_capacity - 1;
     const skald_stale action = skald_stale_action(run, flight, staleness, regular);
-    /* a piece of the way is needed however late it is */
-    const bool dropped = !flight->piece && (action == SKALD_STALE_FOLD || action == SKALD_STALE_REJECT);
+    const bool dropped = action == SKALD_STALE_FOLD || action == SKALD_STALE_REJECT;
     const double part = action == SKALD_STALE_ADAPT ? skald_stale_part(run, staleness, regular) : 1;
     /* the cap is on the step really made: that of a stale result is shortened, which q makes up for */
     double slack = action == SKALD_STALE_APPLY   ? 1

@@ -127,6 +127,7 @@ skald_stale skald_stale_decide(const skald_stale_rules *rules, const skald_stale
 skald_stale skald_stale_action(skald_run *run, const skald_flight *flight, uint64_t staleness, uint64_t regular) {
     const skald_train_options *o = run->options;
     skald_stale action = o->stale;
+    if (flight->piece) return SKALD_STALE_APPLY; /* of the model's way: needed whole, however late */
     if (o->stale_rules) {
         const skald_stale_view view = {.staleness = staleness,
                                        .regular = regular,

@@ -34,6 +34,7 @@ expect "svrg, softmax" 0 "target gap reached" "${train[@]}" --algo svrg --loss s
 
 expect "synthesis" 0 "target gradient reached" "${train[@]}" --algo synthesis --nonconvex 1e-2 \
     --target-gradient 1e-5 --model bent.h5 --log bent.jsonl data.svm
+check "synthesis: pieces are whole, however late" test "$(field scaled bent.jsonl)" = 0 -a "$(field applied bent.jsonl)" -gt 0
 expect "synthesis, its objective again from the model" 0 "$(printf '%.6f' "$(field objective bent.jsonl)")" \
     "$skald" evaluate --model bent.h5 data.svm
 
@@ -53,5 +54,6 @@ expect "versions of a scalar history" 2 "is for --history version" "${train[@]}"
 expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --nonconvex 0.1 data.svm
 expect "nonconvex with a certificate" 2 "use --target-gradient" "${train[@]}" --algo synthesis --nonconvex 0.1 --target-gap 1e-3 data.svm
 expect "local svrg" 2 "svrg has no local steps" "${train[@]}" --algo svrg --local on data.svm
+expect "a policy for synthesis" 2 "leave --stale out" "${train[@]}" --algo synthesis --target-gradient 1e-3 --stale fold data.svm
 expect "an epoch of saga" 2 "use --algo svrg" "${train[@]}" --epoch 3 data.svm
 finish
