@@ -100,9 +100,8 @@ typedef struct skald_result {
     int64_t compute_ns;
     int64_t delay_ns;           /* waited on purpose */
     int64_t came_ns, posted_ns; /* worker's clock: when the task came and the result left; 0: not known */
-    int64_t arrived_ns;         /* engine's clock */
-    int64_t
-        ready_ns; /* ranks, engine's clock: when the worker had it, and began to wait for the others'; 0: no rank's */
+    int64_t arrived_ns;         /* engine's clock, as the next */
+    int64_t ready_ns;           /* ranks: when it was there, to wait for the others'; 0: not a rank's */
 } skald_result;
 
 #endif

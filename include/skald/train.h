@@ -142,12 +142,12 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     double staleness_mean;
     uint64_t staleness_last, staleness_max;
     double occupied_ms[SKALD_ROW_QUANTILES]; /* by a task, computing or held back: quantiles from 0 to 100% */
-    double task_ms_mean, wait_ms_mean, compute_ms_mean, network_ms_mean; /* moving averages; wait: between tasks */
-    double waited_s;                                                     /* between tasks, over the whole run */
-    double part_ms[SKALD_PARTS];                                         /* of task_ms_mean */
-    double task_ms_p50, task_ms_p95;                                     /* of the last 64 tasks */
-    double slowdown;           /* task_ms_mean over the median of all; 1: not known */
-    char state[12], cause[40]; /* "busy", "waiting", "dead"; why it is slow, "": it is not */
+    double task_ms_mean, wait_ms_mean, network_ms_mean; /* moving averages; wait: between tasks */
+    double waited_s;                                    /* between tasks, over the whole run */
+    double part_ms[SKALD_PARTS];                        /* of task_ms_mean */
+    double task_ms_p50, task_ms_p95;                    /* of the last 64 tasks */
+    double slowdown;                                    /* task_ms_mean over the median of all; 1: not known */
+    char state[12], cause[40];                          /* "busy", "waiting", "dead"; why it is slow, "": it is not */
     uint64_t bytes_sent, bytes_received, versions_sent, bytes_saved; /* see skald_member */
 } skald_worker_row;
 

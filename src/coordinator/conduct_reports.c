@@ -107,7 +107,6 @@ static skald_status fill(skald_conduct *x, const Skald__V1__Done *m) {
                                            .task_ms_mean = q->task_ms,
                                            .wait_ms_mean = q->wait_ms,
                                            .waited_s = q->waited_s,
-                                           .compute_ms_mean = q->compute_ms,
                                            .network_ms_mean = q->network_ms,
                                            .task_ms_p50 = q->task_ms_p50,
                                            .task_ms_p95 = q->task_ms_p95,

@@ -95,7 +95,6 @@ static void fill_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     for (int k = 0; k < SKALD_ROW_QUANTILES; k++)
         row->occupied_ms[k] = 1e-6 * skald_histogram_quantile(&m->occupied, k / (SKALD_ROW_QUANTILES - 1.0));
     for (int p = 0; p < SKALD_PARTS; p++) row->part_ms[p] = m->part_ns[p] * 1e-6;
-    row->compute_ms_mean = row->part_ms[SKALD_PART_COMPUTE];
     row->network_ms_mean = row->part_ms[SKALD_PART_RECEIVE] + row->part_ms[SKALD_PART_SEND];
     float recent[SKALD_RECENT];
     const size_t kept = skald_min_size(m->tasks, SKALD_RECENT);

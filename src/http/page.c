@@ -169,7 +169,7 @@ static json_t *number(double x) {
     return x == x && x - x == 0 ? json_real(x) : json_null();
 }
 
-/* Where nobody has a table (ranks train without the coordinator), what progress tells is the status. */
+/* Where nobody has a table yet, what progress tells is the status. */
 void skald_page_progress(skald_page *page, const skald_progress *p) {
     history_progress(&page->history, p);
     page->seconds = p->seconds;

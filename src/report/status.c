@@ -50,7 +50,6 @@ static void parse_worker(const json_t *o, skald_worker_row *w) {
     w->task_ms_p50 = number(o, "task_ms_p50", 0);
     w->task_ms_p95 = number(o, "task_ms_p95", 0);
     w->slowdown = number(o, "slowdown", 1);
-    w->compute_ms_mean = w->part_ms[SKALD_PART_COMPUTE];
     w->network_ms_mean = number(o, "network_ms_mean", 0);
     w->bytes_sent = count_of(o, "bytes_sent");
     w->bytes_received = count_of(o, "bytes_received");

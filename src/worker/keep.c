@@ -69,14 +69,13 @@ void skald_keep_answer(skald_worker *w) {
     Skald__V1__VersionReply m = SKALD__V1__VERSION_REPLY__INIT;
     frame.body_case = SKALD__V1__FRAME__BODY_VERSION_REPLY;
     frame.version_reply = &m;
-    if (!w->newest) { /* it has lost it since it said so: another one's will do */
-        skald_worker_send(w, &frame, NULL, 0);
-        return;
+    skald_wire_vector vector = {0};
+    if (w->newest) { /* else it has lost it since it said so: another one's will do */
+        m.version = w->newest->id;
+        m.commits = w->newest->commits;
+        vector = (skald_wire_vector){&w->newest->bytes, w->newest->vectors[0], model_bytes(w)};
     }
-    m.version = w->newest->id;
-    m.commits = w->newest->commits;
-    const skald_wire_vector vector = {&w->newest->bytes, w->newest->vectors[0], model_bytes(w)};
-    skald_worker_send(w, &frame, &vector, 1);
+    skald_worker_send(w, &frame, &vector, w->newest ? 1 : 0);
 }
 
 void skald_keep_end(skald_worker *w) {

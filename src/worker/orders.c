@@ -52,7 +52,7 @@ static void take_names(skald_worker *w, const Skald__V1__Welcome *m) {
 }
 
 static skald_status on_welcome(skald_worker *w, const Skald__V1__Welcome *m, int64_t now) {
-    if (w->welcomed) return SKALD_OK; /* a repetition */
+    if (w->session) return SKALD_OK; /* a repetition */
     if (m->protocol != SKALD_PROTOCOL)
         return skald_fail(SKALD_EVERSION,
                           "the coordinator speaks protocol %u, this worker %u: use the same version of skald",
@@ -289,7 +289,7 @@ static skald_status push_or_drop(skald_worker *w, skald_job *job) {
 
 skald_status skald_order_take(skald_worker *w, const Skald__V1__Frame *f, bool *over) {
     const bool first = f->body_case == SKALD__V1__FRAME__BODY_WELCOME || f->body_case == SKALD__V1__FRAME__BODY_GOODBYE;
-    if (!w->welcomed && !first) return SKALD_OK; /* it overtook the welcome: it will be repeated */
+    if (!w->session && !first) return SKALD_OK; /* it overtook the welcome: it will be repeated */
     switch (f->body_case) {
     case SKALD__V1__FRAME__BODY_WELCOME:
         return on_welcome(w, f->welcome, skald_now_ns(skald_clock_system()));

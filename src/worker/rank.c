@@ -244,7 +244,6 @@ static void report_done(skald_rank *r, skald_status st, const skald_outcome *o) 
         rows[k].task_ms = from->task_ms_mean;
         rows[k].wait_ms = from->wait_ms_mean;
         rows[k].waited_s = from->waited_s;
-        rows[k].compute_ms = from->compute_ms_mean;
         rows[k].network_ms = from->network_ms_mean;
         rows[k].part_ms = (double *)(uintptr_t)from->part_ms;
         rows[k].n_part_ms = SKALD_PARTS;
@@ -329,7 +328,7 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
     r->results = skald_zalloc(r->task_capacity, sizeof *r->results);
     r->held = skald_zalloc(SKALD_MAX_POINTS * (size_t)r->task_capacity, sizeof(double *));
     r->spare = skald_zalloc(SKALD_MAX_POINTS * (size_t)r->task_capacity, sizeof(double *));
-    r->block = skald_zalloc(64 * (size_t)r->task_capacity, sizeof *r->block);
+    r->block = skald_zalloc(SKALD_RANK_SLOT * (size_t)r->task_capacity, sizeof *r->block);
     if (!r->members || !r->lists || !r->holder || !r->lost || !r->tasks || !r->owners || !r->results || !r->held ||
         !r->spare || !r->block)
         return SKALD_ENOMEM;

@@ -53,7 +53,7 @@ typedef struct skald_rank_ask {
     skald_request_kind request;
 } skald_rank_ask;
 
-enum { SKALD_RANK_ASKS = 32, SKALD_RANK_SEEN = 256 };
+enum { SKALD_RANK_ASKS = 32, SKALD_RANK_SEEN = 256, SKALD_RANK_SLOT = 64 }; /* slot: doubles of the block, a task */
 
 typedef struct skald_rank_clock {
     skald_clock clock; /* first */

@@ -85,6 +85,8 @@ static skald_status hold(skald_rank *r, uint32_t k) {
 /* A slot of the block: times and flags are doubles too, an error's text six bytes a double. */
 enum { HEAD = 3, TIMES = 5, ERROR_WORDS = 16, SUMS = 7, SUMS_AT = 2 + TIMES };
 enum { ERROR_AT = SUMS_AT + SUMS * SKALD_MAX_POINTS, SLOT = ERROR_AT + ERROR_WORDS };
+_Static_assert(HEAD + SLOT <= SKALD_RANK_SLOT,
+               "the block has room for a task's slot, and the first one's for the head");
 _Static_assert(sizeof(skald_sums) == SUMS * sizeof(double), "sums are doubles, one after the other");
 
 static void write_slot(const skald_result *result, double *slot) {

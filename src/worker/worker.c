@@ -55,9 +55,8 @@ void skald_worker_greet(skald_worker *w, const Skald__V1__Frame *hello) {
 }
 
 void skald_worker_welcomed(skald_worker *w) {
-    w->welcomed = true;
     pthread_mutex_lock(&w->session_mutex);
-    if (!w->session && w->opened) w->session = skald_net_session_ref(w->opened);
+    w->session = skald_net_session_ref(w->opened);
     pthread_mutex_unlock(&w->session_mutex);
 }
 
@@ -134,7 +133,6 @@ static skald_status on_end(skald_worker *w, const event *e) {
     skald_worker_notice(w, "coordinator %s: %s; joining it again (waiting for it up to %.3g s)", address, e->reason,
                         (double)w->options->wait_ns * 1e-9);
     let_go(w);
-    w->welcomed = false;
     w->net->disconnect(w->client);
     w->client = NULL;
     TRY(connect_to(w));
@@ -144,7 +142,7 @@ static skald_status on_end(skald_worker *w, const event *e) {
 /* Told to stop: in the middle of a run of the coordinator's it asks to be let go, so that others have its rows before
  * it goes; SKALD_AGAIN while that may still come. */
 static skald_status leave(skald_worker *w, int64_t now) {
-    const bool can = w->welcomed && atomic_load(&w->begun) && !w->ranked && w->options->leave_ns > 0;
+    const bool can = w->session && atomic_load(&w->begun) && !w->ranked && w->options->leave_ns > 0;
     if (can && !w->leave_by) {
         w->leave_by = now + w->options->leave_ns;
         skald_worker_notice(w, "told to end: others take over its rows (up to %.3g s; once more ends it at once)",
@@ -162,16 +160,18 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
             return SKALD_INTERRUPTED;
         event e;
         int64_t tick = repeat < SKALD_NS_PER_S / 10 ? repeat : SKALD_NS_PER_S / 10;
-        if (w->welcomed && w->beat_ns < tick) tick = w->beat_ns;
+        if (w->session && w->beat_ns < tick) tick = w->beat_ns;
         skald_status st = skald_queue_pop(w->events, &e, tick);
         int64_t now = skald_now_ns(skald_clock_system());
         skald_straggle_die(w, now);
         if (w->opened && now - repeated >= repeat) {
             repeated = now;
-            if (!w->welcomed) skald_order_hello(w);
-            skald_outbox_repeat(w, now, repeat);
+            if (w->session)
+                skald_outbox_repeat(w, now, repeat);
+            else
+                skald_order_hello(w);
         }
-        if (w->welcomed && now - beaten >= w->beat_ns) {
+        if (w->session && now - beaten >= w->beat_ns) {
             beaten = now;
             beat(w, now);
         }

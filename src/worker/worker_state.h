@@ -69,8 +69,9 @@ typedef struct skald_worker {
     skald_pool *headers;
     const skald_net_ops *net;
     skald_net_client *client;
-    skald_net_session *opened;  /* NULL before open and after close; the control thread's */
-    skald_net_session *session; /* the same, from the welcome on: everybody's */
+    /* The control thread's, NULL before open and after close; and the same from the welcome on, which it sets, under
+     * the mutex, for everybody. */
+    skald_net_session *opened, *session;
     pthread_mutex_t session_mutex;
 
     char device[64];
@@ -81,7 +82,6 @@ typedef struct skald_worker {
     int64_t beat_ns;          /* between signs of life */
     int64_t leave_by;         /* it was told to stop, and goes then at the latest; 0: it was not */
     uint32_t number, workers; /* which of them this one is */
-    bool welcomed;            /* in this session */
     bool ranked;              /* a rank: its run does not outlive its session */
     skald_source *source;
     char path[4096], weights[4096];

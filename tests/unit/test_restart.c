@@ -221,7 +221,7 @@ static stage *stage_of(void) {
     return s;
 }
 
-static void strike(stage *s) {
+static void stage_free(stage *s) {
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -240,7 +240,7 @@ static void scene(int type, bool from_client, bool kill, bool gone, int run) {
     snprintf(what, sizeof what, "body %d, %s, number %d", type, gone ? "gone" : kill ? "killed" : "cut", s->nth);
     perform(s, what);
     if (gone && !strstr(s->notes, "going on with 2 of 3 workers")) fail_msg("%s\n%s", what, s->notes);
-    strike(s);
+    stage_free(s);
 }
 
 static const struct {
@@ -296,7 +296,7 @@ static void from_the_first_step(void **state) {
         s->nth = nth;
         snprintf(what, sizeof what, "from the first step, killed at result %d", nth);
         perform(s, what);
-        strike(s);
+        stage_free(s);
     }
 }
 
@@ -320,7 +320,7 @@ static void storm(void **state) {
         draw_strike(s);
         snprintf(what, sizeof what, "storm %u", seed);
         perform(s, what);
-        strike(s);
+        stage_free(s);
     }
 }
 
