@@ -26,7 +26,8 @@ with open("dense.svm", "w") as dense, open("sparse.svm", "w") as sparse:
         k = k if random.random() < 0.8 else random.randrange(3)
         print(k, f"{max(range(3), key=lambda c: x[c]) + 1}:1", " ".join(f"{j + 4}:{x[j % 6]:.4f}" for j in few), file=sparse)
 END
-settings=(--loss softmax --l2 1e-2 --intercept --target-gap 1e-8 --max-passes 400 --max-time 100s --progress line --seed 5 --batch 16)
+problem=(--loss softmax --l2 1e-2 --intercept --max-time 100s --progress line --seed 5 --batch 16)
+settings=("${problem[@]}" --target-gap 1e-8 --max-passes 400)
 
 objective() { # LOG
     python3 -c 'import json,sys
@@ -54,17 +55,33 @@ for data in dense sparse; do
     at_optimum "$data: ranks" ranks.jsonl
 done
 
-# A worker whose runtime fails for ever from some call on, and one with a single failure: the run ends, and says which
-# worker, where and of what.
-for fail in 400+ 400; do
-    "$skald" coordinator --listen "unix:$work/c" --workers 2 --linger 0 "${settings[@]}" dense.svm >fails.out 2>&1 &
-    coordinator=$!
-    SKALD_EMULATED_FAIL=$fail "$skald" worker --connect "unix:$work/c" --name bad --device cuda:0 >bad.out 2>&1 &
+# A worker whose runtime fails from some call on for ever: the run ends, and says which worker, where and of what. It has
+# no other end in reach: the good worker alone would come to the optimum before. One call that fails once: the same, or
+# it was a call that is tried again, and the run comes to the optimum.
+run_failing() { # CALLS OPTION...
+    local calls=$1
+    shift
+    "$skald" coordinator --listen "unix:$work/c" --workers 2 --linger 0 --log fails.jsonl "$@" dense.svm >fails.out 2>&1 &
+    local coordinator=$!
+    SKALD_EMULATED_FAIL=$calls "$skald" worker --connect "unix:$work/c" --name bad --device cuda:0 >bad.out 2>&1 &
     "$skald" worker --connect "unix:$work/c" --name good --device cpu >good.out 2>&1 &
     wait $coordinator
     status=$?
     wait
-    check "call $fail fails: an error ($status)" test $status -eq 1
-    check "call $fail fails: said so: $(tail -n 1 fails.out)" grep -q '(bad).*cudaError' fails.out
+}
+check_said() { # NAME
+    check "$1: an error ($status)" test $status -eq 1
+    check "$1: said so: $(tail -n 1 fails.out)" grep -q '(bad).*cudaError' fails.out
+}
+run_failing 400+ "${problem[@]}"
+check_said "call 400 and all after it fail"
+want=$(objective dense.cpu)
+for call in 380 400 420; do
+    run_failing $call "${settings[@]}"
+    if [ $status -eq 0 ]; then
+        at_optimum "call $call fails: gone over" fails.jsonl
+    else
+        check_said "call $call fails"
+    fi
 done
 finish
