@@ -24,8 +24,6 @@ struct skald_page {
     int64_t due_ns;  /* no snapshot before */
     int64_t work_ns; /* when making the next one began; 0: not yet */
     bool table;      /* there has been one */
-    bool asked;      /* the engine is here and asks whether one is wanted */
-    bool told;       /* there has been progress */
     double seconds;  /* since training began, as last told */
 };
 
@@ -165,29 +163,13 @@ void skald_page_notice(skald_page *page, const char *text) {
     if (!page->table) put(page, page->status, false);
 }
 
-static json_t *number(double x) {
-    return x == x && x - x == 0 ? json_real(x) : json_null();
-}
-
-/* Where nobody has a table yet, what progress tells is the status. */
 void skald_page_progress(skald_page *page, const skald_progress *p) {
     history_progress(&page->history, p);
     page->seconds = p->seconds;
-    const bool first = !page->told;
-    page->told = true;
-    if (first || page->asked || now() < page->due_ns) return; /* first: the engine asks after it */
-    json_t *o = json_pack("{s:s,s:f,s:f,s:f,s:f,s:o,s:o,s:o,s:f,s:I,s:I,s:[]}", "state", "training", "seconds",
-                          p->seconds, "passes", p->passes, "rows_per_s", p->rows_per_s, "updates_per_s",
-                          p->updates_per_s, "estimated_objective", number(p->estimated_objective), "objective",
-                          number(p->last_objective), "gap", number(p->last_gap), "staleness_mean", p->staleness_mean,
-                          "staleness_max", (json_int_t)p->staleness_max, "version", (json_int_t)p->commits, "workers");
-    if (o) put(page, json_dumps(o, JSON_COMPACT), false);
-    json_decref(o);
 }
 
 bool skald_page_due(skald_page *page) {
     const int64_t at = now();
-    page->asked = true;
     if (at < page->due_ns) return false;
     page->work_ns = at; /* the table is made for us: part of what a snapshot costs */
     return true;

@@ -282,30 +282,6 @@ static void snapshots_come_while_others_read(void **state) {
     skald_page_close(page);
 }
 
-/* Ranks train without the coordinator, which has no table then: progress is the status. With one, it is not. */
-static void progress_stands_in_for_a_table(void **state) {
-    const char *ask = "GET /status.json HTTP/1.1\r\nHost: localhost\r\n" END;
-    char url[200], out[4096];
-    skald_page *page = NULL;
-    assert_int_equal(skald_page_open("0", false, &page, url, sizeof url), SKALD_OK);
-    for (int with = 0; with < 2; with++) {
-        skald_page_stage(page, "starting");
-        for (int k = 1; k < 60; k++) { /* six seconds at most: snapshots are a second apart */
-            const skald_progress p = {.seconds = k, .passes = 7.5, .last_gap = NAN};
-            skald_page_progress(page, &p);
-            if (with && skald_page_due(page)) skald_page_table(page, status_text("w"));
-            speak(port_of(url), ask, strlen(ask), out, sizeof out);
-            if (strstr(out, with ? "\"applied\":3" : "\"passes\":7.5")) break;
-            assert_null(strstr(out, with ? "7.5" : "applied"));
-            usleep(100000);
-        }
-        assert_non_null(strstr(out, with ? "\"applied\":3" : "\"gap\":null"));
-        skald_page_close(page);
-        assert_int_equal(skald_page_open("0", false, &page, url, sizeof url), SKALD_OK);
-    }
-    skald_page_close(page);
-}
-
 /* Making snapshots takes a small part of the owner's time: one whose table took long is not followed at once. */
 static void dear_snapshots_are_rare(void **state) {
     char url[200];
@@ -326,7 +302,6 @@ int main(void) {
                                        cmocka_unit_test(metrics_are_told_apart),
                                        cmocka_unit_test(strangers_are_refused),
                                        cmocka_unit_test(snapshots_come_while_others_read),
-                                       cmocka_unit_test(progress_stands_in_for_a_table),
                                        cmocka_unit_test(dear_snapshots_are_rare)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
