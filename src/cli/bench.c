@@ -168,27 +168,55 @@ static double processor_seconds(void) {
            1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
+/* What `train` is told for a run, but for its files. */
+static void add_run(command_line *c, const bench *b, const skald_options *options, const bench_run *run) {
+    add(c, "skald");
+    add(c, "train");
+    add_given(c, options, run->algo);
+    add(c, "--workers=%d", (int)b->s->workers);
+    add(c, "--pace=%d", (int)b->s->pace_ms);
+    add(c, "--straggler=%s", run->straggler);
+    add(c, "--algo=%s", run->algo);
+    add(c, "--mode=%s", run->mode);
+    add(c, "--target-objective=%.17g", b->optimum);
+    add(c, "--target-tolerance=%.17g", b->s->gap);
+    add(c, "--max-time=%.6gs", (double)b->s->timeout * 1e-9);
+    add(c, "--eval-every=%s",
+        b->s->eval_every > 0 ? options->texts[skald_options_find(options, "eval-every", 10)] : "0.5");
+    add(c, "--eval-beside=yes");
+    add(c, "--quiet=yes");
+}
+
+/* Would `train` take it? Better said before the first run than after an hour of others. */
+static skald_status check_run(const bench *b, const skald_options *options, const bench_run *run) {
+    settings s = {0};
+    skald_options given;
+    training t = {0};
+    command_line c = {0};
+    TRY(skald_options_init(&given, train_options, &s));
+    add_run(&c, b, options, run);
+    skald_status st = SKALD_OK;
+    for (int k = 2; st == SKALD_OK && k < c.count; k++) {
+        const char *name = c.words[k] + 2;
+        const size_t length = strcspn(name, "=");
+        const int at = skald_options_find(&given, name, length);
+        st = at < 0 ? skald_fail(SKALD_EINTERNAL, "train has no option --%s", name)
+                    : skald_options_set(&given, (size_t)at, name + length + 1, SKALD_FROM_COMMAND);
+    }
+    if (st == SKALD_OK) st = settings_resolve(&s, &given, b->data, &t);
+    settings_release(&t);
+    skald_options_fini(&given);
+    forget(&c);
+    return st == SKALD_OK ? st : skald_context(st, "stragglers %s, %s, %s", run->straggler, run->algo, run->mode);
+}
+
 static skald_status run_one(bench *b, const skald_options *options, int number, bench_run *run) {
     char log[512], errors[512], record[512];
     command_line c = {0};
     snprintf(log, sizeof log, "%.400s/run-%03d.jsonl", b->folder, number);
     snprintf(errors, sizeof errors, "%.400s/run-%03d.err", b->folder, number);
     snprintf(record, sizeof record, "%.400s/run-%03d.record", b->folder, number);
-    add(&c, "skald");
-    add(&c, "train");
-    add_given(&c, options, run->algo);
-    add(&c, "--workers=%d", (int)b->s->workers);
-    add(&c, "--pace=%d", (int)b->s->pace_ms);
-    add(&c, "--straggler=%s", run->straggler);
-    add(&c, "--algo=%s", run->algo);
-    add(&c, "--mode=%s", run->mode);
-    add(&c, "--target-objective=%.17g", b->optimum);
-    add(&c, "--target-tolerance=%.17g", b->s->gap);
-    add(&c, "--max-time=%.6gs", (double)b->s->timeout * 1e-9);
-    add(&c, "--eval-every=%s",
-        b->s->eval_every > 0 ? options->texts[skald_options_find(options, "eval-every", 10)] : "0.5");
-    add(&c, "--eval-beside");
-    add(&c, "--quiet");
+    add_run(&c, b, options, run);
     add(&c, "--log=%s", log);
     if (run->repeat == 0) add(&c, "--record=%s", record);
     add(&c, "--");
@@ -282,26 +310,55 @@ static int split(char *text, const char *at, const char *words[MOST]) {
     return count;
 }
 
-static skald_status run_all(bench *b, const skald_options *options) {
+/* The lists that were given; the cells are all combinations. */
+typedef struct plan {
+    char *texts[3];
     const char *modes[MOST], *algos[MOST], *stragglers[MOST];
-    char *texts[3] = {strdup(b->s->modes), strdup(b->s->algos), strdup(b->s->stragglers)};
-    if (!texts[0] || !texts[1] || !texts[2]) return skald_fail(SKALD_ENOMEM, "out of memory");
-    const int m = split(texts[0], ", ", modes), a = split(texts[1], ", ", algos), s = split(texts[2], " ", stragglers);
+    int mode_count, algo_count, cells;
+} plan;
+
+static bench_run cell_of(const plan *p, int k) {
+    return (bench_run){.straggler = p->stragglers[k / (p->mode_count * p->algo_count)],
+                       .algo = p->algos[k / p->mode_count % p->algo_count],
+                       .mode = p->modes[k % p->mode_count]};
+}
+
+static void plan_free(plan *p) {
+    for (int k = 0; k < 3; k++) free(p->texts[k]);
+}
+
+/* Each cell is one that `train` would take, or SKALD_EINVAL. */
+static skald_status plan_make(const bench *b, const skald_options *options, plan *p) {
+    *p = (plan){.texts = {strdup(b->s->modes), strdup(b->s->algos), strdup(b->s->stragglers)}};
+    if (!p->texts[0] || !p->texts[1] || !p->texts[2]) return skald_fail(SKALD_ENOMEM, "out of memory");
+    p->mode_count = split(p->texts[0], ", ", p->modes);
+    p->algo_count = split(p->texts[1], ", ", p->algos);
+    p->cells = p->mode_count * p->algo_count * split(p->texts[2], " ", p->stragglers);
+    if (!p->cells) return skald_fail(SKALD_EINVAL, "--modes, --algos and --stragglers each name one or more");
+    TRY(bench_check_baselines(b->s->baselines));
+    for (int k = 0; k < p->cells; k++) {
+        const bench_run run = cell_of(p, k);
+        TRY(check_run(b, options, &run));
+    }
+    return SKALD_OK;
+}
+
+static skald_status run_all(bench *b, const skald_options *options, const plan *p) {
     const int repeats = (int)b->s->repeats;
-    skald_status st =
-        m && a && s ? SKALD_OK : skald_fail(SKALD_EINVAL, "--modes, --algos and --stragglers each name one or more");
-    b->runs = calloc((size_t)(m * a * s * repeats) + 1, sizeof *b->runs);
-    b->cells = calloc((size_t)(m * a * s) + 1, sizeof *b->cells);
+    skald_status st = SKALD_OK;
+    b->runs = calloc((size_t)(p->cells * repeats), sizeof *b->runs);
+    b->cells = calloc((size_t)p->cells, sizeof *b->cells);
     if (!b->runs || !b->cells) st = skald_fail(SKALD_ENOMEM, "out of memory");
     if (st == SKALD_OK) st = find_optimum(b, options);
     if (st == SKALD_OK && !b->s->quiet)
         printf("F* = %.12g; to a gap of %g with %d workers, pace %d ms, medians of %d\n", b->optimum, b->s->gap,
                (int)b->s->workers, (int)b->s->pace_ms, repeats);
-    for (int k = 0; st == SKALD_OK && k < m * a * s; k++) {
+    for (int k = 0; st == SKALD_OK && k < p->cells; k++) {
         bench_run *first = &b->runs[b->run_count];
         for (int r = 0; st == SKALD_OK && r < repeats; r++) {
             bench_run *run = &b->runs[b->run_count];
-            *run = (bench_run){stragglers[k / (m * a)], algos[k / m % a], modes[k % m], .repeat = r};
+            *run = cell_of(p, k);
+            run->repeat = r;
             st = run_one(b, options, b->run_count++, run);
         }
         if (st != SKALD_OK) break;
@@ -327,7 +384,6 @@ static skald_status run_all(bench *b, const skald_options *options) {
         free(b->runs[k].points);
         free(b->runs[k].spans);
     }
-    for (int k = 0; k < 3; k++) free(texts[k]);
     free(b->runs);
     free(b->cells);
     return st;
@@ -342,12 +398,15 @@ static int run_command(const command *self, int argc, char **argv) {
         arguments_error(self, "--mode and --algo are --modes and --algos here: lists of what is compared");
     if (s.l2 == 0) arguments_error(self, "--l2 0: F* is certified only with --l2 above 0");
     bench b = {.s = &s, .data = args.words[0], .folder = s.out};
+    plan p;
+    if (plan_make(&b, &args.options, &p)) arguments_error(self, "%s", skald_error());
     skald_status st = SKALD_OK;
     if (mkdir(s.out, 0777) != 0 && errno != EEXIST)
         st = skald_fail(SKALD_EIO, "--output %s: cannot make the folder: %s", s.out, strerror(errno));
-    if (st == SKALD_OK) st = run_all(&b, &args.options);
+    if (st == SKALD_OK) st = run_all(&b, &args.options, &p);
     if (st == SKALD_OK && !s.quiet) printf("report: %s/index.html\n", s.out);
     const int code = st == SKALD_OK ? EXIT_DONE : st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : report_failure(self);
+    plan_free(&p);
     arguments_free(&args);
     return code;
 }

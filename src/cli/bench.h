@@ -66,7 +66,8 @@ typedef struct bench {
 
 /* Reads a run's log, and its record if there is one (bench_read.c). */
 skald_status bench_read(bench *b, bench_run *run, const char *log, const char *record);
-/* Solves with others (bench_baseline.c). */
+/* Solves with others (bench_baseline.c); SKALD_EINVAL names one in the list (NULL: none) that is not known. */
+skald_status bench_check_baselines(const char *list);
 skald_status bench_baselines(bench *b);
 /* Whole SVG documents, nothing where there is nothing to show (bench_plot.c). Gap against time, a line a mode of the
  * cells [first, last) (their first repeats); how stale merges were, in the mode's colour; what each worker did when. */

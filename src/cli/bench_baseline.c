@@ -200,15 +200,24 @@ static void liblinear(bench *b) {
     }
 }
 
+skald_status bench_check_baselines(const char *list) {
+    char *names = strdup(list ? list : ""), *rest = NULL;
+    if (!names) return skald_fail(SKALD_ENOMEM, "out of memory");
+    skald_status st = SKALD_OK;
+    for (char *w = strtok_r(names, ", ", &rest); w && st == SKALD_OK; w = strtok_r(NULL, ", ", &rest))
+        if (strcmp(w, "sklearn") != 0 && strcmp(w, "liblinear") != 0)
+            st = skald_fail(SKALD_EINVAL, "--baseline: %s is not known; sklearn and liblinear are", w);
+    free(names);
+    return st;
+}
+
 skald_status bench_baselines(bench *b) {
     if (!b->s->baselines) return SKALD_OK;
     char *names = strdup(b->s->baselines), *rest = NULL;
     if (!names) return skald_fail(SKALD_ENOMEM, "out of memory");
     const bool fits = b->s->loss == SKALD_LOGISTIC && b->s->l1 == 0 && !b->s->intercept && b->s->scale == 0;
     for (char *w = strtok_r(names, ", ", &rest); w; w = strtok_r(NULL, ", ", &rest)) {
-        if (strcmp(w, "sklearn") != 0 && strcmp(w, "liblinear") != 0)
-            skip(b, w, "not known: sklearn and liblinear are");
-        else if (!fits)
+        if (!fits)
             skip(b, w, "baselines are for --loss logistic with --l2 alone, no --intercept, no --scale");
         else
             (strcmp(w, "sklearn") == 0 ? scikit : liblinear)(b);

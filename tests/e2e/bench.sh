@@ -30,7 +30,7 @@ head -n 1 run.jsonl >half.jsonl
 expect "what-if of half a log" 1 "no 'end'" "$skald" what-if half.jsonl
 
 expect "bench" 0 "report: report/index.html" "$skald" bench --workers 8 --pace 10 --repeats 2 --stragglers "none pcs" \
-    --modes sync,ssp:2,async --l2 1e-3 --gap 1e-3 --baseline sklearn,liblinear,nonsense --output report train.h5
+    --modes sync,ssp:2,async --l2 1e-3 --gap 1e-3 --baseline sklearn,liblinear --output report train.h5
 check "a page" grep -q '</html>' report/index.html
 check "with lanes and curves" test "$(grep -c 'what each worker did when' report/index.html)" -eq 6
 if command -v python3 >/dev/null; then
@@ -42,7 +42,7 @@ assert all(c["reached"] == 2 and c["seconds"] > 0 for c in r["cells"]), "reached
 pcs = {c["mode"]: c for c in r["cells"] if c["straggler"] == "pcs"}
 assert pcs["async"]["speedup"] > 1.3 and abs(pcs["sync"]["speedup"] - 1) < 1e-12, pcs
 assert pcs["async"]["wait_ms"] < pcs["sync"]["wait_ms"], "waiting"
-assert any("not known" in b.get("skipped", "") for b in r["baselines"]), "baselines"
+assert r["baselines"] and all(b["skipped"] for b in r["baselines"]), "no baseline reads HDF5, and each says so"
 page = open("report/index.html").read()
 plots = glob.glob("report/*.svg")
 assert len(plots) == 2 + 6 + 6, plots
@@ -68,5 +68,8 @@ expect "bench, not convex" 0 "report: r4/index.html" "$skald" bench --workers 3 
 expect "bench, too short" 0 " -  " "$skald" bench --workers 3 --pace 200 --repeats 1 --stragglers none --timeout 1s \
     --modes sync,async --gap 1e-9 --l2 1e-3 --output r5 text.svm
 expect "bench without what it compares" 2 "--modes" "$skald" bench --mode sync train.h5
-expect "bench of a mode that is none" 1 "sideways" "$skald" bench --modes sideways --output r2 --l2 1e-2 train.h5
+for bad in "--modes=sync,sideways" "--algos=saga,sideways" "--stragglers=none sideways" "--baseline=sideways"; do
+    expect "bench: $bad is refused before anything runs" 2 sideways "$skald" bench "$bad" --output r2 --l2 1e-2 train.h5
+done
+check "bench: nothing was written for them" test ! -e r2
 finish
