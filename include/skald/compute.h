@@ -161,14 +161,16 @@ const struct skald_collective_ops *skald_compute_collective(const skald_compute_
 /* A card. */
 typedef struct skald_device {
     char spec[16];         /* for skald_compute_options.device: "cuda:1" */
+    uint32_t index;        /* the driver's number of it */
     char name[128];        /* "NVIDIA H100 80GB HBM3" */
     uint64_t memory_bytes; /* all of it, in use or not */
     uint32_t units;        /* streaming multiprocessors */
     uint32_t major, minor; /* compute capability */
 } skald_device;
 
-/* The cards of this machine, at most `room` written; returns how many there are. 0: `why` says why. *plugin (may be
- * NULL): false when that is because there is no CUDA plugin at all. */
+/* The cards of this machine that can be used, at most `room` written; returns how many there are. `why`: what is wrong
+ * with the others, or why there is none; "" else. *plugin (may be NULL): false when that is because there is no CUDA
+ * plugin at all. */
 uint32_t skald_compute_cards(skald_device *out, uint32_t room, char why[256], bool *plugin);
 
 /* Facts about a loaded shard, for the step size: computed by the backend at load. */

@@ -11,7 +11,7 @@
 #include "skald/collective.h"
 #include "skald/compute.h"
 
-#define SKALD_PLUGIN_ABI 2u
+#define SKALD_PLUGIN_ABI 3u
 #define SKALD_CUDA_ENTRY "skald_cuda_plugin"
 
 /* What the host lends the plugin. */
@@ -22,10 +22,11 @@ typedef struct skald_plugin_host {
 typedef struct skald_compute_plugin {
     uint32_t abi;
     const char *name; /* "cuda" */
-    /* The first `room` of the cards there are; *count of all of them. SKALD_EUNSUPPORTED with the reason when the
-     * driver is missing or does not answer; no card is a *count of 0, with skald_error saying so. Any thread. */
-    skald_status (*devices)(skald_device *out, uint32_t room, uint32_t *count);
-    /* Opens card number `index`, which must exist; options, objective and dim have been checked. */
+    /* The first `room` of the cards that can be used; *count of all of these. `why`: what is wrong with others, or that
+     * there is none; "" else. SKALD_EUNSUPPORTED with the reason when the driver is missing or does not answer. Any
+     * thread. */
+    skald_status (*devices)(skald_device *out, uint32_t room, uint32_t *count, char why[256]);
+    /* Opens card number `index` (by the driver's count), which must be one of these; options, objective and dim have been checked. */
     skald_status (*open)(uint32_t index, const skald_compute_options *options, const skald_objective *objective,
                          uint32_t dim, skald_compute **out);
     const skald_collective_ops *collective; /* its cards as ranks; whether they can be is for its probe to say */

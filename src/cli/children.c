@@ -43,17 +43,16 @@ static char **worker_environment(void) {
     return out;
 }
 
-static skald_status start_one(children *c, int k, const settings *s, uint32_t cards, char **environment) {
+static skald_status start_one(children *c, int k, const settings *s, const char *device, char **environment) {
     static const char *const storage[] = {"auto", "f32", "bf16", "u8"}, *const resident[] = {"auto", "device", "host"};
-    char card[16], name[32], threads[16], parent[16], errors[160];
+    char name[32], threads[16], parent[16], errors[160];
     snprintf(name, sizeof name, "worker-%d", k + 1);
     snprintf(threads, sizeof threads, "%d", (int)s->threads);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     error_path(c, k, errors, sizeof errors);
-    snprintf(card, sizeof card, "cuda:%u", cards ? (uint32_t)k % cards : 0);
     /* clang-format off */
     const char *argv[] = {"skald", "worker", "--connect", "fd:3", "--name", name, "--threads", threads,
-                          "--device", cards > 1 ? card : s->device, "--storage", storage[s->storage],
+                          "--device", device, "--storage", storage[s->storage],
                           "--resident", resident[s->resident],
                           s->deterministic ? "--deterministic=yes" : "--deterministic=no",
                           "--wait", "60s", "--quiet", "--parent", parent, s->isa ? "--isa" : NULL, s->isa, NULL};
@@ -80,7 +79,7 @@ static skald_status start_one(children *c, int k, const settings *s, uint32_t ca
     return SKALD_OK;
 }
 
-skald_status children_start(children *c, int count, const settings *s, uint32_t cards) {
+skald_status children_start(children *c, int count, const settings *s, const skald_device *cards, uint32_t card_count) {
     *c = (children){0};
     TRY(make_folder(c));
     c->list = calloc((size_t)count, sizeof *c->list);
@@ -89,7 +88,7 @@ skald_status children_start(children *c, int count, const settings *s, uint32_t 
     for (int k = 0; st == SKALD_OK && k < count; k++) {
         c->list[k].telling = -1;
         c->count = k + 1;
-        st = start_one(c, k, s, cards, environment);
+        st = start_one(c, k, s, card_count > 1 ? cards[(uint32_t)k % card_count].spec : s->device, environment);
     }
     free(environment);
     if (st != SKALD_OK) children_end(c);

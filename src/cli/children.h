@@ -20,10 +20,9 @@ typedef struct children {
     char folder[108]; /* for their sockets and what they write on stderr; removed at the end */
 } children;
 
-/* Makes the folder and starts `count` workers, dealt in turn to the first `cards` cards if that is more than one; they
- * wait to be told where to connect. Must come before anything
- * starts threads. On failure nothing is left behind. */
-skald_status children_start(children *c, int count, const settings *s, uint32_t cards);
+/* Makes the folder and starts `count` workers, dealt in turn to these cards if they are more than one; they wait to be
+ * told where to connect. Must come before anything starts threads. On failure nothing is left behind. */
+skald_status children_start(children *c, int count, const settings *s, const skald_device *cards, uint32_t card_count);
 void children_tell(children *c, const char *address);
 /* If one has died, says which, how, and its last words. A dying process closes its connections a moment before it can
  * be reaped: waits for that moment. */

@@ -42,7 +42,7 @@ static void print_table(const char *cpu, const skald_device *cards, uint32_t cou
     for (uint32_t k = 0; k < count; k++)
         printf("%-7s %s, %.1f GB, %u multiprocessors, compute capability %u.%u\n", cards[k].spec, cards[k].name,
                (double)cards[k].memory_bytes * 1e-9, cards[k].units, cards[k].major, cards[k].minor);
-    if (count == 0) printf("no card: %s\n", why);
+    if (why[0]) printf("%s: %s\n", count ? "not used" : "no card", why);
 }
 
 static int run(const command *self, int argc, char **argv) {

@@ -9,12 +9,15 @@
 #include "skald/coordinator.h"
 #include "skald/worker.h"
 
-/* How many cards the workers are dealt to: 0 on the CPU. */
-static uint32_t usable_cards(const settings *s) {
+enum { MOST_CARDS = 64 };
+
+/* The cards that workers are dealt to, none on the CPU; returns how many. */
+static uint32_t usable_cards(const settings *s, skald_device cards[MOST_CARDS]) {
     char why[256];
-    if (strcmp(s->device, "auto") == 0 || strcmp(s->device, "cuda") == 0)
-        return skald_compute_cards(NULL, 0, why, NULL);
-    return strncmp(s->device, "cuda:", 5) == 0 ? 1 : 0;
+    if (strcmp(s->device, "auto") != 0 && strcmp(s->device, "cuda") != 0)
+        return strncmp(s->device, "cuda:", 5) == 0 ? 1 : 0; /* which they are told anyway */
+    const uint32_t count = skald_compute_cards(cards, MOST_CARDS, why, NULL);
+    return count < MOST_CARDS ? count : MOST_CARDS;
 }
 
 /* No processes: this one computes, in order. */
@@ -51,7 +54,7 @@ static void blame_child(children *c, skald_status *st) {
     skald_fail(*st, "%s", who);
 }
 
-static int train_here(run *r, int count, uint32_t cards) {
+static int train_here(run *r, int count, const skald_device *cards, uint32_t card_count) {
     char listen[256], address[256];
     children c;
     skald_coordinator *coordinator = NULL;
@@ -60,7 +63,7 @@ static int train_here(run *r, int count, uint32_t cards) {
     int port = 0, code = EXIT_FAILED;
 
     signals_watch_children(true);
-    skald_status st = children_start(&c, count, r->s, cards); /* before any thread exists */
+    skald_status st = children_start(&c, count, r->s, cards, card_count); /* before any thread exists */
     if (st != SKALD_OK) return run_failed(r, st, NULL, NULL);
     if (r->s->listen)
         snprintf(listen, sizeof listen, "%s", r->s->listen);
@@ -131,10 +134,13 @@ static int run_command(const command *self, int argc, char **argv) {
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
     /* what every worker would fail of is better said at once */
     if (st == SKALD_OK) st = skald_compute_describe(&r.t.compute, device, r.why_no_card);
-    const uint32_t cards = st == SKALD_OK ? usable_cards(&s) : 0;
-    const int automatic = cards && s.workers == -1 ? (int)cards : usable_cores();
+    skald_device cards[MOST_CARDS];
+    const uint32_t count = st == SKALD_OK ? usable_cards(&s, cards) : 0;
+    const int automatic = count && s.workers == -1 ? (int)count : usable_cores();
     const int workers = s.workers < 0 ? automatic : (int)s.workers;
-    int code = st != SKALD_OK ? report_failure(self) : workers == 0 ? train_alone(&r) : train_here(&r, workers, cards);
+    int code = st != SKALD_OK ? report_failure(self)
+               : workers == 0 ? train_alone(&r)
+                              : train_here(&r, workers, cards, count);
     code = run_close(&r, code);
     arguments_free(&args);
     return code;

@@ -26,46 +26,48 @@ static skald_status check_objective(const skald_objective *o) {
 /* What was asked for, resolved. */
 typedef struct choice {
     const skald_compute_plugin *plugin; /* NULL: the CPU */
-    uint32_t index;                     /* of the card */
     int threads;
     skald_device card;
 } choice;
 
-/* ":3" or "": the card's number, 0 without one. */
+/* ":3": the card's number. */
 static bool card_number(const char *text, uint32_t *out) {
-    *out = 0;
-    if (*text == '\0') return true;
     char *end;
     unsigned long number = strtoul(text + 1, &end, 10);
     *out = (uint32_t)number;
     return text[1] >= '0' && text[1] <= '9' && *end == '\0' && number < 1024;
 }
 
-static skald_status choose_card(const char *device, uint32_t index, choice *out) {
+/* The card of that number, or (NULL) the first that can be used. */
+static skald_status choose_card(const char *device, const uint32_t *number, choice *out) {
     skald_device cards[MAX_CARDS];
-    uint32_t count = 0;
+    uint32_t count = 0, k = 0;
+    char why[256];
     skald_status st = compute_plugin_cuda(&out->plugin);
-    if (st == SKALD_OK) st = out->plugin->devices(cards, MAX_CARDS, &count);
-    if (st == SKALD_OK && count == 0) st = SKALD_EUNSUPPORTED;
-    if (st == SKALD_OK && index >= (count < MAX_CARDS ? count : MAX_CARDS))
-        st = skald_fail(SKALD_EUNSUPPORTED, "there is no such card: this machine has %u", count);
+    if (st == SKALD_OK) st = out->plugin->devices(cards, MAX_CARDS, &count, why);
+    if (count > MAX_CARDS) count = MAX_CARDS;
+    while (number && k < count && cards[k].index != *number) k++;
+    if (st == SKALD_OK && count == 0) st = skald_fail(SKALD_EUNSUPPORTED, "%s", why);
+    if (st == SKALD_OK && k == count)
+        st = skald_fail(SKALD_EUNSUPPORTED, "there is no such card that can be used, but %u other%s%s%s", count,
+                        count > 1 ? "s" : "", why[0] ? "; " : "", why);
     if (st != SKALD_OK) return skald_context(st, "device '%s'", device);
-    out->index = index;
-    out->card = cards[index];
+    out->card = cards[k];
     return SKALD_OK;
 }
 
 static skald_status choose(const skald_compute_options *options, choice *out, char *why) {
     const char *device = options->device ? options->device : "auto";
-    uint32_t index;
+    uint32_t number;
     *out = (choice){.threads = options->threads ? options->threads : 1};
     if (why) why[0] = '\0';
     if (options->threads < 0 || options->threads > 4096)
         return skald_fail(SKALD_EINVAL, "%d threads: must be between 1 and 4096", options->threads);
-    if (strncmp(device, "cuda", 4) == 0 && (device[4] == '\0' || device[4] == ':')) {
-        if (!card_number(device + 4, &index))
+    if (strcmp(device, "cuda") == 0) return choose_card(device, NULL, out);
+    if (strncmp(device, "cuda:", 5) == 0) {
+        if (!card_number(device + 4, &number))
             return skald_fail(SKALD_EINVAL, "device '%s': a card is cuda:N, N from 0", device);
-        return choose_card(device, index, out);
+        return choose_card(device, &number, out);
     }
     const bool automatic = strcmp(device, "auto") == 0;
     if (!automatic && strcmp(device, "cpu") != 0)
@@ -73,7 +75,7 @@ static skald_status choose(const skald_compute_options *options, choice *out, ch
     if (automatic) {
         char reason[256];
         bool there;
-        if (skald_compute_cards(&out->card, 1, reason, &there)) return choose_card("cuda:0", 0, out);
+        if (skald_compute_cards(NULL, 0, reason, &there)) return choose_card("cuda", NULL, out);
         if (there && why) memcpy(why, reason, sizeof reason);
     }
     if (options->storage > SKALD_STORE_F32)
@@ -86,11 +88,10 @@ uint32_t skald_compute_cards(skald_device *out, uint32_t room, char why[256], bo
     uint32_t count = 0;
     skald_status st = compute_plugin_cuda(&plugin);
     if (there) *there = plugin || !compute_plugin_absent();
-    if (st == SKALD_OK) st = plugin->devices(out, room, &count);
-    if (st != SKALD_OK) count = 0;
-    why[0] = '\0';
-    if (count == 0) snprintf(why, 256, "%s", skald_error());
-    return count;
+    if (st == SKALD_OK) st = plugin->devices(out, room, &count, why);
+    if (st == SKALD_OK) return count;
+    snprintf(why, 256, "%s", skald_error());
+    return 0;
 }
 
 skald_status skald_compute_describe(const skald_compute_options *options, char device[64], char why[256]) {
@@ -105,7 +106,7 @@ const struct skald_collective_ops *skald_compute_collective(const skald_compute_
     choice c;
     *index = 0;
     if (choose(options, &c, NULL) != SKALD_OK || !c.plugin) return NULL;
-    *index = c.index;
+    *index = c.card.index;
     return c.plugin->collective;
 }
 
@@ -119,7 +120,7 @@ skald_status skald_compute_open(const skald_compute_options *options, const skal
     if (dim == 0) return skald_fail(SKALD_EINVAL, "a model needs at least one column");
     TRY(choose(options, &c, NULL));
     if (!c.plugin) return cpu_open(c.threads, options->isa, objective, dim, out);
-    TRY(c.plugin->open(c.index, options, objective, dim, out));
+    TRY(c.plugin->open(c.card.index, options, objective, dim, out));
     snprintf((*out)->device, sizeof(*out)->device, "%s (%.44s)", c.card.spec, c.card.name);
     return SKALD_OK;
 }

@@ -55,6 +55,11 @@ expect "two cards" 0 "cuda:1" env SKALD_EMULATED_DEVICES=2 "$skald" devices
 expect "no card" 0 "no card: " env SKALD_EMULATED_DEVICES=0 "$skald" devices
 check "as JSON" bash -c "'$skald' devices --json | python3 -c 'import json,sys; d=json.load(sys.stdin); c=d[\"cards\"][0]; sys.exit(not (c[\"device\"]==\"cuda:0\" and c[\"memory_bytes\"]>0 and d[\"cpu\"][\"threads\"]>0))'"
 expect "a card that is not there" 1 "there is no such card" "$skald" train --device cuda:7 dense.svm
+old=(env SKALD_EMULATED_CAPABILITY=75 "$skald")
+expect "an old card: devices says why not" 0 "no card: cuda:0 (Skald emulated device 0) has compute capability 7.5" "${old[@]}" devices
+expect "an old card: auto is the CPU, with a line why" 0 "computing on the CPU: cuda:0 (Skald emulated device 0) has compute" \
+    "${old[@]}" train --workers 1 --target-gap 1e-3 dense.svm
+expect "an old card: cuda is an error" 1 "has compute capability 7.5" "${old[@]}" train --device cuda dense.svm
 
 # --- runs ---
 objective() { # LOG

@@ -54,7 +54,8 @@ static skald_status describe(int index, skald_device *out) {
     struct cudaDeviceProp p;
     int error = cudaGetDeviceProperties(&p, index);
     if (error != cudaSuccess) return fail("CUDA", error, "asking for a card's properties");
-    *out = (skald_device){.memory_bytes = p.totalGlobalMem,
+    *out = (skald_device){.index = (uint32_t)index,
+                          .memory_bytes = p.totalGlobalMem,
                           .units = (uint32_t)p.multiProcessorCount,
                           .major = (uint32_t)p.major,
                           .minor = (uint32_t)p.minor};
@@ -63,18 +64,33 @@ static skald_status describe(int index, skald_device *out) {
     return SKALD_OK;
 }
 
-static skald_status devices(skald_device *out, uint32_t room, uint32_t *count) {
+enum { LEAST_MAJOR = 8 }; /* the kernels copy asynchronously into shared memory */
+
+static const char *unfit(const skald_device *card, char why[256]) {
+    if (card->major >= LEAST_MAJOR) return NULL;
+    snprintf(why, 256, "%s (%s) has compute capability %u.%u: %d.0 or more is needed", card->spec, card->name,
+             card->major, card->minor, LEAST_MAJOR);
+    return why;
+}
+
+static skald_status devices(skald_device *out, uint32_t room, uint32_t *count, char why[256]) {
     int found = 0;
     *count = 0;
+    why[0] = '\0';
     int error = cudaGetDeviceCount(&found);
     if (error != cudaSuccess) {
         (void)cudaGetLastError();
         fail("CUDA", error, "looking for cards");
         return error == cudaErrorMemoryAllocation ? SKALD_ENOMEM : SKALD_EUNSUPPORTED;
     }
-    for (int k = 0; k < found && k < (int)room; k++) TRY(describe(k, &out[k]));
-    if (found <= 0) skald_fail(SKALD_EUNSUPPORTED, "the CUDA driver finds no card");
-    *count = found > 0 ? (uint32_t)found : 0;
+    if (found <= 0) snprintf(why, 256, "the CUDA driver finds no card");
+    for (int k = 0; k < found; k++) {
+        skald_device card;
+        TRY(describe(k, &card));
+        if (unfit(&card, why)) continue;
+        if (*count < room) out[*count] = card;
+        ++*count;
+    }
     return SKALD_OK;
 }
 
@@ -108,9 +124,8 @@ static skald_status open_card(uint32_t index, const skald_compute_options *optio
     skald_device card;
     *out = NULL;
     TRY(describe((int)index, &card));
-    if (card.major < 8)
-        return skald_fail(SKALD_EUNSUPPORTED, "%s (%s) has compute capability %u.%u: 8.0 or more is needed", card.spec,
-                          card.name, card.major, card.minor);
+    char why[256];
+    if (unfit(&card, why)) return skald_fail(SKALD_EUNSUPPORTED, "%s", why);
     cuda_compute *c = skald_zalloc(1, sizeof *c);
     if (!c) return SKALD_ENOMEM;
     c->base.ops = objective->loss == SKALD_SOFTMAX ? &cuda_softmax_operations : &operations;
