@@ -124,6 +124,7 @@ struct skald_compute {
     skald_objective objective;
     uint32_t dim;    /* columns, intercept included */
     char device[64]; /* "cpu (avx512, 2 threads)", for people */
+    uint32_t shards; /* of the whole problem, one about as large as the other; for saying how many cards they need */
 };
 
 typedef enum skald_storage_kind {

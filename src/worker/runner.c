@@ -18,6 +18,7 @@ skald_status skald_runner_init(skald_runner *r, const skald_compute_options *opt
     r->histories = skald_zalloc(shard_count, sizeof(skald_history *));
     if (!r->shards || !r->histories) return SKALD_ENOMEM;
     TRY(skald_compute_open(options, objective, columns, &r->compute));
+    r->compute->shards = shard_count;
     skald_runner_to_host(r);
     return SKALD_OK;
 }

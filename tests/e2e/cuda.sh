@@ -126,8 +126,13 @@ check "mixed: one worker has a card" bash -c "grep -q 'card: cuda:0 (' mixed.out
 check "mixed: the optimum of CPU workers ($(objective mixed.jsonl))" same "$(objective mixed.jsonl)" "$want"
 
 # --- a card too small ---
-expect "too small: how many cards" 1 "cards of this size" env SKALD_EMULATED_MEMORY=3000000 \
-    "$skald" train --device cuda --workers 1 --resident device dense.svm
+"$skald" generate epsilon --rows 4000 --seed 4 --output large.svm >/dev/null # 32 MB of rows; cards with 11 MB for them
+for shards in 1 2 4; do
+    expect "too small: how many cards, $shards shards" 1 "need 3 cards of this size" env SKALD_EMULATED_MEMORY=20000000 \
+        "$skald" train --device cuda --workers 1 --resident device --shards $shards large.svm
+done
+expect "three do" 0 "3 shards" env SKALD_EMULATED_MEMORY=20000000 SKALD_EMULATED_DEVICES=3 \
+    "$skald" train --device cuda --workers 3 --resident device --max-passes 1 large.svm
 expect "bytes that are none" 1 "whole number from 0 to 255" "$skald" train --device cuda --storage u8 --workers 1 dense.svm
 expect "storage without a card" 1 "--storage" "$skald" train --device cpu --storage bf16 dense.svm
 finish

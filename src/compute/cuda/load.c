@@ -82,8 +82,8 @@ static size_t side_bytes(const cuda_compute *c, size_t n, size_t dim, size_t wor
            STAGES * stage;
 }
 
-/* Decides where the rows go. */
-static skald_status find_room(cuda_compute *c, size_t rows, size_t side, bool *on_host) {
+/* Decides where the rows go; side: with what loading takes for a while. */
+static skald_status find_room(cuda_compute *c, size_t rows, size_t side, size_t loading, bool *on_host) {
     size_t free_bytes = 0, total = 0;
     CUDA_TRY(c, cudaMemGetInfo(&free_bytes, &total), "asking for the card's memory");
     const size_t reserve = total / 64; /* graphs, workspace of local steps, what fragments cost */
@@ -94,13 +94,13 @@ static skald_status find_room(cuda_compute *c, size_t rows, size_t side, bool *o
         *on_host = true;
         return SKALD_OK;
     }
-    /* as if its shards so far and this one were one shard, over empty cards like this one */
-    const double held = (double)atomic_load(&c->held), need = held + (double)rows + (double)side;
-    const double room = held + (double)usable;
+    /* all shards, over empty cards like this one */
+    const double need = (double)(rows + side - loading) * (c->base.shards ? c->base.shards : 1);
+    const double room = (double)atomic_load(&c->held) + (double)usable - (double)loading;
     return skald_fail(
         SKALD_ENOMEM,
-        "a shard that takes %.3g GB does not fit into the %.3g GB free on %s: the rows need %.0f cards of "
-        "this size, a worker each%s",
+        "a shard that takes %.3g GB does not fit into the %.3g GB free on %s: the rows of all shards need %.0f "
+        "cards of this size, a worker each%s",
         (double)(rows + side) * 1e-9, (double)usable * 1e-9, c->spec, room > 0 ? ceil(need / room) : 2,
         side <= usable ? "; or --resident host, which reads them from host memory" : "");
 }
@@ -262,7 +262,7 @@ static skald_status fill(cuda_compute *c, cuda_shard *shard, skald_rows *rows, f
     const size_t bytes = rows_bytes(rows, r),
                  more = softmax ? cuda_softmax_bytes(&c->base.objective, rows->n, rows->dim) : 0;
     const size_t side = side_bytes(c, rows->n, entries, workspace, stage) + more;
-    TRY(find_room(c, bytes, side, &shard->on_host));
+    TRY(find_room(c, bytes, side, STAGES * stage, &shard->on_host));
     TRY(cuda_lane_init(c, &shard->lane, rows->n, entries, workspace));
     if (softmax) TRY(cuda_softmax_init(c, shard));
     staging s = {0};
