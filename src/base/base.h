@@ -28,6 +28,13 @@ void *skald_zalloc(size_t count, size_t size); /* zeroed */
 /* A name for a run that begins now: "20261121-211501-7f3a". */
 void skald_run_id(char out[40]);
 
+/* ---- addresses ------------------------------------------------------------------------------------ */
+
+/* Does it lead nowhere but to this machine? By its text; names but localhost do not. host: as in "127.0.0.1", "::1";
+ * address: "unix:PATH", "HOST:PORT", "[::1]:PORT". */
+bool skald_host_is_loopback(const char *host);
+bool skald_address_is_local(const char *address);
+
 /* ---- messages in plugins -------------------------------------------------------------------------- */
 
 /* A plugin has its own copy of skald_fail: given the host's buffer (the calling thread's message, 1 KiB) once, before

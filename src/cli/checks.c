@@ -6,18 +6,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/base.h"
 #include "cli/cli.h"
 
 skald_status check_listen_address(const char *address, bool insecure) {
     if (insecure || strncmp(address, "unix:", 5) == 0) return SKALD_OK;
-    const char *colon = strrchr(address, ':');
-    if (!colon)
+    if (!strchr(address, ':'))
         return skald_fail(SKALD_EINVAL, "--listen %s: an address is HOST:PORT or unix:/PATH, e.g. 127.0.0.1:7700",
                           address);
-    size_t length = (size_t)(colon - address);
-    bool loopback = strncmp(address, "127.", 4) == 0 || (length == 9 && strncmp(address, "localhost", 9) == 0) ||
-                    (length == 5 && strncmp(address, "[::1]", 5) == 0);
-    if (loopback) return SKALD_OK;
+    if (skald_address_is_local(address)) return SKALD_OK;
     return skald_fail(SKALD_EINVAL,
                       "--listen %s: everyone who reaches this address could read and steer the run, in plain text or "
                       "without being asked "

@@ -54,8 +54,7 @@ static skald_status place_parse(const char *address, place *out) {
                           address);
     snprintf(out->host, sizeof out->host, "%.*s", (int)(host ? host : 9), host ? from : "127.0.0.1");
     snprintf(out->port, sizeof out->port, "%s", port);
-    out->loopback =
-        strncmp(out->host, "127.", 4) == 0 || strcmp(out->host, "localhost") == 0 || strcmp(out->host, "::1") == 0;
+    out->loopback = skald_host_is_loopback(out->host);
     return SKALD_OK;
 }
 

@@ -78,18 +78,32 @@ static bool may(int granted, net_role needed) {
     return granted & (NET_ROLE_OPERATOR | (int)needed);
 }
 
+/* The first of its names of this kind; "" without. */
+static void take_name(grpc_auth_context *context, const char *kind, char identity[NET_IDENTITY_BYTES]) {
+    grpc_auth_property_iterator names = grpc_auth_context_find_properties_by_name(context, kind);
+    const grpc_auth_property *p = grpc_auth_property_iterator_next(&names);
+    if (p && strlen(p->value) == p->value_length && p->value_length < NET_IDENTITY_BYTES)
+        memcpy(identity, p->value, p->value_length + 1);
+}
+
 static skald_status by_certificate(grpc_call *call, net_role needed, char identity[NET_IDENTITY_BYTES],
                                    char reason[NET_REASON_BYTES]) {
     grpc_auth_context *context = grpc_call_auth_context(call);
     int granted = 0;
     const grpc_auth_property *p;
-    grpc_auth_property_iterator names = grpc_auth_context_find_properties_by_name(context, GRPC_X509_CN_PROPERTY_NAME);
-    if ((p = grpc_auth_property_iterator_next(&names))) snprintf(identity, NET_IDENTITY_BYTES, "%s", p->value);
+    take_name(context, GRPC_X509_CN_PROPERTY_NAME, identity);
+    if (!identity[0]) take_name(context, GRPC_PEER_DNS_PROPERTY_NAME, identity);
     grpc_auth_property_iterator uris = grpc_auth_context_find_properties_by_name(context, GRPC_PEER_URI_PROPERTY_NAME);
     while ((p = grpc_auth_property_iterator_next(&uris)))
         if (p->value_length > strlen(ROLE_PREFIX) && memcmp(p->value, ROLE_PREFIX, strlen(ROLE_PREFIX)) == 0)
             granted |= (int)role_named(p->value + strlen(ROLE_PREFIX), p->value_length - strlen(ROLE_PREFIX));
     grpc_auth_context_release(context);
+    if (!identity[0]) { /* else it could call itself anything */
+        snprintf(reason, NET_REASON_BYTES,
+                 "the certificate does not say whose it is: it has neither a common name nor "
+                 "a DNS name");
+        return SKALD_EREFUSED;
+    }
     if (may(granted, needed)) return SKALD_OK;
     snprintf(reason, NET_REASON_BYTES, "the certificate of '%s' does not have the URI name %s%s", identity, ROLE_PREFIX,
              role_name(needed));
@@ -143,9 +157,7 @@ static skald_status by_token(const net_guard *guard, const grpc_metadata_array *
 skald_status net_token_fill(const skald_net_security *s, const char *address, grpc_metadata *out, size_t *count) {
     *count = 0;
     if (!s || !s->token) return SKALD_OK;
-    const bool near = strncmp(address, "unix:", 5) == 0 || strncmp(address, "127.", 4) == 0 ||
-                      strncmp(address, "localhost:", 10) == 0 || strncmp(address, "[::1]:", 6) == 0;
-    if (!s->ca && !near)
+    if (!s->ca && !skald_address_is_local(address))
         return skald_fail(SKALD_EINVAL, "a token would go to %s in plain text; use TLS (--tls-ca)", address);
     const char *at = s->token, *secret;
     size_t size;

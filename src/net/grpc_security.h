@@ -26,8 +26,8 @@ skald_status net_channel_credentials(const skald_net_security *security, grpc_ch
 
 skald_status net_guard_init(net_guard *guard, const skald_net_security *security);
 void net_guard_fini(net_guard *guard);
-/* May whoever made this call do what `needed` may? *identity: the certificate's common name, "" without. Else: reason,
- * and SKALD_EREFUSED, or SKALD_EPEER for a token that is none. */
+/* May whoever made this call do what `needed` may? *identity: the certificate's common name, or without one its first
+ * DNS name; "" where none is asked for. Else: reason, and SKALD_EREFUSED, or SKALD_EPEER for a token that is none. */
 skald_status net_guard_admits(const net_guard *guard, grpc_call *call, const grpc_metadata_array *metadata,
                               net_role needed, char identity[NET_IDENTITY_BYTES], char reason[NET_REASON_BYTES]);
 

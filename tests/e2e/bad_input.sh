@@ -23,6 +23,7 @@ expect "two data" 2 "unexpected argument 'b.svm'" "$skald" train a.svm b.svm
 expect "gap without l2" 2 "use --target-gradient" "$skald" train --l2 0 --target-gap 1e-6 good.svm
 expect "bad class weights" 2 "--class-weight 1:2" "$skald" train --class-weight 1:2 good.svm
 expect "unsafe address" 2 "--insecure" "$skald" coordinator --listen 0.0.0.0:0 good.svm
+expect "an address that looks safe" 2 "--insecure" "$skald" coordinator --listen 127.0.0.1.example.org:0 good.svm
 expect "address without port" 2 "--listen nowhere: an address is HOST:PORT" "$skald" coordinator --listen nowhere good.svm
 expect "unknown device" 1 "unknown device 'tpu': use auto, cpu" "$skald" train --workers 1 --device tpu good.svm
 expect "unknown export" 2 "liblinear:FILE" "$skald" train --export onnx:x good.svm

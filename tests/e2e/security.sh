@@ -8,6 +8,13 @@ cd "$work" || exit 1
 "$root/launch/certs" foreign one=worker || exit 1
 CERT_DAYS=-1 "$root/launch/certs" certs late=worker || exit 1
 "$skald" generate epsilon --rows 400 --output data.h5 >/dev/null || exit 1
+signed() { # FILE SUBJECT NAMES: by the run's own authority
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "certs/$1.key" -out request -subj "$2" 2>/dev/null &&
+        openssl x509 -req -in request -CA certs/ca.pem -CAkey certs/ca.key -CAcreateserial -days 1 -out "certs/$1.pem" \
+            -extfile <(echo "subjectAltName=$3") 2>/dev/null || exit 1
+}
+signed nobody /O=lab URI:skald:worker
+signed two-by-dns /O=lab DNS:two,URI:skald:worker
 with() { echo --tls-ca "certs/ca.pem" --tls-cert "$1.pem" --tls-key "$1.key"; }
 
 "$skald" coordinator --listen 127.0.0.1:0 $(with certs/boss) --workers 2 --wait 100s --linger 0s --target-gap 1e-8 \
@@ -42,6 +49,9 @@ stranger "a status client with results" "of 'me' does not have the URI name skal
     "of 'me' does not have the URI name skald:worker" $(worker --name me $(with certs/me))
 stranger "another's name" "with the certificate of 'one' calls itself 'two'" "calls itself 'two'" \
     $(worker --name two $(with certs/one))
+stranger "nobody in particular" "does not say whose it is" "does not say whose it is" $(worker --name one $(with certs/nobody))
+stranger "another's DNS name" "with the certificate of 'two' calls itself 'one'" "calls itself 'one'" \
+    $(worker --name one $(with certs/two-by-dns))
 stranger "a curious worker" "does not have the URI name skald:status" "does not have the URI name skald:status" \
     "$skald" status --connect "$at" --wait 2s $(with certs/one)
 # A probe that cannot speak TLS: an empty request, framed; the answer is {1: SERVING}. Nothing else is answered there.
@@ -61,7 +71,7 @@ check "an operator may, once there is one" grep -q "training has not begun" \
 check "an operator sees the run" grep -q gathering <("$skald" status --connect "$at" $(with certs/chief))
 
 "$skald" worker --quiet --connect "$at" --name one $(with certs/one) &
-"$skald" worker --quiet --connect "$at" --name two:7 $(with certs/two) || exit 1
+"$skald" worker --quiet --connect "$at" --name two:7 $(with certs/two-by-dns) || exit 1
 wait $!
 wait $boss
 check "the run ends" test $? -eq 0
