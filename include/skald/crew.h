@@ -64,7 +64,15 @@ typedef struct skald_crew_ops {
     void (*answer)(skald_crew *crew, void *asker, const char *json, skald_version *model);
     /* The training is over: tells the workers, frees everything. */
     void (*destroy)(skald_crew *crew, skald_status code, const char *reason);
+    /* Sends a worker away for good, and tells it why; SKALD_EVENT_LOST follows. NULL where nobody can be spared. */
+    void (*expel)(skald_crew *crew, uint32_t worker, const char *reason);
 } skald_crew_ops;
+
+/* Does a result with this status speak against its worker (its device, its memory, its messages), and not against the
+ * data or the model? */
+static inline bool skald_blames_worker(skald_status status) {
+    return status == SKALD_EIO || status == SKALD_ENOMEM || status == SKALD_EREFUSED;
+}
 
 /* What a crew of ranks in lockstep adds: every rank's process runs the engine and the solver on the same numbers, and
  * the crew computes only its own member's part. Results of the others have sums and no vectors. A lost member is not

@@ -296,4 +296,8 @@ static void destroy(skald_crew *crew, skald_status code, const char *reason) {
     skald_coordinator_close(of(crew), code, reason);
 }
 
-const skald_crew_ops skald_remote_crew_ops = {size, member, submit, next, release, answer, destroy};
+static void expel(skald_crew *crew, uint32_t worker, const char *reason) {
+    skald_coordinator_expel(of(crew), &of(crew)->workers[worker], reason);
+}
+
+const skald_crew_ops skald_remote_crew_ops = {size, member, submit, next, release, answer, destroy, expel};

@@ -186,6 +186,11 @@ void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const 
     c->unsettled = true;
 }
 
+void skald_coordinator_expel(skald_coordinator *c, skald_session_state *s, const char *reason) {
+    detach(s, SKALD_EREFUSED, reason);
+    skald_coordinator_lose(c, s, reason);
+}
+
 void skald_members_close(skald_coordinator *c, skald_session_state *s, const skald_input *in) {
     if (c->over) return; /* sent home: nothing is lost */
     const int64_t asked = c->options->reconnect_grace_ns;

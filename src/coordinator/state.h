@@ -171,6 +171,8 @@ void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const 
                             const skald_wire_vector *vectors, size_t n);
 /* A worker is gone, or treated as such. */
 void skald_coordinator_lose(skald_coordinator *c, skald_session_state *s, const char *reason);
+/* The same, and it is told not to come back. */
+void skald_coordinator_expel(skald_coordinator *c, skald_session_state *s, const char *reason);
 void skald_input_drop(skald_input *input);
 
 /* requests.c: sends (again) what the worker's stage asks for; its welcome; a lease; that it is to be given up. */

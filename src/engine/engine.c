@@ -1,5 +1,6 @@
 /* Collect, commit, finish: the engine port over a crew of workers, asynchronous or synchronous. Dispatch is in
  * dispatch.c, what results do in merge.c. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,8 +28,17 @@ void skald_run_land(skald_run *run, skald_flight *flight) {
     *flight = run->flights[--run->flight_count];
 }
 
+bool skald_run_expel(skald_run *run, uint32_t worker, const char *kind, const skald_result *r) {
+    char reason[400];
+    if (!run->crew->ops->expel || !skald_blames_worker(r->status)) return false;
+    snprintf(reason, sizeof reason, "%s task: %s", kind, r->error);
+    run->crew->ops->expel(run->crew, worker, reason);
+    return true;
+}
+
 static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r) {
     const skald_member *member = run->crew->ops->member(run->crew, flight->worker);
+    const char *kind = skald_task_kind_name(flight->kind);
     skald_status st = SKALD_AGAIN;
     if (r->status == SKALD_ENUMERIC && skald_task_trains(flight->kind)) {
         st = flight->generation == run->generation ? skald_watch_rollback(run, r->error) : SKALD_AGAIN;
@@ -41,9 +51,11 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
             run->ledger.entries[flight->shard].suspect = true;
             run->ledger.entries[flight->shard].rebuild = false; /* the table may be full: its anchor says */
         }
+    } else if (skald_run_expel(run, flight->worker, kind, r)) {
+        run->crew->ops->release(run->crew, r);
+        return SKALD_AGAIN; /* what it had in flight goes when it is gone */
     } else {
-        st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name,
-                        skald_task_kind_name(flight->kind), r->error);
+        st = skald_fail(r->status, "worker %u (%s), %s task: %s", flight->worker, member->name, kind, r->error);
     }
     flight->lost = true;
     if (flight->full && r->status == SKALD_EREFUSED) run->full.asked[flight->shard] = false; /* ask again */
@@ -73,7 +85,7 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         run->crew->ops->release(run->crew, r);
         return SKALD_AGAIN;
     }
-    if (r->status != SKALD_OK && evaluates && r->status == SKALD_EREFUSED) {
+    if (evaluates && r->status == SKALD_EREFUSED) {
         run->evaluator.asked[flight->worker] = false; /* ask again */
         return failed(run, flight, r);
     }

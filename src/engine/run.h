@@ -188,6 +188,8 @@ typedef struct skald_run {
 int64_t skald_run_now(const skald_run *run); /* ns since training began */
 void skald_run_notice(const skald_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 double skald_run_passes(const skald_run *run);
+/* engine.c: sends a worker away because of its result; false when that is not its fault, or nobody can be spared. */
+bool skald_run_expel(skald_run *run, uint32_t worker, const char *kind, const skald_result *r);
 void skald_run_drop(skald_run *run, double **x); /* frees one of the engine's vectors, if there is one */
 
 /* smoothness.c: L of the data term, measured by the crew; members may come and go meanwhile. */

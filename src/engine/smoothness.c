@@ -35,6 +35,8 @@ static skald_status product_event(skald_run *run, const skald_task *asked, bool 
             skald_run_notice(run, "result of worker %u (%s) refused: %s", who, name, r->error);
             skald_task t = *asked;
             st = skald_run_submit(run, who, &t);
+        } else if (st != SKALD_OK && skald_run_expel(run, who, "curvature", r)) {
+            st = SKALD_OK;
         }
         run->crew->ops->release(run->crew, r);
         return st;

@@ -197,7 +197,11 @@ static void destroy(skald_crew *crew, skald_status code, const char *reason) {
     of(crew)->inner->ops->destroy(of(crew)->inner, code, reason);
 }
 
-static const skald_crew_ops ops = {size, member, submit, next, release, answer, destroy};
+static void expel(skald_crew *crew, uint32_t worker, const char *reason) {
+    of(crew)->inner->ops->expel(of(crew)->inner, worker, reason);
+}
+
+static const skald_crew_ops ops = {size, member, submit, next, release, answer, destroy, expel};
 
 static int64_t frozen_now(skald_clock *clock) {
     const skald_recorder *r = (const skald_recorder *)(void *)((char *)clock - offsetof(skald_recorder, clock));

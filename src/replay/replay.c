@@ -130,8 +130,8 @@ static skald_status deliver(skald_replay *r, skald_event *event) {
     x->delay_ns = l->delay;
     x->came_ns = l->came;
     x->posted_ns = l->posted;
-    if (l->status == (int)SKALD_EREFUSED) { /* computed, and spoilt on its way */
-        x->status = SKALD_EREFUSED;
+    if (skald_blames_worker((skald_status)l->status)) { /* computed, and spoilt there or on its way */
+        x->status = (skald_status)l->status;
         x->count = 0;
         snprintf(x->error, sizeof x->error, "%.199s", l->text);
     } else if (l->status != (int)x->status && !r->options.anyway) {
@@ -255,9 +255,12 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     return st;
 }
 
+/* That it is gone is in the record. */
+static void expel(skald_crew *crew, uint32_t worker, const char *reason) {}
+
 static const skald_crew_ops ops = {
-    skald_company_crew_size,   skald_company_crew_member, submit, next, skald_company_crew_release,
-    skald_company_crew_answer, skald_company_crew_destroy};
+    skald_company_crew_size,   skald_company_crew_member,  submit, next, skald_company_crew_release,
+    skald_company_crew_answer, skald_company_crew_destroy, expel};
 
 void skald_replay_merged(skald_replay *r, const skald_merged *m) {
     const skald_record_line *l = &r->record->line;

@@ -225,8 +225,8 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
 }
 
 static const skald_crew_ops ops = {
-    skald_company_crew_size,   member, submit, next, skald_company_crew_release, skald_company_crew_answer,
-    skald_company_crew_destroy};
+    skald_company_crew_size,    member, submit, next, skald_company_crew_release, skald_company_crew_answer,
+    skald_company_crew_destroy, NULL};
 
 /* ---- begin and end ------------------------------------------------------------------------------------- */
 

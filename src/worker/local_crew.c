@@ -67,7 +67,7 @@ static void destroy(skald_crew *crew, skald_status code, const char *reason) {
     free(c);
 }
 
-static const skald_crew_ops ops = {size, member, submit, next, release, answer, destroy};
+static const skald_crew_ops ops = {size, member, submit, next, release, answer, destroy, NULL};
 
 skald_status skald_crew_local_open(const skald_data_options *data, const skald_objective *objective,
                                    const skald_compute_options *compute, skald_crew **out) {

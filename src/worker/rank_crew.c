@@ -249,4 +249,4 @@ static void answer(skald_crew *crew, void *asker, const char *json, skald_versio
 
 static void destroy(skald_crew *crew, skald_status code, const char *reason) {}
 
-const skald_crew_ops skald_rank_crew_ops = {size, member, submit, next, release, answer, destroy};
+const skald_crew_ops skald_rank_crew_ops = {size, member, submit, next, release, answer, destroy, NULL};

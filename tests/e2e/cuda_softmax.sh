@@ -1,8 +1,8 @@
 #!/bin/bash
 # only: release
 # Several classes on cards: workers on emulated cards in processes of their own, asynchronous and synchronous (through
-# the coordinator, and as ranks over emulated NCCL), come to the optimum of CPU workers, a call of the CUDA runtime that
-# fails is an error that says so.
+# the coordinator, and as ranks over emulated NCCL), come to the optimum of CPU workers; a card that fails is named, and
+# missed by nobody.
 source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 build=$(dirname "$(readlink -f "$skald")")
@@ -26,8 +26,7 @@ with open("dense.svm", "w") as dense, open("sparse.svm", "w") as sparse:
         k = k if random.random() < 0.8 else random.randrange(3)
         print(k, f"{max(range(3), key=lambda c: x[c]) + 1}:1", " ".join(f"{j + 4}:{x[j % 6]:.4f}" for j in few), file=sparse)
 END
-problem=(--loss softmax --l2 1e-2 --intercept --max-time 100s --progress line --seed 5 --batch 16)
-settings=("${problem[@]}" --target-gap 1e-8 --max-passes 400)
+settings=(--loss softmax --l2 1e-2 --intercept --target-gap 1e-8 --max-passes 400 --max-time 100s --progress line --seed 5 --batch 16)
 
 objective() { # LOG
     python3 -c 'import json,sys
@@ -55,33 +54,33 @@ for data in dense sparse; do
     at_optimum "$data: ranks" ranks.jsonl
 done
 
-# A worker whose runtime fails from some call on for ever: the run ends, and says which worker, where and of what. It has
-# no other end in reach: the good worker alone would come to the optimum before. One call that fails once: the same, or
-# it was a call that is tried again, and the run comes to the optimum.
-run_failing() { # CALLS OPTION...
-    local calls=$1
-    shift
-    "$skald" coordinator --listen "unix:$work/c" --workers 2 --linger 0 --log fails.jsonl "$@" dense.svm >fails.out 2>&1 &
-    local coordinator=$!
-    SKALD_EMULATED_FAIL=$calls "$skald" worker --connect "unix:$work/c" --name bad --device cuda:0 >bad.out 2>&1 &
-    "$skald" worker --connect "unix:$work/c" --name good --device cpu >good.out 2>&1 &
-    wait $coordinator
-    status=$?
-    wait
-}
-check_said() { # NAME
-    check "$1: an error ($status)" test $status -eq 1
-    check "$1: said so: $(tail -n 1 fails.out)" grep -q '(bad).*cudaError' fails.out
-}
-run_failing 400+ "${problem[@]}"
-check_said "call 400 and all after it fail"
+# A worker whose runtime fails, for ever from some call on or once: it is sent away and told why, and so is the log; the
+# other has its rows then, and comes to the optimum. Or it was a call that is tried again, and nobody is.
 want=$(objective dense.cpu)
-for call in 380 400 420; do
-    run_failing $call "${settings[@]}"
-    if [ $status -eq 0 ]; then
-        at_optimum "call $call fails: gone over" fails.jsonl
+for calls in 400+ 380 400 420; do
+    "$skald" coordinator --listen "unix:$work/c" --workers 2 --linger 0 --log fails.jsonl "${settings[@]}" dense.svm >fails.out 2>&1 &
+    coordinator=$!
+    SKALD_EMULATED_FAIL=$calls "$skald" worker --connect "unix:$work/c" --name bad --device cuda:0 >bad.out 2>&1 &
+    bad=$!
+    "$skald" worker --connect "unix:$work/c" --name good --device cpu >good.out 2>&1 &
+    good=$!
+    wait $coordinator
+    check "call $calls fails: the run ends in order" test $? -eq 0
+    at_optimum "call $calls fails" fails.jsonl
+    wait $good
+    check "call $calls fails: the other worker has not failed" test $? -eq 0
+    if wait $bad; then
+        pass "call $calls fails: tried again, or not reached"
     else
-        check_said "call $call fails"
+        check "call $calls fails: the worker says why: $(tail -n 1 bad.out)" grep -q 'task: .*cudaError' bad.out
+        check "call $calls fails: so does the coordinator" grep -q '(bad) is gone: .*cudaError' fails.out
     fi
 done
+# Nobody is left: an error, with the reason.
+"$skald" coordinator --listen "unix:$work/c" --workers 1 --wait 3s --linger 0 "${settings[@]}" dense.svm >fails.out 2>&1 &
+coordinator=$!
+SKALD_EMULATED_FAIL=400+ "$skald" worker --connect "unix:$work/c" --name bad --device cuda:0 >bad.out 2>&1
+wait $coordinator
+check "the only worker fails: an error" test $? -eq 1
+check "the only worker fails: said so: $(tail -n 1 fails.out)" grep -q 'workers are gone; the last one: .*cudaError' fails.out
 finish

@@ -161,7 +161,7 @@ static void between_stop(go_between *g) {
 
 typedef struct notes {
     pthread_mutex_t lock;
-    char text[4096]; /* the first that fit */
+    char text[32768]; /* the first that fit */
 } notes;
 
 static void note(void *user, const char *text) {
@@ -179,6 +179,7 @@ typedef struct staging {
     void *user;
     size_t coordinator_limit, worker_limit; /* bytes a frame; 0: default */
     int64_t wait_ns;                        /* the coordinator's */
+    bool goes_on;                           /* without whoever is lost */
     /* what came of it */
     skald_status status;
     char error[1024];
@@ -199,7 +200,7 @@ static void stage(staging *s) {
                                    .net = {.max_frame_bytes = s->coordinator_limit},
                                    .clock = skald_clock_system(),
                                    .repeat_ns = SKALD_NS_PER_S,
-                                   .on_loss = SKALD_LOSS_STOP,
+                                   .on_loss = s->goes_on ? SKALD_LOSS_REASSIGN : SKALD_LOSS_STOP,
                                    .notice = note,
                                    .user = &s->coordinator};
     skald_coordinator *c = NULL;

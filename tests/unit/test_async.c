@@ -105,7 +105,7 @@ static skald_status sim_next(skald_crew *crew, int64_t timeout_ns, skald_event *
 
 static void sim_release(skald_crew *crew, skald_result *result) {}
 
-static const skald_crew_ops sim_ops = {sim_size, sim_member, sim_submit, sim_next, sim_release, NULL, NULL};
+static const skald_crew_ops sim_ops = {sim_size, sim_member, sim_submit, sim_next, sim_release, NULL, NULL, NULL};
 
 /* Trains in simulated time; the gap of the mean iterate, relative. */
 static double mean_gap(const setup *s) {

@@ -19,7 +19,8 @@ typedef enum wrong {
     WRONG_VERSION,
     WRONG_SHARD,
     WRONG_COUNT,
-    WRONG_OLDEST /* of a history by version */
+    WRONG_OLDEST, /* of a history by version */
+    WRONG_DEVICE  /* it says so itself */
 } wrong;
 
 static const char *const complaint[] = {
@@ -94,6 +95,11 @@ static bool lie(void *user, bool to_coordinator, altered *a) {
         break;
     case WRONG_OLDEST:
         r->oldest = UINT64_MAX;
+        break;
+    case WRONG_DEVICE:
+        a->count = 0;
+        r->status = SKALD_EIO;
+        r->error = strdup("the card fell off"); /* freed with the message; it was empty */
         break;
     case WRONG_COUNT:
         break;
@@ -192,17 +198,29 @@ static void results_are_merged_once(void **state) {
     }
 }
 
-/* Who never gets one right is not asked for ever. Seen to fail without SKALD_REFUSALS: it goes on to the last pass. */
-static void nothing_but_bad_results_ends_the_run(void **state) {
-    liar l = {.how = WRONG_NAN, .kind = SKALD_TASK_LOCAL, .from = 0, .to = 1 << 30};
-    staging s = {.net = skald_net_inproc(), .setup = small_problem(), .alter = lie, .user = &l};
-    stage(&s);
-    assert_int_equal(s.status, SKALD_EREFUSED);
-    says(s.error, "(rogue), local task: a vector is not finite");
-    assert_int_equal(s.workers[0].status, SKALD_EREFUSED); /* the others are told why */
-    says(s.workers[0].error, "(rogue), local task: a vector is not finite");
-    unstage(&s);
-    unlink(s.setup.data.path);
+/* Who never gets one right is not asked for ever, nor is one whose device fails: it is sent away and told why, the
+ * other has all rows then, and comes to the optimum. Seen to fail without SKALD_REFUSALS (it goes on to the last pass),
+ * and when such a result ended the run. */
+static void nothing_but_bad_results_ends_a_worker(void **state) {
+    for (int mode = 0; mode < 2; mode++)
+        for (int device = 0; device < 2; device++) {
+            liar l = {.how = device ? WRONG_DEVICE : WRONG_NAN, .kind = SKALD_TASK_LOCAL, .from = 3, .to = 1 << 30};
+            const char *why = device ? "local task: the card fell off" : "local task: a vector is not finite";
+            staging s = {
+                .net = skald_net_inproc(), .setup = small_problem(), .alter = lie, .user = &l, .goes_on = true};
+            s.setup.train.mode = (skald_mode)mode;
+            stage(&s);
+            if (s.status != SKALD_OK) fail_msg("%d %d: %s", mode, device, s.error);
+            says(s.engine.text, "(rogue) is gone: ");
+            says(s.engine.text, why);
+            assert_int_equal(s.workers[1].status, SKALD_EREFUSED);
+            says(s.workers[1].error, why);
+            assert_int_equal(s.workers[0].status, SKALD_OK);
+            if (!(s.outcome.last.relative_gap <= 1e-9)) fail_msg("gap %g", s.outcome.last.relative_gap);
+            assert_true(s.outcome.audit_drift >= 0 && s.outcome.audit_drift < 1e-5);
+            unstage(&s);
+            unlink(s.setup.data.path);
+        }
 }
 
 int main(void) {
@@ -210,7 +228,7 @@ int main(void) {
         cmocka_unit_test(bad_results_are_refused),
         cmocka_unit_test(other_bad_results_are_asked_for_again),
         cmocka_unit_test(results_are_merged_once),
-        cmocka_unit_test(nothing_but_bad_results_ends_the_run),
+        cmocka_unit_test(nothing_but_bad_results_ends_a_worker),
     };
     return cmocka_run_group_tests_name("bad peer", tests, NULL, NULL);
 }

@@ -64,8 +64,8 @@ static void troupe_destroy(skald_crew *crew, skald_status code, const char *reas
 
 static troupe *troupe_open(const skald_data_options *data, const skald_objective *objective, uint32_t members,
                            uint64_t seed) {
-    static const skald_crew_ops ops = {troupe_size,    troupe_member, troupe_submit, troupe_next,
-                                       troupe_release, troupe_answer, troupe_destroy};
+    static const skald_crew_ops ops = {troupe_size,    troupe_member, troupe_submit,  troupe_next,
+                                       troupe_release, troupe_answer, troupe_destroy, NULL};
     const skald_compute_options compute = {.device = "cpu", .threads = 1};
     troupe *t = calloc(1, sizeof *t);
     skald_local_data d;
