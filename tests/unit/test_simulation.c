@@ -163,6 +163,14 @@ static void a_killed_worker_is_lost(void **state) {
         }
 }
 
+static double processor_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* By the processor's time, which others on the machine hardly change, and by a factor of fifty: of a plain build; those
+ * with sanitizers have room too. Seen to fail with tasks that take no pace. */
 static void a_thousand_workers_faster_than_they_would_be(void **state) {
     toy t = {.n = 60000, .d = 10, .density = 1, .loss = SKALD_LOGISTIC, .seed = 6};
     setup s = basic();
@@ -171,12 +179,13 @@ static void a_thousand_workers_faster_than_they_would_be(void **state) {
     s.train.max_passes = 5;
     skald_stragglers pcs;
     assert_int_equal(skald_stragglers_parse("pcs", &pcs), SKALD_OK);
-    const skald_timing timing = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 200000000, .stragglers = &pcs};
-    const int64_t began = skald_now_ns(skald_clock_system());
+    const skald_timing timing = {.message_ns = -1, .coordinator_ns = -1, .pace_ns = 1000000000, .stragglers = &pcs};
+    const double began = processor_seconds();
     simulated a = simulate(&s, 1000, &timing);
-    const double here = (double)(skald_now_ns(skald_clock_system()) - began) * 1e-9;
+    const double here = processor_seconds() - began;
     assert_true(a.out.updates > 5000);
-    print_message("%.2f s here for %.2f s there\n", here, a.out.seconds); /* no machine promises a time */
+    print_message("%.2f s here for %.2f s there\n", here, a.out.seconds);
+    assert_true(here < a.out.seconds);
     skald_outcome_free(&a.out);
 }
 
