@@ -66,7 +66,7 @@ skald_status h5_image_make(bool (*put)(hid_t file, const void *contents), const 
     ssize_t length = -1;
     h5_lock();
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_fapl_core(access, 16 << 20, 0);
+    H5Pset_fapl_core(access, 1 << 20, 0);
     hid_t file = H5Fcreate("image", H5F_ACC_TRUNC, H5P_DEFAULT, access);
     if (file >= 0 && put(file, contents) && H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0) {
         length = H5Fget_file_image(file, NULL, 0);
@@ -87,6 +87,15 @@ skald_status h5_image_make(bool (*put)(hid_t file, const void *contents), const 
 
 /* ---- reading -------------------------------------------------------------------------------------- */
 
+/* Are all entries of a dataset in the file? One that was never written needs no room there, whatever it claims to have,
+ * and so would be as much memory as a few bytes ask for. */
+static bool stored(hid_t d, uint64_t entries) {
+    hid_t type = H5Dget_type(d);
+    const size_t size = type >= 0 ? H5Tget_size(type) : 0;
+    if (type >= 0) H5Tclose(type);
+    return size && H5Dget_storage_size(d) / size >= entries;
+}
+
 bool h5_get_vector(hid_t file, const char *name, uint64_t most, double **x, uint64_t *n) {
     hsize_t dims[2] = {0, 1};
     if (H5Lexists(file, name, H5P_DEFAULT) <= 0) return false;
@@ -95,6 +104,7 @@ bool h5_get_vector(hid_t file, const char *name, uint64_t most, double **x, uint
     bool good = (rank == 1 || rank == 2) && H5Sget_simple_extent_dims(space, dims, NULL) == rank &&
                 (dims[1] == 0 || dims[0] <= most / dims[1]);
     dims[0] *= dims[1];
+    good = good && stored(d, dims[0]);
     *x = good ? malloc((dims[0] ? dims[0] : 1) * sizeof **x) : NULL;
     good = *x && (dims[0] == 0 || H5Dread(d, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, *x) >= 0);
     *n = dims[0];
@@ -115,10 +125,13 @@ bool h5_get_number(hid_t file, const char *name, double *value) {
 bool h5_get_string(hid_t file, const char *name, char **value) {
     if (H5Aexists(file, name) <= 0) return false;
     hid_t a = H5Aopen(file, name, H5P_DEFAULT), type = a >= 0 ? H5Aget_type(a) : -1;
-    bool good = type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
+    hid_t space = a >= 0 ? H5Aget_space(a) : -1;
+    bool good = type >= 0 && space >= 0 && H5Sget_simple_extent_npoints(space) == 1 &&
+                H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
     size_t size = good ? H5Tget_size(type) : 0;
     *value = good ? calloc(size + 1, 1) : NULL;
     good = *value && H5Aread(a, type, *value) >= 0;
+    if (space >= 0) H5Sclose(space);
     if (type >= 0) H5Tclose(type);
     if (a >= 0) H5Aclose(a);
     return good;
@@ -129,7 +142,7 @@ static bool get_array(hid_t file, const char *name, hid_t memory, size_t item, u
     if (H5Lexists(file, name, H5P_DEFAULT) <= 0) return false;
     hid_t d = H5Dopen2(file, name, H5P_DEFAULT), space = d >= 0 ? H5Dget_space(d) : -1;
     bool good = space >= 0 && H5Sget_simple_extent_ndims(space) == 1 &&
-                H5Sget_simple_extent_dims(space, &size, NULL) == 1 && size <= most;
+                H5Sget_simple_extent_dims(space, &size, NULL) == 1 && size <= most && stored(d, size);
     *x = good ? malloc(size ? size * item : 1) : NULL;
     good = *x && (size == 0 || H5Dread(d, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, *x) >= 0);
     *n = size;
