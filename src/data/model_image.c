@@ -37,16 +37,22 @@ static bool all_finite(const double *x, uint64_t n) {
     return true;
 }
 
+/* What a class was trained as is an index into a row's decision values. */
+static bool are_classes(const double *targets, uint64_t n) {
+    for (uint64_t k = 0; k < n; k++)
+        if (!(targets[k] >= 0 && targets[k] < (double)n)) return false;
+    return true;
+}
+
 /* NULL, or what is missing or wrong. */
 static const char *get_model(hid_t file, void *model) {
     skald_model *m = model;
     double intercept, features, zero_based, scaled;
     uint64_t n = 0, values = 0, targets = 0;
     char *loss = NULL;
-    if (!h5_get_string(file, "loss", &loss)) return "loss";
-    skald_status st = skald_loss_parse(loss, &m->loss);
+    const bool known = h5_get_string(file, "loss", &loss) && skald_loss_parse(loss, &m->loss) == SKALD_OK;
     free(loss);
-    if (st != SKALD_OK) return "loss";
+    if (!known) return "loss";
     if (!h5_get_number(file, "huber_delta", &m->huber_delta) || !h5_get_number(file, "l2", &m->l2) ||
         !h5_get_number(file, "l1", &m->l1))
         return "regularisation";
@@ -64,7 +70,7 @@ static const char *get_model(hid_t file, void *model) {
         return "labels";
     m->label_count = (uint32_t)values;
     m->classes = m->loss == SKALD_SOFTMAX ? m->label_count : 1;
-    if (m->loss == SKALD_SOFTMAX && m->classes < 2) return "labels";
+    if (m->loss == SKALD_SOFTMAX && (m->classes < 2 || !are_classes(m->label_targets, targets))) return "labels";
     n = skald_model_outputs(m) * skald_model_columns(m);
     if (!h5_get_vector(file, "w", n, &m->w, &values) || values != n || !all_finite(m->w, n)) return "w";
     if (!h5_get_string(file, "version", &m->version) || !h5_get_string(file, "run_id", &m->run_id) ||
