@@ -9,8 +9,11 @@
 #include "data/h5_image.h"
 
 enum { MOST_SHARDS = 1 << 20 };
+static const uint64_t MOST = UINT64_MAX / 4; /* of what is counted: it goes on being counted, and is told as signed */
+static const double MOST_SECONDS = 1e9;
 
-typedef enum kind { COUNT, FINITE, ANY } kind; /* uint64_t; doubles */
+/* uint64_t: at most MOST; any. Doubles: finite and not below 0; finite; any. */
+typedef enum kind { COUNT, HASH, AMOUNT, FINITE, ANY } kind;
 
 typedef struct field {
     const char *name;
@@ -21,17 +24,17 @@ typedef struct field {
 /* clang-format off */
 #define F(member, kind) {#member, kind, offsetof(skald_checkpoint, member)}
 static const field fields[] = {
-    F(term, COUNT), F(classes, COUNT), F(intercept, COUNT), F(rows, COUNT), F(length, COUNT), F(seed, COUNT),
-    F(shard_count, COUNT), F(data, COUNT), F(huber_delta, FINITE), F(l2, FINITE), F(l1, FINITE), F(nonconvex, FINITE),
+    F(term, COUNT), F(classes, COUNT), F(intercept, COUNT), F(rows, COUNT), F(length, COUNT), F(seed, HASH),
+    F(shard_count, COUNT), F(data, HASH), F(huber_delta, FINITE), F(l2, FINITE), F(l1, FINITE), F(nonconvex, FINITE),
     F(weight_scale, FINITE), F(shift, FINITE), F(scale, FINITE), F(L, FINITE), F(commits, COUNT), F(updates, COUNT),
     F(merged, COUNT), F(refused, COUNT), F(next_task, COUNT), F(next_version, COUNT), F(generation, COUNT),
     F(rollbacks, COUNT), F(full_gradients, COUNT), F(applied, COUNT), F(scaled, COUNT), F(folded, COUNT),
     F(rejected, COUNT), F(staleness_sum, COUNT), F(staleness_max, COUNT), F(evaluations, COUNT),
-    F(evaluated_rows, COUNT), F(steps, COUNT), F(failures, COUNT), F(has_average, COUNT), F(passes, FINITE),
-    F(processed, FINITE), F(seconds, FINITE), F(paused_seconds, FINITE), F(backoff, FINITE), F(step, FINITE),
-    F(mass, FINITE), F(window_loss, ANY), F(window_rows, FINITE), F(window_begin, FINITE), F(estimate, ANY),
-    F(best, FINITE), F(k, FINITE), F(k2, FINITE), F(sum_count, FINITE), F(average_begin, FINITE),
-    F(last_passes, FINITE), F(estimate_checked, FINITE), F(eval_estimate, ANY), F(calibration, FINITE), F(bound, ANY),
+    F(evaluated_rows, COUNT), F(steps, COUNT), F(failures, COUNT), F(has_average, COUNT), F(passes, AMOUNT),
+    F(processed, AMOUNT), F(seconds, AMOUNT), F(paused_seconds, AMOUNT), F(backoff, FINITE), F(step, AMOUNT),
+    F(mass, AMOUNT), F(window_loss, ANY), F(window_rows, AMOUNT), F(window_begin, FINITE), F(estimate, ANY),
+    F(best, AMOUNT), F(k, AMOUNT), F(k2, AMOUNT), F(sum_count, AMOUNT), F(average_begin, FINITE),
+    F(last_passes, FINITE), F(estimate_checked, FINITE), F(eval_estimate, ANY), F(calibration, AMOUNT), F(bound, ANY),
     F(drift, ANY), F(objective, ANY), F(gap, ANY), F(relative_gap, ANY), F(gradient_norm, ANY), F(accuracy, ANY),
     F(eval_passes, FINITE), F(eval_seconds, FINITE), F(eval_train_seconds, FINITE), F(eval_commits, COUNT),
     F(eval_updates, COUNT),
@@ -48,6 +51,10 @@ static const struct {
                {"shard_checksum", offsetof(skald_checkpoint_shard, checksum)},
                {"shard_position", offsetof(skald_checkpoint_shard, position)},
                {"shard_visits", offsetof(skald_checkpoint_shard, visits)}};
+
+static bool is_whole(const field *f) {
+    return f->kind == COUNT || f->kind == HASH;
+}
 
 static const void *at(const void *base, size_t offset) {
     return (const char *)base + offset;
@@ -80,8 +87,8 @@ static bool put_checkpoint(hid_t file, const void *contents) {
         double number;
         memcpy(&count, at(c, fields[f].offset), sizeof count);
         memcpy(&number, &count, sizeof number);
-        good = fields[f].kind == COUNT ? h5_set_attribute(file, fields[f].name, count) == SKALD_OK
-                                       : h5_put_number(file, fields[f].name, number);
+        good = is_whole(&fields[f]) ? h5_set_attribute(file, fields[f].name, count) == SKALD_OK
+                                    : h5_put_number(file, fields[f].name, number);
     }
     for (size_t f = 0; good && f < SKALD_ARRAY_LENGTH(vectors); f++) {
         const double *x;
@@ -117,15 +124,16 @@ static bool get_text(hid_t file, const char *name, char *out, size_t size) {
 static bool get_field(hid_t file, const field *f, skald_checkpoint *c) {
     uint64_t count = 0;
     double number = 0;
-    if (f->kind == COUNT ? !h5_get_attribute(file, f->name, &count) : !h5_get_number(file, f->name, &number))
-        return false;
-    if (f->kind == FINITE && !isfinite(number)) return false;
-    memcpy((char *)c + f->offset, f->kind == COUNT ? (const void *)&count : (const void *)&number, sizeof count);
+    if (is_whole(f) ? !h5_get_attribute(file, f->name, &count) : !h5_get_number(file, f->name, &number)) return false;
+    if (f->kind == COUNT && count > MOST) return false;
+    if (f->kind != ANY && !isfinite(number)) return false;
+    if (f->kind == AMOUNT && number < 0) return false;
+    memcpy((char *)c + f->offset, is_whole(f) ? (const void *)&count : (const void *)&number, sizeof count);
     return true;
 }
 
 static bool get_shards(hid_t file, skald_checkpoint *c) {
-    uint64_t n = 0, rows = 0;
+    uint64_t n = 0, rows = 0, drawn = 0;
     double *mass = NULL;
     c->shards = calloc(c->shard_count, sizeof *c->shards);
     bool good = c->shards != NULL;
@@ -139,9 +147,12 @@ static bool get_shards(hid_t file, skald_checkpoint *c) {
     good = good && h5_get_vector(file, "shard_mass", c->shard_count, &mass, &n) && n == c->shard_count &&
            all_finite(mass, n);
     for (uint64_t k = 0; good && k < n; k++) {
-        c->shards[k].mass = mass[k];
-        good = c->shards[k].rows > 0 && c->shards[k].rows <= c->rows - rows;
-        rows += c->shards[k].rows;
+        skald_checkpoint_shard *shard = &c->shards[k];
+        shard->mass = mass[k];
+        good = shard->rows > 0 && shard->rows <= c->rows - rows && shard->position <= MOST - drawn &&
+               shard->visits <= MOST && shard->mass >= 0;
+        rows += shard->rows;
+        drawn += shard->position;
     }
     free(mass);
     return good && rows == c->rows;
@@ -158,10 +169,10 @@ static const char *get_checkpoint(hid_t file, void *contents) {
     if (c->term == 0 || c->term >= UINT32_MAX) return "term";
     if (c->length == 0 || c->length > UINT32_MAX) return "length";
     if (c->shard_count == 0 || c->shard_count > MOST_SHARDS) return "shard_count";
-    if (c->rows == 0 || c->rows > UINT64_MAX / 2) return "rows";
+    if (c->rows == 0) return "rows";
     if (c->generation > UINT32_MAX || c->full_gradients > UINT32_MAX || c->failures > UINT32_MAX) return "counts";
     if (!(c->backoff > 0 && c->backoff <= 1)) return "backoff";
-    if (!(c->L > 0) || c->passes < 0 || c->seconds < 0 || c->seconds > 1e9 || c->paused_seconds < 0) return "state";
+    if (!(c->L > 0) || c->seconds > MOST_SECONDS || c->paused_seconds > MOST_SECONDS) return "state";
     for (size_t f = 0; f < SKALD_ARRAY_LENGTH(vectors); f++) {
         double *x = NULL;
         const bool good = h5_get_vector(file, vectors[f].name, c->length, &x, &n) && n == c->length;
