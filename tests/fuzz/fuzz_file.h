@@ -22,24 +22,26 @@ static inline const char *fuzz_file(const uint8_t *data, size_t size) {
     return path;
 }
 
-/* Opens, scans, merges and reads it as data. */
-static inline int fuzz_data(const uint8_t *data, size_t size) {
+/* Opens, scans, merges and reads a file as data. */
+static inline skald_status fuzz_data(const char *path) {
     const skald_source_options options = {.index_base = -1, .dim = 1 << 12, .threads = 1};
     skald_source *source = NULL;
-    if (skald_source_open(fuzz_file(data, size), &options, &source) != SKALD_OK) return 0;
     skald_manifest part = {0}, all = {0};
-    if (skald_source_scan(source, 0, skald_source_parts(source), &part) == SKALD_OK &&
-        skald_manifest_merge(&all, &part) == SKALD_OK && skald_manifest_finish(&all) == SKALD_OK && all.dim < 1 << 12) {
+    skald_status st = skald_source_open(path, &options, &source);
+    if (st == SKALD_OK) st = skald_source_scan(source, 0, skald_source_parts(source), &part);
+    if (st == SKALD_OK) st = skald_manifest_merge(&all, &part);
+    if (st == SKALD_OK) st = skald_manifest_finish(&all);
+    if (st == SKALD_OK && all.dim < 1 << 12) {
         const skald_transform transform = {.dim = all.dim, .zero_based = all.zero_based, .weight_scale = 1};
         skald_rows rows = {0};
         uint64_t checksum = 0;
-        if (skald_source_read(source, all.blocks, all.block_count, &transform, &rows, &checksum) == SKALD_OK)
-            skald_rows_free(&rows);
+        st = skald_source_read(source, all.blocks, all.block_count, &transform, &rows, &checksum);
+        if (st == SKALD_OK) skald_rows_free(&rows);
     }
     skald_manifest_free(&part);
     skald_manifest_free(&all);
     skald_source_close(source);
-    return 0;
+    return st;
 }
 
 #endif

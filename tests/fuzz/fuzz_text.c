@@ -5,5 +5,6 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size >= 4 && memcmp(data, "\211HDF", 4) == 0) return 0; /* fuzz_hdf5's */
-    return fuzz_data(data, size);
+    (void)fuzz_data(fuzz_file(data, size));
+    return 0;
 }
