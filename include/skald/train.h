@@ -75,8 +75,8 @@ typedef struct skald_progress {
 /* What the engine did with a result (in synchronous mode: with a round's). */
 typedef struct skald_merged {
     uint64_t task;   /* the result's; 0: a round's */
-    const char *how; /* "apply"; "scale": its step was shortened for its age; "fold": history only; "repair": the
-                      * history put right; "full": a full gradient; static */
+    const char *how; /* "apply"; "scale": its step was shortened for its age; "fold": history only; "reject":
+                      * dropped; "repair": the history put right; "full": a full gradient; static */
     uint64_t staleness, commits;
     uint32_t generation; /* afterwards: a rise is a rollback */
     double step, bias;   /* theta (local) or eta (plain) really applied; q_k in it */

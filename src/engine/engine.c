@@ -180,9 +180,6 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
     const bool moved = !(m->fold || (m->full && step == 0));
     if (moved || (run->history && run->work.local)) run->dirty = true; /* what is published: w, and then abar */
     if (!moved) return SKALD_OK;                                       /* the model did not change: the clock stands */
-    const bool scaled =
-        m->action == SKALD_STALE_ADAPT ? m->adapted < 1 : m->action == SKALD_STALE_SCALE && m->staleness > m->regular;
-    if (!m->full) ++*(scaled ? &run->scaled : &run->applied);
     run->commits++;
     run->updates++;
     run->steps[run->commits % SKALD_STEPS_KEPT] = m->action == SKALD_STALE_ADAPT ? (float)m->adapted : 1;
@@ -217,13 +214,17 @@ static bool finished(skald_engine *engine) {
 static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, double step) {
     skald_run *run = of(engine);
     const skald_result *r = run->held;
-    const bool aged = m->staleness > m->regular && run->options->stale != SKALD_STALE_APPLY;
+    uint64_t *const counts[] = {[SKALD_STALE_SCALE] = &run->scaled,
+                                [SKALD_STALE_APPLY] = &run->applied,
+                                [SKALD_STALE_FOLD] = &run->folded,
+                                [SKALD_STALE_REJECT] = &run->rejected};
+    const skald_stale fate = skald_stale_fate(m);
+    const bool repair = r && r->kind == SKALD_TASK_ANCHOR;
+    if (!m->full && !repair) ++*counts[fate];
     skald_merged merged = {.task = r ? r->task : 0,
-                           .how = m->full                             ? "full"
-                                  : r && r->kind == SKALD_TASK_ANCHOR ? "repair"
-                                  : m->fold                           ? "fold"
-                                  : aged                              ? "scale"
-                                                                      : "apply",
+                           .how = m->full  ? "full"
+                                  : repair ? "repair"
+                                           : skald_stale_name(fate),
                            .staleness = m->staleness,
                            .step = m->fold ? 0 : step,
                            .bias = m->bias};

@@ -71,7 +71,6 @@ void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r
         skald_ledger_merge(&run->ledger, flight->shard, m->history);
     }
     refreshed(run, flight);
-    if (m->fold) ++*(dropped && action == SKALD_STALE_REJECT ? &run->rejected : &run->folded);
     count(run, flight, r, staleness);
     run->held = r;
 }
@@ -116,7 +115,6 @@ skald_status skald_merge_round(skald_run *run, skald_merge *m) {
         double *vectors[2] = {run->round_g, run->history_sum};
         TRY(run->crew->ranks->reduce(run->crew, vectors, run->history ? 2 : 1));
     }
-    if (m->fold) run->folded++;
     return SKALD_OK;
 }
 

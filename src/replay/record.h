@@ -12,9 +12,9 @@
  *   {"do":"result", "t","id","arrived","wait","receive","compute","delay","came","posted"}  (ns); "status","error" if
  * it failed
  *   {"do":"merge", "id","how","stale","step","q","commits","generation"}
- *       the engine's answer: apply, scale (shortened for its age), fold (history only), repair, full (a full gradient,
- *       of a task a shard); step: theta or eta as applied; id 0: of several tasks, a round's or a full gradient's; a
- *       rise of generation is a rollback
+ *       the engine's answer: apply, scale (shortened for its age), fold (history only), reject (dropped), repair,
+ *       full (a full gradient, of a task a shard); step: theta or eta as applied; id 0: of several tasks, a round's
+ *       or a full gradient's; a rise of generation is a rollback
  *   {"do":"tick","t"}  {"do":"audit","t"}  {"do":"interrupt","t"}
  *       tick: time passed, and nothing came
  *   {"do":"lost","t","worker","reason"}  {"do":"joined","t","worker","name","device","slots","depth"}
@@ -30,7 +30,7 @@
 #include "base/options.h"
 #include "skald/train.h"
 
-#define SKALD_RECORD_VERSION 3
+#define SKALD_RECORD_VERSION 4
 #define SKALD_RECORD_ALL (-1) /* `shard` of a task over all shards */
 
 /* ---- writing: between an engine and its crew ----------------------------------------------------------- */

@@ -101,10 +101,8 @@ static void book(script *s, const order *o, const skald_result *r) {
     s->staleness_sum += staleness;
     if (staleness > s->staleness_max) s->staleness_max = staleness;
     if (staleness > s->most_of[o->worker]) s->most_of[o->worker] = staleness;
-    if (s->max_stale && staleness > s->max_stale)
-        s->folded++;
-    else if (s->commits < s->last_commit) /* what comes after the end moves nothing */
-        s->commits++;
+    if (s->commits == s->last_commit) return; /* what comes after the end moves nothing, and nothing becomes of it */
+    ++*(s->max_stale && staleness > s->max_stale ? &s->folded : &s->commits);
 }
 
 static skald_status script_next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
