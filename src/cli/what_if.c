@@ -22,8 +22,9 @@ typedef struct past {
     char *data;
     settings s;
     skald_options options;
-    uint32_t workers;
-    double *times; /* workers x SKALD_ROW_QUANTILES, ns */
+    uint32_t workers, shards;
+    uint32_t *slots; /* by worker: tasks it computed at the same time */
+    double *times;   /* workers x SKALD_ROW_QUANTILES, ns */
     char (*names)[64];
     double seconds; /* of training, as it was */
 } past;
@@ -48,6 +49,7 @@ static skald_status take_config(past *p, const char *path, json_t *start) {
     const char *data = json_string_value(json_object_get(start, "data"));
     if (!json_is_object(config) || !data || !(p->data = strdup(data)))
         return skald_fail(SKALD_EDATA, "%s:1: no 'config' and 'data': not the log of a run", path);
+    p->shards = (uint32_t)json_integer_value(json_object_get(start, "shards"));
     json_object_foreach(config, name, text) {
         for (size_t i = 0; i < p->options.count; i++) {
             const skald_option *o = &p->options.table[i];
@@ -68,7 +70,8 @@ static skald_status take_times(past *p, const char *path, unsigned number, json_
     if (!p->workers) return skald_fail(SKALD_EDATA, "%s:%u: the run ended without workers", path, number);
     p->times = calloc((size_t)p->workers * SKALD_ROW_QUANTILES, sizeof *p->times);
     p->names = calloc(p->workers, sizeof *p->names);
-    if (!p->times || !p->names) return skald_fail(SKALD_ENOMEM, "out of memory");
+    p->slots = calloc(p->workers, sizeof *p->slots);
+    if (!p->times || !p->names || !p->slots) return skald_fail(SKALD_ENOMEM, "out of memory");
     json_array_foreach(rows, i, row) {
         json_t *occupied = json_object_get(row, "occupied_ms");
         const char *name = json_string_value(json_object_get(row, "name"));
@@ -78,6 +81,9 @@ static skald_status take_times(past *p, const char *path, unsigned number, json_
         if (json_integer_value(json_object_get(row, "tasks")) == 0)
             return skald_fail(SKALD_EDATA, "%s:%u: %s has done no task: nothing is known of its times", path, number,
                               name);
+        const json_int_t slots = json_integer_value(json_object_get(row, "slots"));
+        if (slots < 1 || slots > 1024) return skald_fail(SKALD_EDATA, "%s:%u: %s: no 'slots'", path, number, name);
+        p->slots[i] = (uint32_t)slots;
         snprintf(p->names[i], sizeof p->names[i], "%s", name);
         for (int k = 0; k < SKALD_ROW_QUANTILES; k++)
             p->times[i * SKALD_ROW_QUANTILES + (size_t)k] =
@@ -177,17 +183,22 @@ static skald_status ask(past *p, const char *data, const char *mode, uint32_t wi
     if (st == SKALD_OK && !(t.train.target_gap > 0) && !(t.train.target_gradient > 0) && !t.train.has_target_objective)
         st = skald_fail(SKALD_EINVAL, "the run had no target, so there is no time to one: log a run with --target-gap, "
                                       "--target-gradient or --target-objective");
+    if (without == UINT32_MAX) t.data.least_shards = p->shards; /* a resumed run's, too */
     double *times = calloc((size_t)workers * SKALD_ROW_QUANTILES, sizeof *times);
-    if (st == SKALD_OK && !times) st = skald_fail(SKALD_ENOMEM, "out of memory");
+    uint32_t *slots = calloc(workers, sizeof *slots);
+    if (st == SKALD_OK && (!times || !slots)) st = skald_fail(SKALD_ENOMEM, "out of memory");
     /* fewer workers have longer tasks each, unless it is the pace that makes them long */
-    const double longer = paced ? 1 : (double)p->workers / workers;
+    double all = 0;
+    for (uint32_t k = 0; k < p->workers; k++) all += p->slots[k];
+    const double longer = paced || without == UINT32_MAX ? 1 : all / (all - p->slots[without]);
     for (uint32_t k = 0, to = 0; st == SKALD_OK && k < p->workers; k++) {
         if (k == without) continue;
         for (size_t q = 0; q < SKALD_ROW_QUANTILES; q++)
             times[to * SKALD_ROW_QUANTILES + q] = longer * p->times[k * SKALD_ROW_QUANTILES + q];
-        to++;
+        slots[to++] = p->slots[k];
     }
-    const skald_timing timing = {.message_ns = -1, .coordinator_ns = -1, .measured = times, .free_evaluations = true};
+    const skald_timing timing = {
+        .slots = slots, .message_ns = -1, .coordinator_ns = -1, .measured = times, .free_evaluations = true};
     skald_simulation *simulation = NULL;
     skald_outcome outcome = {0};
     t.compute = (skald_compute_options){.device = "cpu", .threads = 1, .isa = s.isa};
@@ -201,6 +212,7 @@ static skald_status ask(past *p, const char *data, const char *mode, uint32_t wi
     skald_simulation_close(simulation);
     settings_release(&t);
     free(times);
+    free(slots);
     return st;
 }
 
@@ -249,6 +261,7 @@ static int run_command(const command *self, int argc, char **argv) {
     const int code = st == SKALD_OK ? EXIT_DONE : st == SKALD_INTERRUPTED ? EXIT_INTERRUPTED : report_failure(self);
     free(p.data);
     free(p.times);
+    free(p.slots);
     free(p.names);
     skald_options_fini(&p.options);
     arguments_free(&args);

@@ -271,6 +271,10 @@ static void travel(skald_company *c, slot *s) {
     s->bytes = bytes;
 }
 
+uint32_t skald_company_lane(const skald_company *c, uint32_t shard) {
+    return shard == SKALD_ALL_SHARDS ? 0 : c->lane_of[shard];
+}
+
 skald_status skald_company_run(skald_company *c, uint32_t worker, const skald_task *task, skald_result **out) {
     seat *at = &c->seats[worker];
     slot *s = c->idle;
@@ -289,7 +293,7 @@ skald_status skald_company_run(skald_company *c, uint32_t worker, const skald_ta
     skald_version copy;
     skald_task t = *task;
     t.model = (skald_version *)(uintptr_t)arrived(c, task->model, &copy);
-    skald_chain *chain = &at->chains[t.shard == SKALD_ALL_SHARDS ? 0 : c->lane_of[t.shard]];
+    skald_chain *chain = &at->chains[skald_company_lane(c, t.shard)];
     skald_chain_run(chain, &at->view, &c->lane, &t, s->bytes, &s->result);
     travel(c, s);
     s->result.worker = worker;

@@ -37,6 +37,8 @@ uint32_t skald_company_unheld(const skald_company *company);
 /* Who is there with the fewest rows; UINT32_MAX: nobody is. */
 uint32_t skald_company_heir(const skald_company *company);
 
+/* Which lane of its holder, as many as that has slots, computes a shard's tasks, one after the other. */
+uint32_t skald_company_lane(const skald_company *company, uint32_t shard);
 /* Computes; a failure of the task is in the result. Give the result back with skald_company_release. */
 skald_status skald_company_run(skald_company *company, uint32_t worker, const skald_task *task, skald_result **out);
 void skald_company_release(skald_company *company, skald_result *result);

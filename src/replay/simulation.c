@@ -18,7 +18,7 @@ typedef struct happening {
 } happening;
 
 typedef struct actor {
-    int64_t free_ns;  /* its lane's: computed, and let go */
+    int64_t *free_ns; /* by lane: computed, and let go */
     int64_t began_ns; /* its first training task; 0: none yet */
     uint64_t draws;
     bool dead;
@@ -154,14 +154,15 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     const int64_t came = s->base.now_ns + message;
     int64_t start = came, done;
     if (skald_task_trains(t->kind)) {
-        if (a->free_ns > start) start = a->free_ns;
-        r->wait_ns = came > a->free_ns ? came - a->free_ns : 0;
+        int64_t *free_ns = &a->free_ns[skald_company_lane(s->base.company, t->shard)];
+        if (*free_ns > start) start = *free_ns;
+        r->wait_ns = came > *free_ns ? came - *free_ns : 0;
         if (!a->began_ns) TRY(begins(s, worker, start));
         const int64_t computed = start + (int64_t)compute_ns(s, worker, t, r);
         done = held_until(s, worker, start, computed);
         r->compute_ns = computed - start;
         r->delay_ns = done - computed;
-        a->free_ns = done;
+        *free_ns = done;
     } else { /* they measure the run and are none of its work: beside it */
         done = start + (int64_t)compute_ns(s, worker, t, r);
         r->compute_ns = done - start;
@@ -239,6 +240,10 @@ static void guess(skald_timing *t, const skald_problem *p) {
     if (t->coordinator_ns < 0) t->coordinator_ns = 20e3 + 8 * length;
 }
 
+static uint32_t slots_of(const skald_simulation *s, uint32_t worker) {
+    return s->timing.slots ? s->timing.slots[worker] : 1;
+}
+
 static skald_status make_company(skald_simulation *s, skald_local_data *local, uint32_t workers) {
     skald_member *members = skald_zalloc(workers, sizeof *members);
     if (!members) {
@@ -246,7 +251,7 @@ static skald_status make_company(skald_simulation *s, skald_local_data *local, u
         return SKALD_ENOMEM;
     }
     for (uint32_t k = 0; k < workers; k++) {
-        members[k].slots = 1;
+        members[k].slots = slots_of(s, k);
         members[k].depth = 2;
         snprintf(members[k].name, sizeof members[k].name, "worker-%u", k + 1);
         snprintf(members[k].device, sizeof members[k].device, "%s", local->runner.compute->device);
@@ -274,7 +279,12 @@ skald_status skald_simulation_open(const skald_data_options *data, const skald_o
     s->actors = skald_zalloc(workers, sizeof *s->actors);
     skald_status st = SKALD_ENOMEM;
     if (!s->actors) goto out;
-    TRY_GOTO(st, skald_local_data_open(data, objective, compute, workers, workers, &local), out);
+    uint64_t slots = 0;
+    for (uint32_t k = 0; k < workers; k++) {
+        if (!(s->actors[k].free_ns = skald_zalloc(slots_of(s, k), sizeof(int64_t)))) goto out;
+        slots += slots_of(s, k);
+    }
+    TRY_GOTO(st, skald_local_data_open(data, objective, compute, workers, slots, &local), out);
     guess(&s->timing, &local.problem);
     for (uint32_t k = 0; k < workers; k++)
         s->actors[k].shelf.budget = skald_shelf_budget(skald_problem_length(&local.problem));
@@ -306,6 +316,7 @@ void skald_simulation_close(skald_simulation *s) {
     for (uint32_t k = 0; k < s->count; k++)
         if (s->heap[k].result) skald_company_release(s->base.company, s->heap[k].result);
     skald_company_free(s->base.company);
+    for (uint32_t k = 0; s->actors && k < s->size; k++) free(s->actors[k].free_ns);
     free(s->actors);
     free(s->heap);
     free(s);

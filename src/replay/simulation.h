@@ -12,6 +12,7 @@ typedef struct skald_simulation skald_simulation;
 /* How long things take. A task of r rows computes for r x row_ns, or as measured; then it is held back as a worker that
  * plays a straggler holds it (src/worker/straggle.c), and evaluations are not. */
 typedef struct skald_timing {
+    const uint32_t *slots;              /* by worker: tasks it computes at the same time; NULL: one each */
     double row_ns;                      /* a row; 0: guessed from the shape of the data */
     double message_ns;                  /* a message between coordinator and worker, either way; < 0: guessed */
     double coordinator_ns;              /* what the coordinator does for a result, one after the other; < 0: guessed */
@@ -23,8 +24,8 @@ typedef struct skald_timing {
     bool free_evaluations; /* they cost no time: off the clock */
 } skald_timing;
 
-/* `workers` workers of one slot, called worker-1, ...; depth: tasks each holds (2 over a net). SKALD_EINVAL, or as
- * opening the data fails. The timing's arrays must outlive the simulation. */
+/* `workers` workers, called worker-1, ...; each holds two tasks a slot, as over a net. SKALD_EINVAL, or as opening the
+ * data fails. The timing's arrays must outlive the simulation. */
 skald_status skald_simulation_open(const skald_data_options *data, const skald_objective *objective,
                                    const skald_compute_options *compute, uint32_t workers, const skald_timing *timing,
                                    skald_simulation **out);

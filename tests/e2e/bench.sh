@@ -21,6 +21,18 @@ check "sync was predicted: $predicted s, it took $actual s" \
     awk -v a="$actual" -v p="$predicted" 'BEGIN { exit !(p > 0.7 * a && p < 1.3 * a) }'
 check "async would have been faster" \
     awk -v s="$predicted" '$1 == "async" { a = $3 == "ms" ? $2 / 1000 : $2; exit !(a < s) }' what.txt
+# every task 10 ms, in a log of workers of two threads: a synchronous round is 10 ms and a little for messages, and its
+# rounds are those of the run
+for how in "" "--shards 8"; do
+    "$skald" train --workers 2 --threads 2 $how --mode sync --target-gap 1e-2 --log two.jsonl "${common[@]}" train.h5 \
+        >/dev/null 2>&1
+    ten=$(printf '10,%.0s' {1..21})
+    sed "s/\"occupied_ms\":\[[^]]*\]/\"occupied_ms\":[${ten%,}]/g" two.jsonl >ten.jsonl
+    rounds=$(grep '"event":"end"' ten.jsonl | grep -o '"updates":[0-9]*' | head -n 1 | cut -d: -f2)
+    predicted=$("$skald" what-if --modes sync ten.jsonl | awk '$1 == "sync" {print $2}')
+    check "two threads${how:+, $how}: $rounds rounds of 10 ms predicted to take $predicted s" \
+        awk -v r="$rounds" -v p="$predicted" 'BEGIN { exit !(r > 10 && p >= 0.0099 * r && p < 0.0115 * r) }'
+done
 expect "what-if of no log" 1 "not a line of a run's log" "$skald" what-if s.h5
 "$skald" train --workers 2 --max-passes 2 --log short.jsonl "${common[@]}" train.h5 >/dev/null 2>&1
 expect "what-if of a run to no target" 1 "the run had no target" "$skald" what-if short.jsonl

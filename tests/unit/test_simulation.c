@@ -73,6 +73,33 @@ static void a_round_takes_its_slowest(void **state) {
     skald_outcome_free(&a.out);
 }
 
+/* A worker of several slots computes as many tasks at the same time, each lane those of its shards, one after the
+ * other: where all take 10 ms and nothing else takes time, the updates of 10 ms are as many as lanes; more shards than
+ * slots change nothing of that. Seen to fail: with a slot a worker, and with a queue a worker. */
+static void slots_compute_side_by_side(void **state) {
+    double times[2 * SKALD_ROW_QUANTILES];
+    for (int k = 0; k < 2 * SKALD_ROW_QUANTILES; k++) times[k] = 10e6;
+    const skald_timing t = {.slots = (uint32_t[]){1, 2}, .measured = times, .free_evaluations = true};
+    for (int how = 0; how < 4; how++) { /* of its own, or 6 shards; async, or sync */
+        setup s = basic();
+        s.train.mode = how % 2 ? SKALD_SYNC : SKALD_ASYNC;
+        s.train.eval_every = -1;
+        s.train.max_updates = how % 2 ? 10 : 30;
+        s.data.shards = how / 2 ? 6 : 0;
+        simulated a = simulate(&s, 2, &t);
+        uint64_t tasks = 0;
+        for (uint32_t k = 0; k < 2; k++) {
+            assert_int_equal(a.out.workers[k].slots, k + 1);
+            assert_int_equal(a.out.workers[k].shards, (how / 2 + 1) * (k + 1));
+            tasks += a.out.workers[k].tasks;
+        }
+        print_message("%d tasks in %.6f s\n", (int)tasks, a.out.train_seconds);
+        if (how % 2) assert_int_equal(tasks, 3 * 10);
+        if (fabs(a.out.train_seconds - 0.1) > 1e-3) fail_msg("%.6f s, not 0.1", a.out.train_seconds);
+        skald_outcome_free(&a.out);
+    }
+}
+
 /* Solvers by differences, and a history by version, with a quarter of the workers slow: to their targets, and to the
  * bit. */
 static void other_solvers(void **state) {
@@ -203,6 +230,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(repeats_to_the_bit),
         cmocka_unit_test(a_round_takes_its_slowest),
+        cmocka_unit_test(slots_compute_side_by_side),
         cmocka_unit_test(other_solvers),
         cmocka_unit_test(asynchrony_pays),
         cmocka_unit_test(a_killed_worker_is_lost),
