@@ -24,8 +24,10 @@ typedef struct skald_member {
     uint32_t shard_count;
     const uint32_t *shards; /* owned by the crew */
     uint64_t rows;
-    uint64_t bytes_sent, bytes_received; /* from the coordinator's side; 0 for local */
-    uint64_t versions_sent, bytes_saved; /* of bytes_sent; and of versions that tasks named and the worker had */
+    /* messages of every kind, whole, seen from the coordinator; 0 for local; simulated: the vectors in them */
+    uint64_t bytes_sent, bytes_received;
+    uint64_t versions_sent, bytes_saved; /* with tasks; of versions that tasks named and the worker had */
+    uint64_t bytes_summed;               /* of a rank: its part of what was added up over all ranks */
 } skald_member;
 
 typedef enum skald_event_kind {

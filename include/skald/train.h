@@ -148,7 +148,7 @@ typedef struct skald_worker_row { /* the status table's row, for people and --js
     double task_ms_p50, task_ms_p95;                    /* of the last 64 tasks */
     double slowdown;                                    /* task_ms_mean over the median of all; 1: not known */
     char state[12], cause[40];                          /* "busy", "waiting", "dead"; why it is slow, "": it is not */
-    uint64_t bytes_sent, bytes_received, versions_sent, bytes_saved; /* see skald_member */
+    uint64_t bytes_sent, bytes_received, versions_sent, bytes_saved, bytes_summed; /* see skald_member */
 } skald_worker_row;
 
 typedef struct skald_outcome {

@@ -133,7 +133,7 @@ static skald_status on_loaded(skald_conduct *x, uint32_t k, const Skald__V1__Loa
 
 static skald_status on_frame(skald_conduct *x, skald_input *in) {
     skald_coordinator *c = x->c;
-    skald_session_state *s = skald_coordinator_find(c, in->session);
+    skald_session_state *s = skald_coordinator_take(c, in);
     if (!s) {
         const bool hello = skald_wire_open(c->env, in->frame) == SKALD_OK &&
                            skald_wire_body(c->env)->body_case == SKALD__V1__FRAME__BODY_HELLO;
@@ -148,7 +148,6 @@ static skald_status on_frame(skald_conduct *x, skald_input *in) {
         return SKALD_OK;
     }
     s->seen_ns = skald_now_ns(c->options->clock);
-    s->received += in->frame->size;
     const Skald__V1__Frame *f = skald_wire_body(c->env);
     const uint32_t k = (uint32_t)(s - c->workers);
     switch (f->body_case) {

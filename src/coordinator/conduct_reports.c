@@ -112,7 +112,8 @@ static skald_status fill(skald_conduct *x, const Skald__V1__Done *m) {
                                            .task_ms_p95 = q->task_ms_p95,
                                            .slowdown = q->slowdown,
                                            .bytes_sent = member->bytes_sent,
-                                           .bytes_received = member->bytes_received};
+                                           .bytes_received = member->bytes_received,
+                                           .bytes_summed = q->bytes_summed};
         for (size_t p = 0; p < SKALD_PARTS && p < q->n_part_ms; p++) o->workers[k].part_ms[p] = q->part_ms[p];
         for (size_t p = 0; p < SKALD_ROW_QUANTILES && p < q->n_occupied_ms; p++)
             o->workers[k].occupied_ms[p] = q->occupied_ms[p];

@@ -59,11 +59,20 @@ skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_ne
     return s && s->session == session ? s : NULL;
 }
 
+skald_session_state *skald_coordinator_take(skald_coordinator *c, const skald_input *in) {
+    skald_session_state *s = skald_coordinator_find(c, in->session);
+    if (s) s->member.bytes_received += in->frame->size;
+    return s;
+}
+
 void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame,
                             const skald_wire_vector *vectors, size_t n) {
     if (!s->alive || !s->session) return; /* it is asked again when it comes back */
-    for (size_t k = 0; k < n; k++) s->sent += vectors[k].bytes;
-    skald_status st = skald_wire_send(s->session, frame, vectors, n, c->headers);
+    skald_wire_message message;
+    skald_status st = skald_wire_pack(frame, vectors, n, c->headers, &message);
+    if (st == SKALD_OK) st = skald_net_send(s->session, message.segments, message.count);
+    if (st == SKALD_OK) s->member.bytes_sent += message.bytes;
+    skald_wire_message_release(&message);
     if (st != SKALD_OK && st != SKALD_ELOST) skald_coordinator_lose(c, s, skald_error());
 }
 

@@ -14,10 +14,7 @@ static uint32_t size(const skald_crew *crew) {
 }
 
 static const skald_member *member(const skald_crew *crew, uint32_t worker) {
-    skald_session_state *s = &((const skald_coordinator *)crew)->workers[worker];
-    s->member.bytes_sent = s->sent;
-    s->member.bytes_received = s->received;
-    return &s->member;
+    return &((const skald_coordinator *)crew)->workers[worker].member;
 }
 
 /* ---- tasks ----------------------------------------------------------------------------------------- */
@@ -123,7 +120,7 @@ static void release(skald_crew *crew, skald_result *result) {
 
 static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event *event) {
     c->frame_ns = in->arrived_ns;
-    skald_session_state *s = skald_coordinator_find(c, in->session);
+    skald_session_state *s = skald_coordinator_take(c, in);
     skald_status st = skald_wire_open(c->env, in->frame);
     if (st != SKALD_OK) {
         if (s) skald_door_offence(c, in->session, skald_error());
@@ -136,6 +133,7 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in, skald_event 
     const Skald__V1__Frame *f = skald_wire_body(c->env);
     if (f->body_case == SKALD__V1__FRAME__BODY_HELLO) {
         skald_members_hello(c, in->session, f->hello);
+        if (!s) skald_coordinator_take(c, in); /* it has a seat now */
         return SKALD_AGAIN;
     }
     if (!s) { /* given up: it joins anew, or goes on if its hello is on its way in another session */

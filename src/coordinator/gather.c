@@ -114,6 +114,7 @@ static bool founds(const skald_coordinator *c, const skald_session_state *s) {
 }
 
 static skald_status on_frame(skald_coordinator *c, skald_input *in) {
+    skald_session_state *s = skald_coordinator_take(c, in);
     skald_status st = skald_wire_open(c->env, in->frame);
     if (st != SKALD_OK) {
         skald_coordinator_refuse(c, in->session, SKALD_EPEER, skald_error());
@@ -122,9 +123,9 @@ static skald_status on_frame(skald_coordinator *c, skald_input *in) {
     const Skald__V1__Frame *f = skald_wire_body(c->env);
     if (f->body_case == SKALD__V1__FRAME__BODY_HELLO) {
         skald_members_hello(c, in->session, f->hello);
+        if (!s) skald_coordinator_take(c, in); /* it has a seat now */
         return SKALD_OK;
     }
-    skald_session_state *s = skald_coordinator_find(c, in->session);
     if (!s) {
         if (!skald_door_seat(in->session))
             skald_coordinator_refuse(c, in->session, SKALD_EPEER, "its first word is no hello");

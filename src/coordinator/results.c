@@ -161,7 +161,6 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     } else {
         ack(c, s, m->seq, NULL);
     }
-    for (size_t v = 0; v < skald_wire_vectors(c->env); v++) s->received += skald_wire_vector_bytes(c->env, v);
     s->progress_ns = c->frame_ns;
     if (r->status == SKALD_OK && skald_task_trains(t->kind))
         skald_members_pace(s, r->rows, c->frame_ns - done.first_ns);

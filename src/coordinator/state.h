@@ -62,7 +62,6 @@ typedef struct skald_session_state {
     uint64_t seq_high, seq_mask; /* results seen: all up to high - 64 count as seen, bit k is high - k */
     uint64_t acks[64];
     uint32_t ack_count;
-    uint64_t sent, received;
     uint64_t answered, unasked; /* results for a task it had, and for none */
     struct skald_held *held;    /* what it has of an earlier term: legacy.c */
     uint32_t held_count, held_of;
@@ -167,6 +166,8 @@ struct skald_coordinator {
 void skald_coordinator_notice(const skald_coordinator *c, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 skald_session_state *skald_coordinator_find(skald_coordinator *c, const skald_net_session *session);
+/* As find, for a frame that is taken from it: counted. */
+skald_session_state *skald_coordinator_take(skald_coordinator *c, const skald_input *in);
 void skald_coordinator_send(skald_coordinator *c, skald_session_state *s, const Skald__V1__Frame *frame,
                             const skald_wire_vector *vectors, size_t n);
 /* A worker is gone, or treated as such. */

@@ -106,6 +106,7 @@ static void fill_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     row->bytes_received = member->bytes_received;
     row->versions_sent = member->versions_sent;
     row->bytes_saved = member->bytes_saved;
+    row->bytes_summed = member->bytes_summed;
 }
 
 void skald_table_rows(const skald_run *run, skald_worker_row *rows) {

@@ -48,15 +48,16 @@ static json_t *workers_json(const skald_run *run) {
     for (uint32_t k = 0; k < run->size; k++) {
         const skald_worker_row *r = &rows[k];
         json_t *o = json_pack(
-            "{s:s,s:s,s:b,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:s,s:I,s:I,s:I,s:I}", "name",
-            r->name, "device", r->device, "alive", (int)r->alive, "state", r->state, "shards", (int)r->shards, "slots",
-            (int)r->slots, "rows_held", (json_int_t)r->rows_held, "tasks", (json_int_t)r->tasks, "rows",
+            "{s:s,s:s,s:b,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:f,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:s,s:I,s:I,s:I,s:I,s:I}",
+            "name", r->name, "device", r->device, "alive", (int)r->alive, "state", r->state, "shards", (int)r->shards,
+            "slots", (int)r->slots, "rows_held", (json_int_t)r->rows_held, "tasks", (json_int_t)r->tasks, "rows",
             (json_int_t)r->rows, "staleness_last", (json_int_t)r->staleness_last, "staleness_mean", r->staleness_mean,
             "staleness_max", (json_int_t)r->staleness_max, "task_ms_mean", r->task_ms_mean, "task_ms_p50",
             r->task_ms_p50, "task_ms_p95", r->task_ms_p95, "wait_ms_mean", r->wait_ms_mean, "waited_s", r->waited_s,
             "network_ms_mean", r->network_ms_mean, "slowdown", r->slowdown, "cause", r->cause, "bytes_sent",
             (json_int_t)r->bytes_sent, "bytes_received", (json_int_t)r->bytes_received, "versions_sent",
-            (json_int_t)r->versions_sent, "bytes_saved", (json_int_t)r->bytes_saved);
+            (json_int_t)r->versions_sent, "bytes_saved", (json_int_t)r->bytes_saved, "bytes_summed",
+            (json_int_t)r->bytes_summed);
         for (int p = 0; o && p < SKALD_PARTS; p++) {
             char key[32];
             snprintf(key, sizeof key, "%s_ms_mean", skald_part_name((skald_part)p));

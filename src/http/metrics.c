@@ -152,9 +152,10 @@ static void workers_metrics(FILE *f, const snapshot *s, const people *all) {
     of_workers(f, all, "skald_worker_rows_held", "gauge", "Rows that the worker holds.", "rows_held", 1);
     of_workers(f, all, "skald_worker_tasks_total", "counter", "Training tasks done.", "tasks", 1);
     of_workers(f, all, "skald_worker_rows_total", "counter", "Rows processed in training.", "rows", 1);
-    of_workers(f, all, "skald_worker_sent_bytes_total", "counter", "Sent to the worker.", "bytes_sent", 1);
-    of_workers(f, all, "skald_worker_received_bytes_total", "counter", "Received from the worker.", "bytes_received",
+    of_workers(f, all, "skald_worker_sent_bytes_total", "counter", "Messages sent to the worker, whole.", "bytes_sent",
                1);
+    of_workers(f, all, "skald_worker_received_bytes_total", "counter", "Messages received from the worker, whole.",
+               "bytes_received", 1);
     of_workers(f, all, "skald_worker_waited_seconds_total", "counter", "Time between tasks.", "waited_s", 1);
     of_workers(f, all, "skald_worker_task_mean_seconds", "gauge", "Moving mean time of a task, hand-out to merge.",
                "task_ms_mean", 1e-3);

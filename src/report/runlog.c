@@ -145,6 +145,7 @@ static json_t *worker_json(const skald_worker_row *w) {
     json_object_set_new(o, "bytes_received", whole((double)w->bytes_received));
     json_object_set_new(o, "versions_sent", whole((double)w->versions_sent));
     json_object_set_new(o, "bytes_saved", whole((double)w->bytes_saved));
+    json_object_set_new(o, "bytes_summed", whole((double)w->bytes_summed));
     return o;
 }
 

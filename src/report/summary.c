@@ -13,7 +13,7 @@ void skald_worker_table(FILE *out, const skald_worker_row *rows, uint32_t count)
             "worker", (int)device, "device");
     for (uint32_t k = 0; k < count; k++) {
         const skald_worker_row *w = &rows[k];
-        fprintf(out, "%-*s  %-*s  %-7s  %6u  %8llu  %8llu  %6llu %6.1f %5llu  %7.1f  %7.1f\n", (int)name, w->name,
+        fprintf(out, "%-*s  %-*s  %-7s  %6u  %8llu  %8llu  %6llu %6.1f %5llu  %7.2f  %7.2f\n", (int)name, w->name,
                 (int)device, w->device, w->state, w->shards, (unsigned long long)w->rows_held,
                 (unsigned long long)w->tasks, (unsigned long long)w->staleness_last, w->staleness_mean,
                 (unsigned long long)w->staleness_max, (double)w->bytes_sent / 1e6, (double)w->bytes_received / 1e6);
@@ -84,12 +84,15 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
         fprintf(out, "results        %llu applied, %llu scaled, %llu %s, %llu rejected\n",
                 (unsigned long long)o->applied, (unsigned long long)o->scaled, (unsigned long long)o->folded,
                 o->full_gradients ? "dropped" : "folded", (unsigned long long)o->rejected);
-    uint64_t versions = 0, saved = 0;
-    for (uint32_t k = 0; k < o->worker_count; k++)
+    uint64_t versions = 0, saved = 0, summed = 0;
+    for (uint32_t k = 0; k < o->worker_count; k++) {
         versions += o->workers[k].versions_sent, saved += o->workers[k].bytes_saved;
+        if (o->workers[k].bytes_summed > summed) summed = o->workers[k].bytes_summed;
+    }
     if (versions)
         fprintf(out, "versions       %llu sent; %.1f MB not sent again\n", (unsigned long long)versions,
                 (double)saved / 1e6);
+    if (summed) fprintf(out, "sums           %.2f MB of each rank\n", (double)summed / 1e6);
     skald_slow_list(out, o->workers, o->worker_count, 4);
     fputc('\n', out);
     skald_worker_table(out, o->workers, o->worker_count);

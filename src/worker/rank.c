@@ -254,6 +254,7 @@ static void report_done(skald_rank *r, skald_status st, const skald_outcome *o) 
         rows[k].cause = (char *)(uintptr_t)from->cause;
         rows[k].occupied_ms = (double *)(uintptr_t)from->occupied_ms;
         rows[k].n_occupied_ms = SKALD_ROW_QUANTILES;
+        rows[k].bytes_summed = from->bytes_summed;
         list[k] = &rows[k];
         m.workers = list;
         m.n_workers = k + 1;

@@ -71,6 +71,9 @@ static size_t on_host(const skald_stretch *stretches, uint32_t count) {
 static void keep(skald_rank *r, const skald_stretch *stretches, uint32_t count) {
     skald_vectors *v = r->vectors;
     double *to = r->kept_block;
+    for (uint32_t k = 0; k < r->size; k++)
+        for (uint32_t s = 0; s < count && !r->lost[k]; s++)
+            r->members[k].bytes_summed += stretches[s].count * sizeof(double);
     r->kept_count = count;
     for (uint32_t s = 0; s < count; s++) {
         r->kept[s] = stretches[s];
