@@ -12,7 +12,7 @@ PKG_CONFIG_LIBDIR=/nonexistent SKALD_GPU_EMULATED=$build SKALD_GPU_SECONDS=280 e
 status=$?
 check "passes: $(grep -E ' failed ' "$work/said.txt")" test $status -eq 0
 check "the report" python3 - "$work/out/report.json" <<'END'
-import json, sys
+import json, os, sys
 r = json.load(open(sys.argv[1]))
 steps = {s["name"]: s for s in r["steps"]}
 assert r["emulated"] and r["complete"], "marked"
@@ -29,7 +29,9 @@ assert len(kernels["goals"]) == 14 and all(g["verdict"] == "emulated" for g in k
 objectives = [r[name]["objective"] for name in ("solve_card", "solve_ranks", "solve_cpu")]
 assert all(r[name]["reached"] for name in ("solve_card", "solve_ranks", "solve_cpu"))
 assert max(objectives) - min(objectives) <= 1e-6 * min(objectives), objectives
-assert "nccl" in r["solve_ranks"]["engine"]
+assert "nccl" in r["solve_ranks"]["engine"] and "vectors on the card" in r["solve_ranks"]["engine"], r["solve_ranks"]
+threads = len(os.sched_getaffinity(0))
+assert f"{threads} thread" in r["solve_cpu"]["device"], r["solve_cpu"]
 END
 report=$work/out/report.md
 check "the table says that it measures nothing" grep -q '^\*\*Emulated device: no figure here is a measurement' "$report"
