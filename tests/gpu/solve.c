@@ -283,9 +283,9 @@ static skald_status read_rows(FILE *x, FILE *y, uint64_t begin, uint64_t n, uint
     return SKALD_OK;
 }
 
-/* Several threads: a shard each. */
+/* A shard a thread, as skald train has it. */
 static skald_status load(solo *c, const char *folder, const skald_compute_options *options) {
-    const uint32_t shards = options->threads > 1 ? (uint32_t)options->threads : 16;
+    const uint32_t shards = (uint32_t)options->threads;
     char path[4096];
     unsigned long long n = 0;
     skald_problem *p = &c->problem;
