@@ -25,6 +25,12 @@ for name in ("torch_gradient", "compute-sanitizer"):
     assert steps[name]["result"] in ("left out", "skipped"), steps[name]
 kernels = r["kernels"]
 assert kernels["emulated"] and all(k["emulated"] for k in kernels["results"])
+assert all(k["reads"] >= 1 for k in kernels["results"]) and kernels["left_out"] == "", kernels
+measured = {(k["case"].split(" x ")[1], k["note"].split(":")[0]) for k in kernels["results"]}
+for case in ("2000 f32", "784 u8", "20000 f32", "47236 csr, 74 a row", "784 f32, 10 classes", "784 u8, 10 classes"):
+    for note in ("saga" if "classes" in case else "chosen", "difference" if "classes" in case else "difference of two",
+                 "objective of two, with gradients"):
+        assert (case, note) in measured, (case, note)
 assert len(kernels["goals"]) == 14 and all(g["verdict"] == "emulated" for g in kernels["goals"]), kernels["goals"]
 objectives = [r[name]["objective"] for name in ("solve_card", "solve_ranks", "solve_cpu")]
 assert all(r[name]["reached"] for name in ("solve_card", "solve_ranks", "solve_cpu"))

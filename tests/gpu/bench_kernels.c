@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 
 #include "bench_shard.h"
+#include "bench_softmax.h"
 #include "gather.h"
 
 /* ---- passes --------------------------------------------------------------------------------------------- */
@@ -36,14 +37,22 @@ static const char *name_of(const bench *b, skald_gpu_kernel kernel) {
     return skald_gpu_pass_name(&check_device, &pass);
 }
 
-static void measure_pass(bench *b, const char *what, skald_gpu_kernel kernel, bool deterministic, double row_bytes) {
+/* Objectives are taken over all rows of a shard only: neighbours. */
+static void measure_pass(bench *b, const char *what, skald_gpu_kind kind, skald_gpu_kernel kernel, bool deterministic,
+                         double row_bytes) {
     const check_mark before = mark();
-    b->pass = (skald_gpu_pass){.kind = SKALD_GPU_SAGA,
+    const bool objective = kind == SKALD_GPU_OBJECTIVE, two = objective || kind == SKALD_GPU_DIFFERENCE;
+    const char *note = objective                  ? "objective of two, with gradients"
+                       : two                      ? "difference of two"
+                       : kernel == SKALD_GPU_AUTO ? "chosen"
+                                                  : "";
+    b->pass = (skald_gpu_pass){.kind = kind,
                                .loss = SKALD_LOGISTIC,
                                .rows = &b->rows,
                                .count = batch_rows,
-                               .w = {b->w, NULL},
-                               .g = {b->g, NULL},
+                               .points = 2,
+                               .w = {b->w, two ? b->u : NULL},
+                               .g = {b->g, objective ? b->h : NULL},
                                .sums = b->sums,
                                .deterministic = deterministic,
                                .kernel = kernel};
@@ -51,10 +60,11 @@ static void measure_pass(bench *b, const char *what, skald_gpu_kernel kernel, bo
     if (strcmp(name, "none") == 0) return;
     b->bytes = skald_gpu_pass_workspace(&check_device, &b->pass);
     b->workspace = device_take(b->bytes);
-    for (int listed = 0; listed < 2; listed++) {
+    const int reads = strstr(name, "two readings") || strstr(name, "fixed point") ? 2 : 1;
+    for (int listed = 0; listed < (objective ? 1 : 2); listed++) {
         b->listed = listed != 0;
-        report(what, name, listed != 0, seconds_of(run_pass, b, calls_each), (double)batch_rows * row_bytes,
-               kernel == SKALD_GPU_AUTO ? "chosen" : "");
+        report(what, name, listed != 0, reads, seconds_of(run_pass, b, calls_each), (double)batch_rows * row_bytes,
+               note);
     }
     release(before);
 }
@@ -91,7 +101,7 @@ static void measure_blas(bench *b, const char *what) {
     void *library = dlopen(named ? named : "libcublas.so.13", RTLD_NOW);
     if (!library && !named) library = dlopen("libcublas.so.12", RTLD_NOW);
     if (!library) {
-        printf("cuBLAS: %s\n", dlerror());
+        leave_out("cuBLAS", dlerror());
         return;
     }
     const check_mark before = mark();
@@ -101,7 +111,7 @@ static void measure_blas(bench *b, const char *what) {
     *(void **)&l.set_stream = dlsym(library, "cublasSetStream_v2");
     *(void **)&l.sgemv = dlsym(library, "cublasSgemv_v2");
     if (!create || !l.set_stream || !l.sgemv || create(&l.handle) || l.set_stream(l.handle, check_stream)) {
-        printf("cuBLAS does not start\n");
+        leave_out("cuBLAS", "it does not start");
     } else {
         l.w = device_take(b->rows.dim * sizeof(float));
         l.g = device_take(b->rows.dim * sizeof(float));
@@ -109,7 +119,7 @@ static void measure_blas(bench *b, const char *what) {
         l.gathered = device_take(batch_rows * b->rows.stride * sizeof(float));
         for (int listed = 0; listed < 2; listed++) {
             b->listed = listed != 0;
-            report(what, listed ? "cuBLAS: gather, two sgemv" : "cuBLAS: two sgemv", listed != 0,
+            report(what, listed ? "cuBLAS: gather, two sgemv" : "cuBLAS: two sgemv", listed != 0, 2 + listed,
                    seconds_of(run_blas, &l, calls_each), (double)batch_rows * (double)b->rows.stride * 4, "peer");
         }
     }
@@ -160,7 +170,7 @@ static void measure_local(bench *b, const char *what, uint32_t step_rows, double
     char kernel[64], note[64];
     snprintf(kernel, sizeof kernel, "local steps of %u rows, a graph", step_rows);
     snprintf(note, sizeof note, "%.2f us a step", seconds / steps * 1e6);
-    report(what, kernel, true, seconds, (double)most * row_bytes, note);
+    report(what, kernel, true, 2, seconds, (double)most * row_bytes, note);
     CUDA(cudaGraphExecDestroy(exec));
     CUDA(cudaGraphDestroy(graph));
     release(before);
@@ -169,20 +179,28 @@ static void measure_local(bench *b, const char *what, uint32_t step_rows, double
 /* ---- cases ------------------------------------------------------------------------------------------------- */
 
 static void bench_dense(skald_gpu_storage storage, uint32_t dim) {
-    static const char *const names[] = {"f32", "bf16", "u8"};
     const check_mark before = mark();
+    const size_t all[2] = {shard_rows, batch_rows};
     bench b;
     char what[64];
+    if (dim > 8192) { /* as many bytes as others */
+        batch_rows = (batch_rows + 9) / 10;
+        shard_rows = (shard_rows + 9) / 10;
+    }
     make_dense(&b, storage, dim);
-    snprintf(what, sizeof what, "%zu x %u %s", batch_rows, dim, names[storage]);
+    snprintf(what, sizeof what, "%zu x %u %s", batch_rows, dim, storage_name(storage));
     const double row_bytes = (double)b.rows.stride * (double)skald_gpu_entry_bytes(storage);
     for (int k = SKALD_GPU_AUTO; k <= SKALD_GPU_TWICE; k++) /* the chosen one once */
         if (k == SKALD_GPU_AUTO || strcmp(name_of(&b, (skald_gpu_kernel)k), name_of(&b, SKALD_GPU_AUTO)) != 0)
-            measure_pass(&b, what, (skald_gpu_kernel)k, false, row_bytes);
+            measure_pass(&b, what, SKALD_GPU_SAGA, (skald_gpu_kernel)k, false, row_bytes);
+    measure_pass(&b, what, SKALD_GPU_DIFFERENCE, SKALD_GPU_AUTO, false, row_bytes);
+    measure_pass(&b, what, SKALD_GPU_OBJECTIVE, SKALD_GPU_AUTO, false, row_bytes);
     if (storage == SKALD_GPU_F32) measure_blas(&b, what);
     if (dim == 2000)
         for (uint32_t rows = 16; rows <= (emulated ? 16u : 1024u); rows *= 4) measure_local(&b, what, rows, row_bytes);
     release(before);
+    shard_rows = all[0];
+    batch_rows = all[1];
 }
 
 static void bench_sparse(uint32_t dim, uint32_t per_row) {
@@ -191,8 +209,9 @@ static void bench_sparse(uint32_t dim, uint32_t per_row) {
     char what[64];
     make_sparse(&b, dim, per_row);
     snprintf(what, sizeof what, "%zu x %u csr, %u a row", batch_rows, dim, per_row);
-    measure_pass(&b, what, SKALD_GPU_AUTO, false, 8.0 * per_row);
-    measure_pass(&b, what, SKALD_GPU_AUTO, true, 8.0 * per_row);
+    for (int deterministic = 0; deterministic < 2; deterministic++)
+        for (int kind = SKALD_GPU_SAGA; kind <= SKALD_GPU_OBJECTIVE; kind++)
+            measure_pass(&b, what, (skald_gpu_kind)kind, SKALD_GPU_AUTO, deterministic != 0, 8.0 * per_row);
     for (uint32_t rows = 64; rows <= (emulated ? 64u : 1024u); rows *= 16) measure_local(&b, what, rows, 8.0 * per_row);
     release(before);
 }
@@ -202,8 +221,8 @@ int main(int argc, char **argv) {
         uint32_t dim;
         skald_gpu_storage storage;
     } cases[] = {{2000, SKALD_GPU_F32}, {784, SKALD_GPU_F32}, {2000, SKALD_GPU_BF16}, {2000, SKALD_GPU_U8},
-                 {784, SKALD_GPU_BF16}, {784, SKALD_GPU_U8},  {8192, SKALD_GPU_F32}};
-    enum { CASES = sizeof cases / sizeof *cases };
+                 {784, SKALD_GPU_BF16}, {784, SKALD_GPU_U8},  {20000, SKALD_GPU_F32}, {8192, SKALD_GPU_F32}};
+    enum { DENSE = sizeof cases / sizeof *cases, CASES = DENSE + 3 };
     const char *output = NULL;
     double most = 1e9;
     const time_t begin = time(NULL);
@@ -232,14 +251,21 @@ int main(int argc, char **argv) {
     measure_copy();
     printf("%s, device copy %.0f GB/s\n", card.name, copy_bandwidth * 1e-9);
     int done = 0, failed = write_output(output);
-    for (; done <= CASES && difftime(time(NULL), begin) < most; done++) {
-        if (done < CASES)
+    for (; done < CASES && difftime(time(NULL), begin) < most; done++) {
+        if (done < DENSE)
             bench_dense(cases[done].storage, cases[done].dim);
-        else
+        else if (done == DENSE)
             bench_sparse(47236, 74);
+        else
+            bench_softmax(done == DENSE + 1 ? SKALD_GPU_F32 : SKALD_GPU_U8);
         failed |= write_output(output);
     }
-    if (done <= CASES) printf("%d of %d cases, then the time was up\n", done, CASES + 1);
+    if (done < CASES) {
+        char what[64];
+        snprintf(what, sizeof what, "the last %d of %d cases", CASES - done, CASES);
+        leave_out(what, "the time was up");
+        failed |= write_output(output);
+    }
     CUDA(cudaStreamDestroy(check_stream));
     return failed ? 1 : 0;
 }

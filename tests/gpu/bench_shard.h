@@ -9,14 +9,19 @@
 typedef struct bench {
     skald_gpu_rows rows; /* all of the shard */
     uint32_t *list[LISTS];
-    double *w, *g;
-    skald_gpu_sums *sums;
+    double *w, *u, *g, *h; /* two models, two gradients */
+    skald_gpu_sums *sums;  /* two */
     skald_gpu_pass pass;
     skald_gpu_rows slice; /* a batch of neighbours: the shard from some row on */
     bool listed;
     void *workspace;
     size_t bytes;
 } bench;
+
+static const char *storage_name(skald_gpu_storage storage) {
+    static const char *const names[] = {"f32", "bf16", "u8"};
+    return names[storage];
+}
 
 /* Fills device memory with a pattern of random bytes, made once. */
 static void fill(void *to, size_t bytes, const void *pattern, size_t pattern_bytes) {
@@ -46,8 +51,11 @@ static void make_common(bench *b) {
     const size_t apart = (shard_rows - batch_rows) / LISTS;
     for (int k = 0; k < LISTS; k++) b->list[k] = device_copy(all + (size_t)k * apart, batch_rows * sizeof *all);
     b->w = device_copy(w, dim * sizeof *w);
+    for (uint32_t j = 0; j < dim; j++) w[j] += 1e-4 * random_unit();
+    b->u = device_copy(w, dim * sizeof *w);
     b->g = device_take(dim * sizeof *w);
-    b->sums = device_take(sizeof *b->sums);
+    b->h = device_take(dim * sizeof *w);
+    b->sums = device_take(2 * sizeof *b->sums);
     b->rows.n = shard_rows;
     b->rows.record = device_take(shard_rows * sizeof(skald_gpu_record));
     CUDA(skald_gpu_records(device_copy(y, shard_rows * sizeof *y), shard_rows, b->rows.record, check_stream));

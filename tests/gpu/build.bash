@@ -65,10 +65,13 @@ link() {
         kernels=("$build"/*.cu.o "$emulated/tests/gpu/libskald_kernels_emulated.a" -L"$emulated/tests/emulated" -lskald_emulated
             "-Wl,-rpath,$emulated/tests/emulated")
     fi
-    for name in test_kernels test_kernels_local test_kernels_vectors bench_kernels; do
+    for name in test_kernels test_kernels_local test_kernels_vectors; do
         "${link_cuda[@]}" -o "$build/$name" "$build/$name.o" "$build/objective_objective.o" "$build/base_status.o" \
             "${kernels[@]}" -lm -ldl || return 1
     done
+    "${link_cuda[@]}" -Xlinker --gc-sections -o "$build/bench_kernels" "$build/bench_kernels.o" "$build"/compute_*.o \
+        "$build"/base_*.o "$build/objective_objective.o" "$build"/{data_rows,engine_vectors_host}.o "${kernels[@]}" \
+        -lm -ldl -lpthread || return 1
     "${link_cuda[@]}" -shared "${plugin[@]}" -o "$build/libskald_cuda.so" "$build"/host_*.o "$build/compute_checks.o" \
         "$build"/base_{base,status}.o "$build/data_rows.o" "${kernels[@]}" -lm -lpthread || return 1
     $cc -Wl,--gc-sections -o "$build/test_cuda" "$build/test_cuda.o" "$build"/compute_*.o "$build"/base_*.o \
