@@ -98,7 +98,7 @@ static void bench_softmax(skald_gpu_storage storage) {
     if (st == SKALD_OK)
         measure_softmax(&b, storage, DIM, CLASSES);
     else
-        leave_out("softmax", skald_error());
+        leave_out(storage == SKALD_GPU_F32 ? "softmax, f32" : "softmax, u8", skald_error());
     for (int k = 0; k < 2; k++) {
         if (b.w[k]) b.v.ops->destroy(&b.v, b.w[k]);
         if (b.g[k]) b.v.ops->destroy(&b.v, b.g[k]);

@@ -195,7 +195,7 @@ static skald_status crew_submit(skald_crew *crew, uint32_t worker, const skald_t
 
 /* What ranks tell each other of a task besides vectors goes through the host's memory. */
 static skald_status exchange(solo *c, skald_result *r) {
-    const skald_stretch sums = {(double *)(void *)r->sums, sizeof r->sums / sizeof(double), false};
+    const skald_stretch sums = {(double *)(void *)r->sums, sizeof r->sums / (sizeof(double)), false};
     return c->group->ops->sum(c->group, &sums, 1);
 }
 static skald_status crew_next(skald_crew *crew, int64_t timeout_ns, skald_event *event) {
