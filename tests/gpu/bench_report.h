@@ -81,14 +81,17 @@ typedef struct result {
 
 static result results[MOST_RESULTS];
 static int result_count;
-static char left_out[512]; /* what has not been measured, and why */
+static char left_out[1024]; /* what has not been measured, and why */
 
 static void leave_out(const char *what, const char *why) {
+    char text[256];
     const size_t used = strlen(left_out);
-    snprintf(left_out + used, sizeof left_out - used, "%s%s: %s", used ? "; " : "", what, why);
-    for (char *c = left_out; *c; c++)
+    snprintf(text, sizeof text, "%s: %s", what, why);
+    for (char *c = text; *c; c++) /* for JSON and the table */
         if (*c == '"' || *c == '\\' || *c == '|' || *c == '\n') *c = ' ';
-    printf("left out: %s: %s\n", what, why);
+    if (strstr(left_out, text)) return;
+    printf("left out: %s\n", text);
+    snprintf(left_out + used, sizeof left_out - used, "%s%s", used ? "; " : "", text);
 }
 
 static void report(const char *what, const char *kernel, bool random, int reads, double seconds, double bytes,
