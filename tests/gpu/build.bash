@@ -69,7 +69,7 @@ link() {
         "${link_cuda[@]}" -o "$build/$name" "$build/$name.o" "$build/objective_objective.o" "$build/base_status.o" \
             "${kernels[@]}" -lm -ldl || return 1
     done
-    "${link_cuda[@]}" -Xlinker --gc-sections -o "$build/bench_kernels" "$build/bench_kernels.o" "$build"/compute_*.o \
+    "${link_cuda[@]}" -o "$build/bench_kernels" "$build/bench_kernels.o" "$build"/compute_*.o \
         "$build"/base_*.o "$build/objective_objective.o" "$build"/{data_rows,engine_vectors_host}.o "${kernels[@]}" \
         -lm -ldl -lpthread || return 1
     "${link_cuda[@]}" -shared "${plugin[@]}" -o "$build/libskald_cuda.so" "$build"/host_*.o "$build/compute_checks.o" \
