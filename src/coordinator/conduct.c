@@ -120,9 +120,9 @@ static skald_status on_loaded(skald_conduct *x, uint32_t k, const Skald__V1__Loa
     if (m->shard >= p->shard_count || x->holder[m->shard] != k || p->shards[m->shard].facts.rows) return SKALD_OK;
     if (m->error[0] || m->rows != p->shards[m->shard].rows)
         return skald_fail(SKALD_ELOST,
-                          "%llu rows are missing: worker %u (%s) was to take them over from one that is "
-                          "gone, and cannot: %s",
-                          (unsigned long long)p->shards[m->shard].rows, k, skald_conduct_worker(x, k)->member.name,
+                          "shard %u is missing, %llu rows: worker %u (%s) was to take it over from one that is gone, "
+                          "and cannot: %s",
+                          m->shard, (unsigned long long)p->shards[m->shard].rows, k, skald_conduct_worker(x, k)->member.name,
                           m->error[0] ? m->error : "it read another number of rows");
     p->shards[m->shard].facts.rows = m->rows;
     x->loading--;

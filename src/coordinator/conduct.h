@@ -35,7 +35,7 @@ typedef struct skald_conduct {
     uint32_t round, loading; /* leases of the lost that are under way */
     bool regrouping, stop_sent;
     int64_t fault_ns; /* a rank complained then, and nobody is known to be lost; 0: not */
-    uint32_t alarms;  /* complaints without a loss */
+    uint32_t alarms;  /* complaints without a loss since the last evaluation */
     char fault[300];
     skald_conduct_ticket tickets[SKALD_CONDUCT_TICKETS];
     uint64_t next_ticket;

@@ -46,6 +46,7 @@ void skald_conduct_report(skald_conduct *x, const Skald__V1__Report *m) {
     if (m->notice[0]) skald_conduct_notice(x, m->notice);
     if (m->evaluation && o && o->evaluation) {
         skald_evaluation e = unpack_evaluation(m->evaluation);
+        x->alarms = 0; /* they got along until here */
         o->evaluation(o->user, &e);
     }
     for (size_t k = 0; o && o->task && k < m->n_tasks; k++) see_task(x, m->tasks[k]);

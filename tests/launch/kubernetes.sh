@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.bash"
 venv=$root/out/launch/venv
 [ -x "$venv/bin/python" ] || "$root/launch/install" clusters
 for tool in kubectl "$venv/bin/python"; do
-    command -v "$tool" >/dev/null || { echo "FAIL no $tool"; exit 1; }
+    command -v "$tool" >/dev/null || { echo "FAIL no $tool (kubectl comes from Kubernetes' own packages)"; exit 1; }
 done
 cd "$work" || exit 1
 
