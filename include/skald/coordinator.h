@@ -27,8 +27,8 @@ typedef struct skald_coordinator_options {
     int64_t heartbeat_timeout_ns; /* silence after which a worker counts as dead; 0: 30 s */
     int64_t reconnect_grace_ns;   /* how long a worker whose connection broke is waited for; 0: not at all within this
                                    * machine, where a broken connection is a dead process, else 10 s; < 0: not at all */
-    int64_t overdue_ns; /* a task is lost with its worker after this, or 20 times what 95% of its like take; 0:
-                         * 30 s */
+    int64_t overdue_ns; /* a worker is lost whose task computes for longer than this, and than 20 times what 95% of
+                         * its like take; 0: 30 s */
     int64_t alone_ns;   /* how long to go on when the last worker is lost; 0: not at all, < 0: for ever */
     skald_on_loss on_loss;
     uint32_t term;           /* starts of that run, this one counted; 0: 1 */

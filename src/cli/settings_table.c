@@ -97,7 +97,7 @@
      .help = "How long a worker whose connection broke is waited for; auto: 10s, and not at all within this machine, " \
              "where it means that the process is dead"}, \
     {"overdue", DURATION, AT(overdue), "30s", 0.1, 1e6, \
-     .help = "A worker that lives but does nothing for so long, and for 20 times what 95% of its tasks take, is lost"}
+     .help = "A worker whose task computes for so long, and for 20 times what 95% of its tasks take, is lost"}
 
 #define TRIAL_OPTIONS \
     {"straggler", TEXT, AT(straggler), "none", .value = "MODEL,...", \

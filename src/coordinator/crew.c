@@ -77,7 +77,6 @@ void skald_remote_send_task(skald_coordinator *c, skald_session_state *s, skald_
     frame.body_case = SKALD__V1__FRAME__BODY_TASK;
     frame.task = &m;
     o->sent_ns = skald_now_ns(c->options->clock);
-    if (!o->first_ns) o->first_ns = o->sent_ns;
     if (s->session) s->ack_count = 0;
     skald_coordinator_send(c, s, &frame, vectors, n);
 }

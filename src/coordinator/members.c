@@ -35,7 +35,7 @@ static void attach(skald_coordinator *c, skald_session_state *s, skald_net_sessi
     skald_net_set_user(session, s);
     s->local = within_this_machine(session);
     s->broken_ns = 0;
-    s->seen_ns = s->progress_ns = skald_now_ns(c->options->clock);
+    s->seen_ns = skald_now_ns(c->options->clock);
 }
 
 static void detach(skald_session_state *s, skald_status code, const char *reason) {
@@ -278,46 +278,19 @@ void skald_members_beat(skald_coordinator *c, skald_session_state *s, const Skal
             return;
         }
     }
-    if (m->progress == s->progress) return;
-    s->progress = m->progress;
-    s->progress_ns = skald_now_ns(c->options->clock);
+    skald_members_judge(c, s, m);
 }
 
-void skald_members_pace(skald_session_state *s, uint64_t rows, int64_t ns) {
-    if (!rows || ns < 0) return;
-    s->row_ns[s->paces++ % SKALD_PACES] = (float)((double)ns / (double)rows);
-}
-
-static int ascending(const void *a, const void *b) {
-    const float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-/* What 95% of its rows of training take at most; 0: not known. */
-static double pace95(const skald_session_state *s) {
-    float sorted[SKALD_PACES];
-    const size_t kept = skald_min_size(s->paces, SKALD_PACES);
-    memcpy(sorted, s->row_ns, kept * sizeof *sorted);
-    qsort(sorted, kept, sizeof *sorted, ascending);
-    return kept ? (double)sorted[(kept - 1) * 95 / 100] : 0;
-}
-
-/* Is a task late, and nothing else done either? What takes longer than training's tasks has more rows in it. */
-static bool overdue(const skald_coordinator *c, const skald_session_state *s, int64_t now_ns) {
-    const double floor_ns = (double)(c->options->overdue_ns > 0 ? c->options->overdue_ns : 30 * SKALD_NS_PER_S);
-    double pace = -1;
-    for (uint32_t k = 0; k < s->task_count; k++) {
-        const skald_task *t = &s->tasks[k].task;
-        const int64_t since = s->tasks[k].first_ns > s->progress_ns ? s->tasks[k].first_ns : s->progress_ns;
-        if ((double)(now_ns - since) < floor_ns) continue;
-        if (pace < 0) pace = pace95(s);
-        const double rows = t->shard == SKALD_ALL_SHARDS ? (double)s->member.rows
-                            : skald_task_trains(t->kind) ? t->rows
-                                                         : (double)c->problem.shards[t->shard].rows;
-        const double limit = pace > 0 ? 20 * pace * rows * (t->points > 1 ? t->points : 1) : 20 * floor_ns;
-        if ((double)(now_ns - since) > fmax(limit, floor_ns)) return true;
+void skald_members_judge(skald_coordinator *c, skald_session_state *s, const Skald__V1__Heartbeat *m) {
+    const double least = (double)(c->options->overdue_ns > 0 ? c->options->overdue_ns : 30 * SKALD_NS_PER_S);
+    char reason[200];
+    for (size_t k = 0; s->alive && k < m->n_busy_ns && k < m->n_usual_ns; k++) {
+        const double usual = m->usual_ns[k] ? (double)m->usual_ns[k] : least;
+        if ((double)m->busy_ns[k] <= fmax(least, 20 * usual)) continue;
+        snprintf(reason, sizeof reason, "it is alive, but its task does not end: nothing done for %.3g s",
+                 (double)m->busy_ns[k] * 1e-9);
+        skald_coordinator_lose(c, s, reason);
     }
-    return false;
 }
 
 static void watch(skald_coordinator *c, skald_session_state *s, int64_t now_ns) {
@@ -329,10 +302,6 @@ static void watch(skald_coordinator *c, skald_session_state *s, int64_t now_ns) 
         skald_coordinator_lose(c, s, reason);
     } else if (now_ns - s->seen_ns > c->timeout_ns) {
         snprintf(reason, sizeof reason, "no sign of life for %.3g s", (double)(now_ns - s->seen_ns) * 1e-9);
-        skald_coordinator_lose(c, s, reason);
-    } else if (overdue(c, s, now_ns)) {
-        snprintf(reason, sizeof reason, "it is alive, but its task does not end: nothing done for %.3g s",
-                 (double)(now_ns - s->progress_ns) * 1e-9);
         skald_coordinator_lose(c, s, reason);
     }
 }
@@ -347,7 +316,6 @@ void skald_members_tick(skald_coordinator *c, int64_t now_ns) {
         skald_session_state *s = &c->workers[k];
         if (!s->alive) continue;
         s->seen_ns += deaf;
-        s->progress_ns += deaf;
         if (s->broken_ns) s->broken_ns += deaf;
         watch(c, s, now_ns);
         if (!s->alive) continue;

@@ -161,9 +161,6 @@ skald_status skald_remote_result(skald_coordinator *c, skald_session_state *s, c
     } else {
         ack(c, s, m->seq, NULL);
     }
-    s->progress_ns = c->frame_ns;
-    if (r->status == SKALD_OK && skald_task_trains(t->kind))
-        skald_members_pace(s, r->rows, c->frame_ns - done.first_ns);
     if (t->shard != SKALD_ALL_SHARDS && c->leases[t->shard].state == SKALD_LEASE_LEAVING) c->unsettled = true;
     if (s->leaving) c->unsettled = true;
     skald_task_unref(t);

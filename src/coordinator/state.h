@@ -27,11 +27,9 @@ typedef enum skald_stage {
 } skald_stage;
 
 typedef struct skald_outstanding {
-    skald_task task;           /* holds a reference on its model */
-    int64_t sent_ns, first_ns; /* the last time, the first */
+    skald_task task; /* holds a reference on its model */
+    int64_t sent_ns; /* the last time */
 } skald_outstanding;
-
-enum { SKALD_PACES = 64 };
 
 /* A seat: what the coordinator knows of the worker with this number. Once that one is lost and the engine has been
  * told, the seat is free for another. */
@@ -50,11 +48,7 @@ typedef struct skald_session_state {
     skald_stage stage;
     int64_t asked_ns, seen_ns, broken_ns; /* broken: its session closed then, and it may come back; 0: no */
     bool local;                           /* its session is within this machine */
-    uint64_t progress;                    /* jobs done, as its last heartbeat said */
-    int64_t progress_ns;                  /* when that last grew, or a result came */
-    float row_ns[SKALD_PACES];            /* of its last training tasks, oldest overwritten */
-    uint64_t paces;
-    uint64_t file_bytes; /* of its copy of the data */
+    uint64_t file_bytes;                  /* of its copy of the data */
     uint32_t parts, scan_first, scan_count, lease_next;
     skald_outstanding *tasks; /* slots x depth + 1 */
     uint32_t task_count, task_capacity;
@@ -206,10 +200,10 @@ void skald_members_beat(skald_coordinator *c, skald_session_state *s, const Skal
 void skald_members_close(skald_coordinator *c, skald_session_state *s, const skald_input *in);
 void skald_members_drain(skald_coordinator *c, skald_input *in); /* a call of that method; answered later */
 void skald_members_left(skald_coordinator *c);                   /* who is to leave and has nothing left to do goes */
-/* Time passes: who is silent, broken for too long or overdue is lost; what is unanswered is asked again. */
+/* Its device hangs: it is lost if what it computes takes far too long. */
+void skald_members_judge(skald_coordinator *c, skald_session_state *s, const Skald__V1__Heartbeat *beat);
+/* Time passes: who is silent or broken for too long is lost; what is unanswered is asked again. */
 void skald_members_tick(skald_coordinator *c, int64_t now_ns);
-/* A training task of that many rows took so long. */
-void skald_members_pace(skald_session_state *s, uint64_t rows, int64_t ns);
 
 /* changes.c: what the engine is told. Noted in the order in which it happened; `member` follows as it is handed out. */
 void skald_changes_note(skald_coordinator *c, skald_event_kind kind, uint32_t worker, uint32_t shard,

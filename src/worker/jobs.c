@@ -30,6 +30,16 @@ int64_t skald_worker_pace(skald_worker *w, const skald_task *t, int64_t start_ns
     return until > now ? until - now : 0;
 }
 
+double skald_worker_rows(const skald_worker *w, const skald_task *t) {
+    const skald_runner *r = &w->runner;
+    const double times = t->points > 1 ? t->points : 1;
+    if (skald_task_trains(t->kind) && !t->before) return t->rows;
+    double rows = 0;
+    for (uint32_t k = 0; k < r->shard_count; k++)
+        if (r->shards[k] && (t->shard == k || t->shard == SKALD_ALL_SHARDS)) rows += (double)r->shards[k]->facts.rows;
+    return rows * times;
+}
+
 /* A task that has been computed and whose result is still to be sent. */
 typedef struct computed {
     skald_result result;
@@ -56,13 +66,15 @@ static computed compute(skald_worker_lane *lane, skald_job *job, int64_t idle_si
         r.status = SKALD_ENOMEM;
         snprintf(r.error, sizeof r.error, "%s", skald_error());
     } else {
+        const uint32_t number = (uint32_t)(lane - w->lanes);
+        skald_busy_begin(&w->busy, number, skald_worker_rows(w, t));
         skald_chain_run(&lane->chain, &w->runner, &lane->lane, t, bytes, &r);
+        skald_busy_end(&w->busy, number, skald_task_trains(t->kind) && r.status == SKALD_OK);
     }
     r.wait_ns = start_ns - (idle_since_ns > job->arrived_ns ? start_ns : idle_since_ns);
     r.receive_ns = start_ns - job->arrived_ns;
     uint64_t version = t->model ? t->model->id : 0;
     skald_task_unref(t);
-    atomic_fetch_add(&w->progress, 1);
     skald_bytes *narrow = NULL;
     if (t->kind == SKALD_TASK_LOCAL && r.status == SKALD_OK && (narrow = skald_worker_narrow(w, &r))) {
         skald_bytes_unref(bytes);
@@ -164,7 +176,8 @@ static void *lane_main(void *argument) {
             }
             break;
         case SKALD_JOB_RANK:
-            if (prepare(lane) == SKALD_OK) stopped = skald_rank_run(w, job.spec, &lane->lane, lane->jobs);
+            if (prepare(lane) != SKALD_OK) break;
+            stopped = skald_rank_run(w, job.spec, (uint32_t)(lane - w->lanes), &lane->lane, lane->jobs);
             break;
         case SKALD_JOB_REGROUP: /* of a run that this rank has left */
         case SKALD_JOB_ASK:
@@ -197,6 +210,7 @@ skald_status skald_worker_start_lanes(skald_worker *w) {
     uint32_t wanted = w->options->compute.threads > 1 ? (uint32_t)w->options->compute.threads : 1;
     w->lanes = skald_zalloc(wanted, sizeof *w->lanes);
     if (!w->lanes) return SKALD_ENOMEM;
+    TRY(skald_busy_init(&w->busy, wanted));
     for (; w->lane_count < wanted; w->lane_count++) {
         skald_worker_lane *lane = &w->lanes[w->lane_count];
         lane->worker = w;
@@ -227,6 +241,7 @@ void skald_worker_stop_lanes(skald_worker *w) {
         skald_lane_fini(&lane->lane);
         skald_chain_fini(&lane->chain);
     }
+    skald_busy_fini(&w->busy);
     free(w->lanes);
     w->lanes = NULL;
     w->lane_count = 0;

@@ -375,8 +375,9 @@ static void fini(skald_rank *r) {
     free(r->order);
 }
 
-bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, skald_lane *lane, skald_queue *jobs) {
-    skald_rank r = {.w = w, .lane = lane, .jobs = jobs};
+bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, uint32_t number, skald_lane *lane,
+                    skald_queue *jobs) {
+    skald_rank r = {.w = w, .number = number, .lane = lane, .jobs = jobs};
     skald_outcome outcome = {.audit_drift = -1};
     const skald_observer observer = {.user = &r,
                                      .evaluation = on_evaluation,

@@ -42,9 +42,9 @@ typedef struct skald_regroup_order {
 } skald_regroup_order;
 skald_status skald_regroup_order_read(const skald_worker *w, const Skald__V1__Regroup *m, skald_regroup_order **out);
 
-/* Trains, and reports to the coordinator. Takes jobs from `jobs` from here on. Returns true if SKALD_JOB_STOP was
- * among them. Never fails: the coordinator is told. */
-bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, skald_lane *lane, skald_queue *jobs);
+/* Trains on that lane, and reports to the coordinator. Takes jobs from `jobs` from here on. Returns true if
+ * SKALD_JOB_STOP was among them. Never fails: the coordinator is told. */
+bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, uint32_t number, skald_lane *lane, skald_queue *jobs);
 
 /* ---- between rank.c, rank_crew.c and rank_group.c ---------------------------------------------------------------- */
 
@@ -63,6 +63,7 @@ typedef struct skald_rank_clock {
 typedef struct skald_rank {
     skald_crew crew; /* first */
     skald_worker *w;
+    uint32_t number; /* of the lane */
     skald_lane *lane;
     skald_queue *jobs;
     skald_collective *group;

@@ -128,14 +128,15 @@ static skald_status compute(skald_rank *r, uint32_t k) {
         r->alone = true;
         return st;
     }
+    skald_busy_begin(&r->w->busy, r->number, skald_worker_rows(r->w, t));
     skald_runner_run(&r->w->runner, r->lane, t, result);
+    skald_busy_end(&r->w->busy, r->number, skald_task_trains(t->kind) && result->status == SKALD_OK);
     for (uint32_t v = result->count; v < SKALD_MAX_POINTS; v++) result->vectors[v] = NULL;
     result->wait_ns = start - r->idle_ns;
     result->receive_ns = start - r->heard_ns;
     result->delay_ns = skald_worker_pace(r->w, t, start);
     r->idle_ns = machine_ns();
     result->ready_ns = r->clock.now_ns + r->idle_ns - r->heard_ns; /* durations only: the machines' clocks differ */
-    atomic_fetch_add(&r->w->progress, 1);
     return SKALD_OK;
 }
 

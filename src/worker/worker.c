@@ -96,7 +96,9 @@ static void describe_collective(skald_worker *w) {
 static void beat(skald_worker *w, int64_t now) {
     Skald__V1__Frame frame = SKALD__V1__FRAME__INIT;
     Skald__V1__Heartbeat body = SKALD__V1__HEARTBEAT__INIT;
-    body.progress = atomic_load(&w->progress);
+    body.busy_ns = w->busy.busy_ns;
+    body.usual_ns = w->busy.usual_ns;
+    body.n_busy_ns = body.n_usual_ns = skald_busy_tell(&w->busy, now);
     body.time_ns = (uint64_t)now;
     body.leaving = w->leave_by > 0;
     frame.body_case = SKALD__V1__FRAME__BODY_HEARTBEAT;
@@ -164,6 +166,7 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
         skald_status st = skald_queue_pop(w->events, &e, tick);
         int64_t now = skald_now_ns(skald_clock_system());
         skald_straggle_die(w, now);
+        skald_busy_look(&w->busy, now);
         if (w->opened && now - repeated >= repeat) {
             repeated = now;
             if (w->session)

@@ -16,6 +16,7 @@
 #include "engine/versions.h"
 #include "skald/worker.h"
 #include "wire/wire.h"
+#include "worker/busy.h"
 #include "worker/chain.h"
 
 enum {
@@ -114,9 +115,9 @@ typedef struct skald_worker {
     pthread_rwlock_t exclusive;
     struct skald_worker_lane *lanes;
     uint32_t lane_count;
-    uint32_t *lane_of;      /* by shard: tasks on one shard run in order, on one lane */
-    atomic_ullong progress; /* jobs done: rides in the heartbeat */
-    atomic_uint waiting;    /* tasks not begun */
+    uint32_t *lane_of; /* by shard: tasks on one shard run in order, on one lane */
+    skald_busy busy;
+    atomic_uint waiting; /* tasks not begun */
 
     struct { /* slowness on purpose: straggle.c */
         skald_stragglers models;
@@ -172,6 +173,8 @@ void skald_worker_release(skald_worker *w, const skald_job *job);
 void skald_worker_unload(skald_worker *w, uint32_t shard); /* rows and history */
 /* Training tasks take at least options->pace_ms: waits for the rest of it. Returns how long, in nanoseconds. */
 int64_t skald_worker_pace(skald_worker *w, const skald_task *task, int64_t start_ns);
+/* How many rows a task goes over, for its time. A lane. */
+double skald_worker_rows(const skald_worker *w, const skald_task *task);
 void skald_job_drop(skald_job *job); /* frees what it owns */
 skald_status skald_worker_open_source(skald_worker *w, int index_base, uint32_t dim);
 

@@ -6,6 +6,7 @@
  * its worker's.
  */
 #include "fate.h"
+#include "hang.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SEEDS = 40 };
@@ -167,6 +168,7 @@ static void perform(stage *s, const char *what) {
     const double L = crew ? crew->problem->L : 0;
     if (smoothness == 0) smoothness = L;
     atomic_store(&s->over, 1);
+    hang_over();
     fate_end(s->staff, STAFF);
     skald_coordinator_close(c, st, error);
     fate_join(s->staff, STAFF);
@@ -302,26 +304,51 @@ static void while_L_is_measured(void **state) {
     }
 }
 
-/* A worker that lives but does nothing is lost as one that is dead. Seen to fail (it is waited for) without `overdue`.
- */
-static void a_task_that_does_not_end_is_a_loss(void **state) {
+/* A worker that lives and whose device hangs is lost as one that is dead, whatever its other lanes do. Seen to fail (it
+ * is waited for): without `overdue`; and with several lanes, when what one does spoke for all. */
+static void a_device_that_hangs_is_a_loss(void **state) {
+    static const struct {
+        int threads, task;
+        skald_mode mode;
+    } runs[] = {{1, 40, SKALD_SYNC},  {1, 40, SKALD_ASYNC}, {2, 40, SKALD_SYNC}, {2, 40, SKALD_ASYNC},
+                {2, 41, SKALD_ASYNC}, {2, 42, SKALD_ASYNC}, {2, 43, SKALD_ASYNC}};
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(runs); k++) {
+        stage *s = calloc(1, sizeof *s);
+        char what[40];
+        s->setup = problem(SKALD_SAGA, runs[k].mode);
+        s->setup.data.shards = 2 * STAFF; /* some for each lane */
+        s->threads = runs[k].threads;
+        s->overdue_ns = SKALD_NS_PER_S / 2;
+        s->await = "is gone: it is alive, but its task does not end";
+        snprintf(what, sizeof what, "%d lanes, task %d", s->threads, runs[k].task);
+        hang_plan(runs[k].task);
+        perform(s, what);
+        free(s);
+    }
+}
+
+/* Who waits on purpose computes nothing, and does not hang. Seen to fail (it is lost) with the pause counted. */
+static void a_pause_is_no_loss(void **state) {
     stage *s = calloc(1, sizeof *s);
     s->setup = problem(SKALD_SAGA, SKALD_SYNC);
-    s->setup.straggler = "pause:1@0.3+5";
-    s->type = 0; /* no message */
-    s->overdue_ns = 200000000;
-    s->await = "is gone: it is alive, but its task does not end";
-    perform(s, "overdue");
+    s->setup.straggler = "pause:1@0.1+6";
+    s->overdue_ns = SKALD_NS_PER_S;
+    s->await = "has joined";
+    perform(s, "pause");
+    assert_null(strstr(s->notes, "is gone"));
     free(s);
 }
 
 int main(void) {
     const char *only = getenv("SKALD_TEST_ONLY");
     if (only) cmocka_set_test_filter(only);
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(who_comes_back_goes_on), cmocka_unit_test(who_was_given_up_is_new),
-        cmocka_unit_test(while_L_is_measured),    cmocka_unit_test(a_task_that_does_not_end_is_a_loss),
-        cmocka_unit_test(at_every_message),       cmocka_unit_test(by_seed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(who_comes_back_goes_on),
+                                       cmocka_unit_test(who_was_given_up_is_new),
+                                       cmocka_unit_test(while_L_is_measured),
+                                       cmocka_unit_test(a_device_that_hangs_is_a_loss),
+                                       cmocka_unit_test(a_pause_is_no_loss),
+                                       cmocka_unit_test(at_every_message),
+                                       cmocka_unit_test(by_seed)};
     const int failed = cmocka_run_group_tests_name("elastic", tests, NULL, NULL);
     unlink(path);
     return failed;

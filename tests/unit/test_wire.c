@@ -186,7 +186,7 @@ static void golden_bytes(void **state) {
 /* Fields in another order, repeated bodies (the last one counts) and fields of a later version. */
 static void other_writers(void **state) {
     static const uint8_t bytes[] = {0x82, 0x01, 0x01, 'x',                       /* a vector first */
-                                    0x5a, 0x02, 0x08, 0x07,                      /* heartbeat{progress: 7} */
+                                    0x5a, 0x02, 0x08, 0x07,                      /* heartbeat{1: 7} */
                                     0xfa, 0x3e, 0x02, 0x01, 0x02,                /* field 1007, bytes */
                                     0xf8, 0x3e, 0x85, 0x01,                      /* field 1007, integer */
                                     0xfd, 0x3e, 1,    2,    3,    4,             /* field 1007, 4 bytes */
