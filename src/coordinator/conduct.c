@@ -175,8 +175,11 @@ static skald_status on_frame(skald_conduct *x, skald_input *in) {
         return SKALD_OK;
     case SKALD__V1__FRAME__BODY_DONE:
         return x->begun ? skald_conduct_done(x, s, f->done) : SKALD_OK;
+    case SKALD__V1__FRAME__BODY_HEARTBEAT:
+        skald_members_judge(c, s, f->heartbeat);
+        return SKALD_OK;
     default:
-        return SKALD_OK; /* heartbeats and repetitions */
+        return SKALD_OK; /* repetitions */
     }
 }
 

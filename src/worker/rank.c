@@ -386,6 +386,7 @@ bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, uint32_t numbe
                                      .task = spec->watched ? on_task : NULL,
                                      .table_due = spec->watched ? on_table_due : NULL,
                                      .table = spec->watched ? on_table : NULL};
+    skald_rank_work(&r);
     skald_status st = init(&r, spec);
     if (st == SKALD_OK) {
         skald_worker_notice(w, "rank %u of %u, over %s", r.me, r.size, w->collective);
@@ -399,5 +400,6 @@ bool skald_rank_run(skald_worker *w, const skald_rank_spec *spec, uint32_t numbe
     if (!r.stopped) report_done(&r, st, &outcome);
     skald_outcome_free(&outcome);
     fini(&r);
+    skald_rank_rest(&r);
     return r.stopped;
 }

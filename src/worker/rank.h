@@ -118,6 +118,10 @@ skald_status skald_rank_take_jobs(skald_rank *r);
 void skald_rank_leave(skald_rank *r); /* the group it is in, if any, whatever is under way */
 /* Joins a group of the living. */
 skald_status skald_rank_join(skald_rank *r, const uint8_t *id);
+/* This rank has something to do itself, and does not wait: shows in its progress. It is so whenever no function of the
+ * group is called, but for delays on purpose. */
+void skald_rank_work(skald_rank *r);
+void skald_rank_rest(skald_rank *r);
 /* Adds up over all ranks. SKALD_AGAIN: ranks were lost, the stretches hold anything. */
 skald_status skald_rank_combine(skald_rank *r, const skald_stretch *stretches, uint32_t count);
 bool skald_rank_leads(const skald_rank *r); /* the first living rank: it speaks for all */

@@ -135,6 +135,7 @@ static skald_status compute(skald_rank *r, uint32_t k) {
     result->wait_ns = start - r->idle_ns;
     result->receive_ns = start - r->heard_ns;
     result->delay_ns = skald_worker_pace(r->w, t, start);
+    skald_rank_work(r);
     r->idle_ns = machine_ns();
     result->ready_ns = r->clock.now_ns + r->idle_ns - r->heard_ns; /* durations only: the machines' clocks differ */
     return SKALD_OK;

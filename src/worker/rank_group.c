@@ -43,6 +43,29 @@ static skald_status waiting(void *rank) {
     return skald_rank_take_jobs(rank);
 }
 
+/* Vectors' steps take less than a task. */
+void skald_rank_work(skald_rank *r) {
+    skald_busy_begin(&r->w->busy, r->number, 0);
+}
+
+void skald_rank_rest(skald_rank *r) {
+    skald_busy_end(&r->w->busy, r->number, false);
+}
+
+static skald_status sum(skald_rank *r, const skald_stretch *stretches, uint32_t count) {
+    skald_rank_rest(r);
+    const skald_status st = r->group->ops->sum(r->group, stretches, count);
+    skald_rank_work(r);
+    return st;
+}
+
+static skald_status broadcast(skald_rank *r, const skald_stretch *stretches, uint32_t count, uint32_t root) {
+    skald_rank_rest(r);
+    const skald_status st = r->group->ops->broadcast(r->group, stretches, count, root);
+    skald_rank_work(r);
+    return st;
+}
+
 /* ---- losses ---------------------------------------------------------------------------------------- */
 
 /* Until the coordinator says how to go on; rows of the lost are loaded meanwhile. */
@@ -91,12 +114,11 @@ static void keep(skald_rank *r, const skald_stretch *stretches, uint32_t count) 
 /* The first operation of a new group: who has done how many? Who is behind gets the result it missed into
  * `stretches`. */
 static skald_status agree(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
-    const skald_collective_ops *ops = r->group->ops;
     double *counts = r->block;
     memset(counts, 0, r->size * sizeof *counts);
     counts[r->me] = (double)r->done + 1;
     const skald_stretch all = {counts, r->size, false};
-    TRY(ops->sum(r->group, &all, 1));
+    TRY(sum(r, &all, 1));
     double most = 0, least = INFINITY;
     uint32_t root = 0, rank = 0;
     for (uint32_t k = 0; k < r->size; k++) {
@@ -108,12 +130,12 @@ static skald_status agree(skald_rank *r, const skald_stretch *stretches, uint32_
     if (most - least > 1) return skald_fail(SKALD_EINTERNAL, "ranks have lost step with each other");
     if (most <= least) return SKALD_OK;
     if (counts[r->me] < most) {
-        TRY(ops->broadcast(r->group, stretches, count, root));
+        TRY(broadcast(r, stretches, count, root));
         keep(r, stretches, count);
         *late = true;
         return SKALD_OK;
     }
-    return ops->broadcast(r->group, r->kept, r->kept_count, root);
+    return broadcast(r, r->kept, r->kept_count, root);
 }
 
 void skald_rank_leave(skald_rank *r) {
@@ -128,7 +150,10 @@ skald_status skald_rank_join(skald_rank *r, const uint8_t *id) {
         options.rank += k < r->me && !r->lost[k];
         options.size += !r->lost[k];
     }
-    return r->w->options->collective->open(id, &options, &r->group);
+    skald_rank_rest(r);
+    const skald_status st = r->w->options->collective->open(id, &options, &r->group);
+    skald_rank_work(r);
+    return st;
 }
 
 /* One try to go on as ordered. */
@@ -172,7 +197,10 @@ static skald_status recover(skald_rank *r, const skald_stretch *stretches, uint3
     do {
         if (!r->order) complain(r); /* the coordinator does not know */
         skald_rank_leave(r);        /* first of all: what hangs on the card would hold up the loading of rows */
-        TRY(await_order(r));
+        skald_rank_rest(r);
+        st = await_order(r);
+        skald_rank_work(r);
+        TRY(st);
         st = follow_order(r, stretches, count, late);
     } while (st == SKALD_ELOST);
     TRY(st);
@@ -198,7 +226,7 @@ skald_status skald_rank_combine(skald_rank *r, const skald_stretch *stretches, u
     if (r->losing) return SKALD_AGAIN;
     TRY(make_room(r, on_host(stretches, count)));
     skald_status st = skald_rank_take_jobs(r);
-    if (st == SKALD_OK) st = r->group->ops->sum(r->group, stretches, count);
+    if (st == SKALD_OK) st = sum(r, stretches, count);
     if (st == SKALD_OK) {
         keep(r, stretches, count);
         return SKALD_OK;

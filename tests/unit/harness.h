@@ -140,7 +140,7 @@ typedef struct setup {
     int threads;
     const skald_net_ops *net;
     const char *address;
-    int64_t repeat_ns;
+    int64_t repeat_ns, overdue_ns;
     int pace_ms[16], pace_all_ms;
     const char *straggler;
     uint64_t version_budget;
@@ -218,6 +218,7 @@ static skald_status train_any(const setup *s, skald_solver solver, skald_outcome
                                    .clock = skald_clock_system(),
                                    .version_budget = s->version_budget,
                                    .repeat_ns = s->repeat_ns,
+                                   .overdue_ns = s->overdue_ns,
                                    .straggler = s->straggler,
                                    .pace_ms = s->pace_all_ms};
     skald_coordinator *c = NULL;
