@@ -80,7 +80,8 @@ extern "C" size_t skald_gpu_local_workspace(const skald_gpu_local *local) {
 
 static bool valid(const skald_gpu_local *local) {
     return local->step_rows >= 1 && local->most >= 1 && local->rows->n <= 0xffffffffu &&
-           local->most <= local->rows->n && local->rows->norm2 && local->settings && (!local->saga || local->abar);
+           (local->most <= local->rows->n || local->most == 1) && local->rows->norm2 && local->settings &&
+           (!local->saga || local->abar);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------- */

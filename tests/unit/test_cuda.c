@@ -286,6 +286,29 @@ static void test_graphs(void **state) {
     problem_close(&many);
 }
 
+/* No rows, no steps. */
+static void test_empty(void **state) {
+    NEEDS_CARD();
+    const skald_objective of[2] = {objective_of(SKALD_LOGISTIC, 0.01, 0, false),
+                                   {.loss = SKALD_SOFTMAX, .huber_delta = 1, .l2 = 0.01, .classes = 3}};
+    const skald_compute_options options = {.device = "cuda"};
+    const compute_suite suite = suite_of(&options);
+    for (int layout = 0; layout < 2; layout++)
+        for (int k = 0; k < 2; k++) {
+            problem p = problem_open(&suite, &(shape){.layout = (skald_layout)layout, .dim = 5}, &of[k]);
+            double *w = vector(&p, 1, 0.1), *dw = vector(&p, 2, 1), *g = vector(&p, 3, 1);
+            const skald_local l = {true, 4, 0.1, 10};
+            skald_sums sums;
+            OK(p.c->ops->local(p.c, p.shard, &(skald_batch){NULL, 0}, &l, w, w, dw, g, &sums));
+            for (size_t j = 0; j < 5 * skald_objective_classes(&of[k]); j++) assert_true(dw[j] == 0 && g[j] == 0);
+            assert_true(sums.rows == 0 && sums.loss == 0);
+            free(w);
+            free(dw);
+            free(g);
+            problem_close(&p);
+        }
+}
+
 /* In every order of streams: vectors that stay on the card, and intercepts. */
 static void test_vectors(void **state) {
     NEEDS_CARD();
@@ -315,6 +338,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_storage),
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_empty),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(conforms_f32),
         cmocka_unit_test(conforms_deterministic_from_host),
