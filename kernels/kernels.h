@@ -175,7 +175,8 @@ void skald_gpu_local_set(skald_gpu_local_settings *out, double eta, double n, do
  *          slab of columns a block, rows from L2.
  *   CSR:   the same two, in the scaled coordinates w = Q (u - S (a + d/n)), so that only the columns of the step's
  *          rows are touched (f64 atomics). With l1 or deterministic: sums in fixed point and a third kernel that
- *          updates all columns, O(dim) a step; its bits repeat. */
+ *          updates all columns, O(dim) a step; its bits repeat.
+ *   softmax: every column of every class in every step, in f64, by four kernels; vectors are `classes` x dim. */
 typedef struct skald_gpu_local {
     skald_loss loss;
     double huber_delta;
@@ -191,6 +192,9 @@ typedef struct skald_gpu_local {
     const double *w, *abar;                   /* in */
     double *dw, *g;                           /* out; may not overlap w, abar */
     skald_gpu_sums *sums;                     /* out: loss (at w; sgd: along the way), rows, k, k2, bad */
+    /* softmax */
+    uint32_t classes;
+    float *alpha, *pending; /* n x classes: the history, and room for what it is to be */
 } skald_gpu_local;
 
 size_t skald_gpu_local_workspace(const skald_gpu_local *local);

@@ -1,4 +1,5 @@
-/* Local steps: the workspace, the sums, the history published. Steps themselves: local_dense.cu, local_sparse.cu. */
+/* Local steps: the workspace, the sums, the history published. Steps themselves: local_dense.cu, local_sparse.cu,
+ * local_softmax.cu. */
 #include "kernels/local.cuh"
 
 #include <math.h>
@@ -28,6 +29,9 @@ static void *take(layout *w, size_t bytes) {
     return p;
 }
 
+static bool softmax_of(const skald_gpu_local *local) {
+    return local->loss == SKALD_SOFTMAX;
+}
 static bool dense_of(const skald_gpu_local *local) {
     return local->rows->layout == SKALD_DENSE;
 }
@@ -53,8 +57,20 @@ static size_t lay_out(const skald_gpu_local *local, void *workspace, local_args 
     l->unit = dense_of(local) ? rows->unit : NULL;
     l->loss = (double *)take(&w, local->most * sizeof(double));
     l->k = (double *)take(&w, local->most * sizeof(double));
-    l->pending = (float *)take(&w, local->most * sizeof(float));
     l->bad = (unsigned *)take(&w, sizeof(unsigned));
+    *tally = NULL;
+    if (softmax_of(local)) {
+        l->classes = local->classes;
+        l->alpha = local->alpha;
+        l->pending = local->pending;
+        l->ld = (dim + 7) / 8 * 8;
+        l->w = (double *)take(&w, l->classes * dim * sizeof(double));
+        l->d = (double *)take(&w, l->classes * dim * sizeof(double));
+        l->z = (double *)take(&w, 4 * (size_t)l->step_rows * l->classes * sizeof(double));
+        l->x = (float *)take(&w, l->step_rows * l->ld * sizeof(float));
+        return w.used;
+    }
+    l->pending = (float *)take(&w, local->most * sizeof(float));
     l->coefficient = (float2 *)take(&w, local->step_rows * sizeof(float2));
     *tally = (double *)take(&w, END_BLOCKS * 3 * sizeof(double));
     if (dense_of(local)) {
@@ -81,7 +97,8 @@ extern "C" size_t skald_gpu_local_workspace(const skald_gpu_local *local) {
 static bool valid(const skald_gpu_local *local) {
     return local->step_rows >= 1 && local->most >= 1 && local->rows->n <= 0xffffffffu &&
            (local->most <= local->rows->n || local->most == 1) && local->rows->norm2 && local->settings &&
-           (!local->saga || local->abar);
+           (!local->saga || local->abar) &&
+           (!softmax_of(local) || (local->classes >= 2 && local->alpha && local->pending));
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------- */
@@ -138,6 +155,7 @@ extern "C" int skald_gpu_local_begin(const skald_gpu_local *local, void *workspa
     double *tally;
     if (!valid(local)) return cudaErrorInvalidValue;
     lay_out(local, workspace, &l, &tally);
+    if (softmax_of(local)) return skald_local_softmax_begin(&l, stream);
     return dense_of(local) ? skald_local_dense_begin(&l, stream)
                            : skald_local_sparse_begin(&l, steps_of(local), stream);
 }
@@ -162,8 +180,9 @@ extern "C" int skald_gpu_local_steps(const skald_gpu_local *local, void *workspa
     const row_args rows = rows_of(local);
     int error = cudaSuccess;
     for (uint32_t step = first; step < first + count && error == cudaSuccess; step++)
-        error = dense_of(local) ? skald_local_dense_step(local, &l, &rows, step, stream)
-                                : skald_local_sparse_step(local, &l, &rows, step, stream);
+        error = softmax_of(local) ? skald_local_softmax_step(local, &l, &rows, step, stream)
+                : dense_of(local) ? skald_local_dense_step(local, &l, &rows, step, stream)
+                                  : skald_local_sparse_step(local, &l, &rows, step, stream);
     return error;
 }
 
@@ -172,16 +191,17 @@ extern "C" int skald_gpu_local_end(const skald_gpu_local *local, void *workspace
     double *tally;
     if (!valid(local)) return cudaErrorInvalidValue;
     lay_out(local, workspace, &l, &tally);
+    const row_args rows = rows_of(local);
     const uint64_t wanted = (local->most + END_THREADS - 1) / END_THREADS;
     const unsigned blocks = wanted < END_BLOCKS ? (unsigned)wanted : END_BLOCKS;
     double *const g = local->saga ? local->g : NULL;
+    if (softmax_of(local)) return skald_local_softmax_end(&l, &rows, local->dw, g, local->sums, stream);
     int error = dense_of(local) ? skald_local_dense_end(&l, local->dw, g, stream)
                                 : skald_local_sparse_end(&l, local->dw, g, stream);
     if (error != cudaSuccess) return error;
     SKALD_LAUNCH(end_tally, blocks, END_THREADS, 0, stream, l, tally);
     error = cudaGetLastError(); /* after a launch that failed, the history must not be published */
     if (error != cudaSuccess) return error;
-    SKALD_LAUNCH(end_publish, blocks, END_THREADS, 0, stream, l, rows_of(local), (const double *)tally, (int)blocks,
-                 local->sums);
+    SKALD_LAUNCH(end_publish, blocks, END_THREADS, 0, stream, l, rows, (const double *)tally, (int)blocks, local->sums);
     return cudaGetLastError();
 }

@@ -1,4 +1,4 @@
-/* What local steps on dense and on sparse rows share: the coefficients of a row of a step. */
+/* What local steps share; on dense and on sparse rows of one class: the coefficients of a row of a step. */
 #ifndef SKALD_KERNELS_LOCAL_CUH
 #define SKALD_KERNELS_LOCAL_CUH
 
@@ -24,7 +24,7 @@ typedef struct local_args {
     const float *unit;
     /* by position in the batch */
     double *loss, *k; /* s phi, and k of skald_sums */
-    float *pending;   /* the new alpha */
+    float *pending;   /* the new alpha, or those of all classes */
     unsigned *bad;
     /* one step's, by position in it */
     float2 *coefficient; /* {s c, s h} */
@@ -35,6 +35,12 @@ typedef struct local_args {
     column *columns;
     long long *fixed;  /* all columns in every step: 2 x dim, zero between steps; else NULL */
     unsigned *largest; /* with fixed: two a step, zeroed at the beginning */
+    /* softmax, beside w and d of classes x dim */
+    uint32_t classes;
+    float *alpha;
+    float *x; /* one step's rows, ld floats each */
+    size_t ld;
+    double *z; /* 4 x step_rows x classes: margins at both models, then coefficients */
 } local_args;
 
 typedef struct local_facts {
@@ -81,15 +87,21 @@ static __device__ __forceinline__ float2 local_terms_of(const local_args &l, con
     return c;
 }
 
-/* local_dense.cu, local_sparse.cu: kernels of one step; the columns in and out. */
+/* local_dense.cu, local_sparse.cu, local_softmax.cu: kernels of one step; the columns in and out. */
 int skald_local_dense_begin(const local_args *l, skald_gpu_stream stream);
 int skald_local_dense_step(const skald_gpu_local *local, const local_args *l, const row_args *rows, uint32_t step,
                            skald_gpu_stream stream);
 int skald_local_sparse_begin(const local_args *l, uint32_t steps, skald_gpu_stream stream);
 int skald_local_sparse_step(const skald_gpu_local *local, const local_args *l, const row_args *rows, uint32_t step,
                             skald_gpu_stream stream);
+int skald_local_softmax_begin(const local_args *l, skald_gpu_stream stream);
+int skald_local_softmax_step(const skald_gpu_local *local, const local_args *l, const row_args *rows, uint32_t step,
+                             skald_gpu_stream stream);
 /* dw, and g unless NULL. */
 int skald_local_dense_end(const local_args *l, double *dw, double *g, skald_gpu_stream stream);
 int skald_local_sparse_end(const local_args *l, double *dw, double *g, skald_gpu_stream stream);
+/* Also the sums and the history. */
+int skald_local_softmax_end(const local_args *l, const row_args *rows, double *dw, double *g, skald_gpu_sums *sums,
+                            skald_gpu_stream stream);
 
 #endif

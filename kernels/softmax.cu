@@ -13,10 +13,17 @@ static __device__ __forceinline__ uint32_t listed(const uint32_t *list, uint64_t
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
+/* How many of the positions first .. first + count come before *end. */
+static __device__ __forceinline__ uint64_t before(uint64_t first, uint64_t count, const uint64_t *end) {
+    if (!end || *end >= first + count) return count;
+    return *end > first ? *end - first : 0;
+}
+
 /* A block a row. */
 template <class S>
-__global__ void __launch_bounds__(128)
-    gather_dense(skald_gpu_rows rows, const uint32_t *list, uint64_t first, uint64_t count, float *x, size_t ld) {
+__global__ void __launch_bounds__(128) gather_dense(skald_gpu_rows rows, const uint32_t *list, uint64_t first,
+                                                    uint64_t count, const uint64_t *end, float *x, size_t ld) {
+    count = before(first, count, end);
     for (uint64_t k = blockIdx.x; k < count; k += gridDim.x) {
         const uint32_t row = listed(list, first + k);
         const size_t bytes = 16 / S::entries;
@@ -32,8 +39,9 @@ __global__ void __launch_bounds__(128)
     }
 }
 
-__global__ void __launch_bounds__(128)
-    gather_sparse(skald_gpu_rows rows, const uint32_t *list, uint64_t first, uint64_t count, float *x, size_t ld) {
+__global__ void __launch_bounds__(128) gather_sparse(skald_gpu_rows rows, const uint32_t *list, uint64_t first,
+                                                     uint64_t count, const uint64_t *end, float *x, size_t ld) {
+    count = before(first, count, end);
     for (uint64_t k = blockIdx.x; k < count; k += gridDim.x) {
         const uint32_t row = listed(list, first + k);
         for (size_t j = threadIdx.x; j < ld; j += blockDim.x) x[k * ld + j] = 0;
@@ -45,16 +53,17 @@ __global__ void __launch_bounds__(128)
 }
 
 extern "C" int skald_gpu_softmax_gather(const skald_gpu_rows *rows, const uint32_t *list, uint64_t first,
-                                        uint64_t count, float *x, size_t ld, skald_gpu_stream stream) {
+                                        uint64_t count, const uint64_t *end, float *x, size_t ld,
+                                        skald_gpu_stream stream) {
     const unsigned blocks = blocks_for(count, 1, 4096);
     if (rows->layout == SKALD_CSR)
-        SKALD_LAUNCH(gather_sparse, blocks, 128, 0, stream, *rows, list, first, count, x, ld);
+        SKALD_LAUNCH(gather_sparse, blocks, 128, 0, stream, *rows, list, first, count, end, x, ld);
     else if (rows->storage == SKALD_GPU_F32)
-        SKALD_LAUNCH(gather_dense<stored_f32>, blocks, 128, 0, stream, *rows, list, first, count, x, ld);
+        SKALD_LAUNCH(gather_dense<stored_f32>, blocks, 128, 0, stream, *rows, list, first, count, end, x, ld);
     else if (rows->storage == SKALD_GPU_BF16)
-        SKALD_LAUNCH(gather_dense<stored_bf16>, blocks, 128, 0, stream, *rows, list, first, count, x, ld);
+        SKALD_LAUNCH(gather_dense<stored_bf16>, blocks, 128, 0, stream, *rows, list, first, count, end, x, ld);
     else
-        SKALD_LAUNCH(gather_dense<stored_u8>, blocks, 128, 0, stream, *rows, list, first, count, x, ld);
+        SKALD_LAUNCH(gather_dense<stored_u8>, blocks, 128, 0, stream, *rows, list, first, count, end, x, ld);
     return cudaGetLastError();
 }
 

@@ -12,9 +12,10 @@
 extern "C" {
 #endif
 
-/* x[k] (ld floats each) = row list[first + k] (list NULL: row first + k) as f32, zeros behind dim; dense or CSR. */
-int skald_gpu_softmax_gather(const skald_gpu_rows *rows, const uint32_t *list, uint64_t first, uint64_t count, float *x,
-                             size_t ld, skald_gpu_stream stream);
+/* x[k] (ld floats each) = row list[first + k] (list NULL: row first + k) as f32, zeros behind dim; dense or CSR. `end`:
+ * NULL, or on the card: positions from *end on are left out. */
+int skald_gpu_softmax_gather(const skald_gpu_rows *rows, const uint32_t *list, uint64_t first, uint64_t count,
+                             const uint64_t *end, float *x, size_t ld, skald_gpu_stream stream);
 /* to[c] (ld floats each) = w's class c as f32, zeros from `columns` on (dim without the intercept). */
 int skald_gpu_softmax_narrow(const double *w, uint32_t dim, uint32_t columns, uint32_t classes, float *to, size_t ld,
                              skald_gpu_stream stream);
@@ -61,29 +62,6 @@ int skald_gpu_softmax_finish(const double *tally, uint64_t count, uint32_t class
 /* shift_classes of compute.h for one point: moments at margin + delta. p: n x classes of scratch. */
 int skald_gpu_softmax_moments(const skald_gpu_rows *rows, uint32_t classes, const double *margin, const double *delta,
                               double *p, double *moments, double *tally, skald_gpu_sums *sums, skald_gpu_stream stream);
-
-/* Local steps (skald_local), every column of every class in every step, in f64. */
-typedef struct skald_gpu_softmax_local {
-    const skald_gpu_rows *rows;
-    uint32_t classes, step_rows;
-    bool saga, intercept;
-    double eta, inv_n, l2, l1;
-    const uint32_t *list;
-    uint64_t count;
-    const double *w0, *abar;
-    double *w, *d; /* classes x dim; out: the local model, and the sum of the history's differences */
-    float *x;      /* step_rows x ld */
-    size_t ld;
-    double *z;    /* 4 x step_rows x classes: margins at both models, then coefficients */
-    double *loss; /* 2 x count: loss and k by position */
-    float *alpha, *pending;
-    uint32_t *bad; /* one */
-} skald_gpu_softmax_local;
-/* w <- w0, d <- 0, then all steps. */
-int skald_gpu_softmax_local_run(const skald_gpu_softmax_local *local, skald_gpu_stream stream);
-/* dw, and g unless NULL; sums; the history, if nothing is bad. */
-int skald_gpu_softmax_local_end(const skald_gpu_softmax_local *local, double *dw, double *g, skald_gpu_sums *sums,
-                                skald_gpu_stream stream);
 
 #ifdef __cplusplus
 }

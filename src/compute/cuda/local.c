@@ -6,7 +6,7 @@
 
 #include "base/base.h"
 #include "compute/checks.h"
-#include "compute/cuda/cuda.h"
+#include "compute/cuda/softmax.h"
 
 static void drop_graphs(cuda_graphs *k) {
     for (size_t i = 0; k->exec && i < k->count; i++)
@@ -122,7 +122,9 @@ skald_status cuda_local(skald_compute *base, skald_shard *base_shard, const skal
     TRY(compute_check_batch(shard->rows.n, batch));
     TRY(compute_check_local(o, local, abar));
     TRY(cuda_begin(c, shard, local->saga));
+    const cuda_softmax *m = shard->softmax;
     const uint64_t n = shard->rows.n, count = batch->rows ? batch->count : n;
+    const uint64_t longest = skald_max_size(m ? count : n, 1); /* softmax copies a step's rows */
     const skald_gpu_local l = {.loss = o->loss,
                                .huber_delta = o->huber_delta,
                                .saga = local->saga,
@@ -132,13 +134,16 @@ skald_status cuda_local(skald_compute *base, skald_shard *base_shard, const skal
                                .rows = &shard->rows,
                                .list = batch->rows ? lane->d_list : NULL,
                                .most = skald_max_size(n, 1),
-                               .step_rows = (uint32_t)skald_min_size(local->step_rows, skald_max_size(n, 1)),
+                               .step_rows = (uint32_t)skald_min_size(local->step_rows, longest),
                                .settings = lane->d_settings,
                                .w = lane->d_vector[0],
                                .abar = local->saga ? lane->d_vector[1] : NULL,
                                .dw = lane->d_out[0],
                                .g = local->saga ? lane->d_out[1] : NULL,
-                               .sums = lane->d_results->sums};
+                               .sums = lane->d_results->sums,
+                               .classes = m ? m->classes : 1,
+                               .alpha = m ? m->alpha : NULL,
+                               .pending = m ? m->pending : NULL};
     skald_gpu_local_set(lane->h_settings, local->eta, local->saga ? local->n : 1, o->l2, o->l1, count);
     skald_status st = start(c, shard, batch, &l, w, abar);
     if (st != SKALD_OK) return cuda_settle(lane, st);

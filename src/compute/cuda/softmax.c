@@ -1,4 +1,4 @@
-/* Softmax on a card: memory, and passes over rows. */
+/* Softmax on a card: memory, passes over rows, the history. Local steps: local.c. */
 #include "compute/cuda/softmax.h"
 
 #include <stdlib.h>
@@ -40,10 +40,6 @@ static size_t lay_out(cuda_softmax *m, const skald_objective *o, size_t n, uint3
     TAKE(slopes, m->batch * C * d);
     TAKE(delta, C * d);
     TAKE(moments, skald_objective_moments(o) * d);
-    TAKE(w, C * dim * d);
-    TAKE(d, C * dim * d);
-    TAKE(loss, 2 * n * d);
-    TAKE(bad, sizeof(uint32_t));
     for (int k = 0; k < 2; k++) {
         TAKE(narrow[k], C * m->ld * f);
         TAKE(z[k], m->batch * C * f);
@@ -79,7 +75,6 @@ void cuda_softmax_fini(cuda_shard *shard) {
     if (!m) return;
     if (m->handle) m->cublas->destroy(m->handle);
     if (m->scratch) cudaFree(m->scratch);
-    if (m->step) cudaFree(m->step);
     if (m->block) cudaFree(m->block);
     free(m);
     shard->softmax = NULL;
@@ -113,7 +108,7 @@ static skald_status find_rows(piece *p) {
     }
     p->x = m->x;
     p->ld = m->ld;
-    CUDA_TRY(p->c, skald_gpu_softmax_gather(r, p->list, p->first, p->count, m->x, m->ld, p->shard->lane.stream),
+    CUDA_TRY(p->c, skald_gpu_softmax_gather(r, p->list, p->first, p->count, NULL, m->x, m->ld, p->shard->lane.stream),
              "gathering rows");
     return SKALD_OK;
 }
@@ -377,21 +372,47 @@ static skald_status shift_classes(skald_compute *base, skald_shard *base_shard, 
     return SKALD_OK;
 }
 
+/* ---- the history ------------------------------------------------------------------------------------------ */
+
+static skald_status move(cuda_compute *c, cuda_shard *shard, void *to, const void *from, enum cudaMemcpyKind kind) {
+    const size_t bytes = shard->rows.n * shard->softmax->classes * sizeof(float);
+    CUDA_TRY(c, cudaMemcpyAsync(to, from, bytes, kind, shard->lane.stream), "copying the history");
+    CUDA_TRY(c, cudaStreamSynchronize(shard->lane.stream), "copying the history");
+    return SKALD_OK;
+}
+
+static skald_status history_get(skald_compute *base, skald_shard *base_shard, float *alpha) {
+    cuda_compute *c = (cuda_compute *)base;
+    cuda_shard *shard = (cuda_shard *)base_shard;
+    TRY(cuda_begin(c, shard, true));
+    return cuda_settle(&shard->lane, move(c, shard, alpha, shard->softmax->alpha, cudaMemcpyDeviceToHost));
+}
+
+static skald_status history_set(skald_compute *base, skald_shard *base_shard, const float *alpha) {
+    cuda_compute *c = (cuda_compute *)base;
+    cuda_shard *shard = (cuda_shard *)base_shard;
+    TRY(compute_check_history(shard->rows.n * shard->softmax->classes, alpha));
+    TRY(cuda_begin(c, shard, false));
+    TRY(cuda_settle(&shard->lane, move(c, shard, shard->softmax->alpha, alpha, cudaMemcpyHostToDevice)));
+    shard->doubtful = false;
+    return SKALD_OK;
+}
+
 const skald_compute_ops cuda_softmax_operations = {
     .name = "cuda",
     .load = cuda_load,
     .unload = cuda_unload,
     .gradient = gradient,
     .saga = saga,
-    .local = cuda_softmax_local,
+    .local = cuda_local,
     .difference = difference,
     .objective = objective,
     .shift = shift,
     .shift_classes = shift_classes,
     .anchor = anchor,
     .curvature = curvature,
-    .history_get = cuda_softmax_history_get,
-    .history_set = cuda_softmax_history_set,
+    .history_get = history_get,
+    .history_set = history_set,
     .vectors = cuda_vectors_open,
     .destroy = cuda_destroy,
 };

@@ -1,8 +1,8 @@
 /* Softmax on a card: its own operations on the same shards.
  *
- *   cublas.c          the library, opened when wanted
- *   softmax.c         memory; passes over rows: sub-batches whose rows are read a second time from the card's L2
- *   softmax_local.c   local steps; the history */
+ *   cublas.c    the library, opened when wanted
+ *   softmax.c   memory; passes over rows: sub-batches whose rows are read a second time from the card's L2; the history
+ */
 #ifndef SKALD_COMPUTE_CUDA_SOFTMAX_H
 #define SKALD_COMPUTE_CUDA_SOFTMAX_H
 
@@ -20,11 +20,6 @@ typedef struct cuda_softmax {
     float *alpha, *pending;    /* n x classes; by position */
     float *x, *narrow[2], *z[2], *part; /* batch x ld; classes x ld; batch x classes; parts x classes x ld */
     double *slopes, *tally[2], *delta, *moments;
-    double *w, *d, *loss; /* local steps: classes x dim; 2 n */
-    uint32_t *bad;
-    double *step; /* local steps: 4 x step_rows x classes, grown as needed */
-    float *step_x;
-    size_t step_bytes;
 } cuda_softmax;
 
 extern const skald_compute_ops cuda_softmax_operations;
@@ -34,12 +29,5 @@ skald_status cuda_softmax_init(cuda_compute *c, cuda_shard *shard);
 void cuda_softmax_fini(cuda_shard *shard);
 /* Bytes of the card that init takes, margins of an intercept included. */
 size_t cuda_softmax_bytes(const skald_objective *objective, size_t n, uint32_t dim);
-
-/* softmax_local.c */
-skald_status cuda_softmax_local(skald_compute *c, skald_shard *shard, const skald_batch *batch,
-                                const skald_local *local, const double *w, const double *abar, double *dw, double *g,
-                                skald_sums *sums);
-skald_status cuda_softmax_history_get(skald_compute *c, skald_shard *shard, float *alpha);
-skald_status cuda_softmax_history_set(skald_compute *c, skald_shard *shard, const float *alpha);
 
 #endif

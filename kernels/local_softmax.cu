@@ -1,37 +1,40 @@
 /* Local steps of softmax: four kernels a step. (1) its rows as f32; (2) their margins at the local model and at the one
  * that was read, a warp each; (3) coefficients, a warp a row; (4) the update, a thread a column of a class. */
+#include "kernels/local.cuh"
 #include "kernels/softmax.cuh"
-#include "kernels/step.cuh"
-
-#define NEAR 0.25 /* as far as the curvature at z will do: see skald_local in compute.h */
 
 static unsigned some_blocks(uint64_t items, unsigned each) {
     const uint64_t wanted = (items + each - 1) / each;
     return wanted < 1 ? 1 : wanted > 4096 ? 4096 : (unsigned)wanted;
 }
+static unsigned column_blocks(const local_args *l) {
+    return some_blocks((uint64_t)l->classes * l->dim, 256);
+}
 
-__global__ void __launch_bounds__(256) local_margins(skald_gpu_softmax_local l, uint32_t dim, uint32_t rows) {
+__global__ void __launch_bounds__(256) softmax_margins(local_args l, uint64_t offset) {
     const unsigned lane = threadIdx.x % 32, points = l.saga ? 2 : 1;
-    const uint32_t all = rows * l.classes * points;
+    const uint32_t rows = (uint32_t)rows_of_step(l, offset), all = rows * l.classes * points;
     for (uint32_t k = blockIdx.x * 8 + threadIdx.x / 32; k < all; k += gridDim.x * 8) {
         const uint32_t c = k % l.classes, r = k / l.classes % rows, p = k / l.classes / rows;
-        const double *w = (p ? l.w0 : (const double *)l.w) + (size_t)c * dim;
+        const double *w = (p ? l.w0 : (const double *)l.w) + (size_t)c * l.dim;
         const float *x = l.x + r * l.ld;
         double sum = 0;
-        for (uint32_t j = lane; j < dim; j += 32) sum += (double)x[j] * w[j];
+        for (uint32_t j = lane; j < l.dim; j += 32) sum += (double)x[j] * w[j];
         sum = lanes_sum(sum, 32);
         if (lane == 0) l.z[((size_t)p * l.step_rows + r) * l.classes + c] = sum;
     }
 }
 
 /* One row's coefficients, as compute.h has them. */
-__global__ void __launch_bounds__(32)
-    local_terms(skald_gpu_softmax_local l, skald_gpu_rows rows, uint64_t first, uint32_t count) {
+__global__ void __launch_bounds__(32) softmax_terms(local_args l, row_args rows, uint64_t offset) {
     const unsigned lane = threadIdx.x;
     const uint32_t C = l.classes, r = blockIdx.x;
-    const uint64_t k = first + r;
-    const uint32_t row = l.list ? l.list[k] : (uint32_t)k, y = (uint32_t)rows.record[row].y;
-    const double s = rows.s ? (double)rows.s[row] : 1.0, own = s * (double)rows.norm2[row], t = l.eta / count * own;
+    if (r >= rows_of_step(l, offset)) return;
+    const uint64_t k = offset + r;
+    const uint32_t row = row_at(rows, k);
+    const local_facts facts = local_facts_of(l, rows, row, offset);
+    const uint32_t y = (uint32_t)facts.row.y;
+    const double s = (double)facts.row.s, own = s * (double)facts.norm2, t = facts.eta_b * own;
     const size_t block = (size_t)l.step_rows * C, at = (size_t)r * C;
     const double *z = l.z + at, *z0 = l.z + block + at;
     double *cs = l.z + 2 * block + at, *hs = l.z + 3 * block + at;
@@ -71,7 +74,7 @@ __global__ void __launch_bounds__(32)
     trace = lanes_sum(trace, 32);
     size = lanes_sum(size, 32);
     double kappa = 2 * most < trace ? 2 * most : trace;
-    if (far > NEAR) { /* all lanes agree */
+    if (far > LOCAL_NEAR) { /* all lanes agree */
         const row_softmax ahead = softmax_of(C, lane, 32, y, [&](uint32_t c) {
             return z[c] - t * (softmax_slope(now, z[c], c == y) - (l.saga ? (double)alpha[c] : 0));
         });
@@ -90,18 +93,21 @@ __global__ void __launch_bounds__(32)
         }
     }
     if (lane == 0) {
-        l.loss[2 * k] = s * loss;
-        l.loss[2 * k + 1] = own * kappa;
+        l.loss[k] = s * loss;
+        l.k[k] = own * kappa;
         if (!good) atomicMax(l.bad, 1u);
     }
 }
 
-__global__ void __launch_bounds__(256) local_update(skald_gpu_softmax_local l, uint32_t dim, uint32_t count) {
-    const size_t all = (size_t)l.classes * dim, block = (size_t)l.step_rows * l.classes;
+__global__ void __launch_bounds__(256) softmax_update(local_args l, uint64_t offset) {
+    const size_t all = (size_t)l.classes * l.dim, block = (size_t)l.step_rows * l.classes;
+    const uint32_t count = (uint32_t)rows_of_step(l, offset);
+    const skald_gpu_local_settings t = *l.settings;
+    if (count == 0) return;
     for (size_t k = (size_t)blockIdx.x * 256 + threadIdx.x; k < all; k += (size_t)gridDim.x * 256) {
-        const uint32_t c = (uint32_t)(k / dim), j = (uint32_t)(k % dim);
+        const uint32_t c = (uint32_t)(k / l.dim), j = (uint32_t)(k % l.dim);
         const double *cs = l.z + 2 * block + c, *hs = l.z + 3 * block + c;
-        const bool regular = !l.intercept || j + 1 < dim;
+        const bool regular = j != l.last;
         double step = 0, taken = 0;
         for (uint32_t r = 0; r < count; r++) {
             const double x = (double)l.x[r * l.ld + j];
@@ -109,53 +115,61 @@ __global__ void __launch_bounds__(256) local_update(skald_gpu_softmax_local l, u
             if (l.saga) taken += hs[(size_t)r * l.classes] * x;
         }
         double v = l.w[k];
-        const double pull = (l.saga ? l.abar[k] + l.inv_n * l.d[k] : 0) + (regular ? l.l2 * v : 0);
-        v -= l.eta * (step / count + pull);
-        l.w[k] = regular ? soft(v, l.eta * l.l1) : v;
+        const double pull = (l.saga ? l.abar[k] + t.inv_n * l.d[k] : 0) + (regular ? t.l2 * v : 0);
+        v -= t.eta * (step / count + pull);
+        l.w[k] = regular ? soft(v, t.eta * t.l1) : v;
         if (l.saga) l.d[k] += taken;
     }
 }
 
-extern "C" int skald_gpu_softmax_local_run(const skald_gpu_softmax_local *local, skald_gpu_stream stream) {
-    const skald_gpu_softmax_local &l = *local;
-    const uint32_t dim = l.rows->dim;
-    const unsigned columns = some_blocks((uint64_t)l.classes * dim, 256);
-    const size_t bytes = (size_t)l.classes * dim * sizeof(double);
-    int error = cudaMemcpyAsync(l.w, l.w0, bytes, cudaMemcpyDeviceToDevice, stream);
-    if (error == cudaSuccess) error = cudaMemsetAsync(l.d, 0, bytes, stream);
-    if (error == cudaSuccess) error = cudaMemsetAsync(l.bad, 0, sizeof *l.bad, stream);
-    for (uint64_t first = 0; first < l.count && error == cudaSuccess; first += l.step_rows) {
-        const uint32_t rows = l.count - first < l.step_rows ? (uint32_t)(l.count - first) : l.step_rows;
-        error = skald_gpu_softmax_gather(l.rows, l.list, first, rows, l.x, l.ld, stream);
-        if (error != cudaSuccess) break;
-        SKALD_LAUNCH(local_margins, some_blocks((uint64_t)rows * l.classes * 2, 8), 256, 0, stream, l, dim, rows);
-        SKALD_LAUNCH(local_terms, rows, 32, 0, stream, l, *l.rows, first, rows);
-        SKALD_LAUNCH(local_update, columns, 256, 0, stream, l, dim, rows);
-        error = cudaGetLastError();
+/* ---- a task -------------------------------------------------------------------------------------------- */
+
+__global__ void __launch_bounds__(256) begin_softmax(local_args l) {
+    const size_t all = (size_t)l.classes * l.dim, first = (size_t)blockIdx.x * 256 + threadIdx.x;
+    if (first == 0) *l.bad = 0;
+    for (size_t k = first; k < all; k += (size_t)gridDim.x * 256) {
+        l.w[k] = l.w0[k];
+        l.d[k] = 0;
     }
-    return error;
+}
+
+int skald_local_softmax_begin(const local_args *l, skald_gpu_stream stream) {
+    SKALD_LAUNCH(begin_softmax, column_blocks(l), 256, 0, stream, *l);
+    return cudaGetLastError();
+}
+
+int skald_local_softmax_step(const skald_gpu_local *local, const local_args *l, const row_args *rows, uint32_t step,
+                             skald_gpu_stream stream) {
+    const uint64_t offset = (uint64_t)step * l->step_rows;
+    int error = skald_gpu_softmax_gather(local->rows, rows->list, offset, l->step_rows, &l->settings->count, l->x,
+                                         l->ld, stream);
+    if (error != cudaSuccess) return error;
+    const uint64_t dots = (uint64_t)l->step_rows * l->classes * (l->saga ? 2 : 1);
+    SKALD_LAUNCH(softmax_margins, some_blocks(dots, 8), 256, 0, stream, *l, offset);
+    SKALD_LAUNCH(softmax_terms, l->step_rows, 32, 0, stream, *l, *rows, offset);
+    SKALD_LAUNCH(softmax_update, column_blocks(l), 256, 0, stream, *l, offset);
+    return cudaGetLastError();
 }
 
 /* dw = w - w0, and the sums by the first block; the history by all. */
 __global__ void __launch_bounds__(256)
-    local_publish(skald_gpu_softmax_local l, uint32_t dim, double *dw, double *g, skald_gpu_sums *sums) {
+    end_softmax(local_args l, row_args rows, double *dw, double *g, skald_gpu_sums *sums) {
     SKALD_SHARED(double, share, 3 * 256);
-    const size_t all = (size_t)l.classes * dim, step = (size_t)gridDim.x * 256;
+    const size_t all = (size_t)l.classes * l.dim, step = (size_t)gridDim.x * 256;
+    const uint64_t count = l.settings->count;
     for (size_t k = (size_t)blockIdx.x * 256 + threadIdx.x; k < all; k += step) {
         dw[k] = l.w[k] - l.w0[k];
         if (g) g[k] = l.d[k];
     }
     const unsigned bad = *l.bad;
     if (!bad && l.saga)
-        for (uint64_t k = (uint64_t)blockIdx.x * 256 + threadIdx.x; k < l.count * l.classes; k += step) {
-            const uint64_t at = k / l.classes;
-            l.alpha[(size_t)(l.list ? l.list[at] : at) * l.classes + k % l.classes] = l.pending[k];
-        }
+        for (uint64_t k = (uint64_t)blockIdx.x * 256 + threadIdx.x; k < count * l.classes; k += step)
+            l.alpha[(size_t)row_at(rows, k / l.classes) * l.classes + k % l.classes] = l.pending[k];
     if (blockIdx.x != 0) return;
     double field[3] = {0, 0, 0};
-    for (uint64_t i = threadIdx.x; i < l.count; i += 256) {
-        const double k = l.loss[2 * i + 1];
-        field[0] += l.loss[2 * i];
+    for (uint64_t i = threadIdx.x; i < count; i += 256) {
+        const double k = l.k[i];
+        field[0] += l.loss[i];
         field[1] += k;
         field[2] += k * k;
     }
@@ -167,15 +181,13 @@ __global__ void __launch_bounds__(256)
         __syncthreads();
     }
     if (threadIdx.x == 0) {
-        const skald_gpu_sums s = {share[0], 0, 0, 0, (double)l.count, share[256], share[512], (double)bad};
+        const skald_gpu_sums s = {share[0], 0, 0, 0, (double)count, share[256], share[512], (double)bad};
         *sums = s;
     }
 }
 
-extern "C" int skald_gpu_softmax_local_end(const skald_gpu_softmax_local *local, double *dw, double *g,
-                                           skald_gpu_sums *sums, skald_gpu_stream stream) {
-    const uint32_t dim = local->rows->dim;
-    SKALD_LAUNCH(local_publish, some_blocks((uint64_t)local->classes * dim, 256), 256, 0, stream, *local, dim, dw, g,
-                 sums);
+int skald_local_softmax_end(const local_args *l, const row_args *rows, double *dw, double *g, skald_gpu_sums *sums,
+                            skald_gpu_stream stream) {
+    SKALD_LAUNCH(end_softmax, column_blocks(l), 256, 0, stream, *l, *rows, dw, g, sums);
     return cudaGetLastError();
 }
