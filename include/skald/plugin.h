@@ -26,7 +26,8 @@ typedef struct skald_compute_plugin {
      * there is none; "" else. SKALD_EUNSUPPORTED with the reason when the driver is missing or does not answer. Any
      * thread. */
     skald_status (*devices)(skald_device *out, uint32_t room, uint32_t *count, char why[256]);
-    /* Opens card number `index` (by the driver's count), which must be one of these; options, objective and dim have been checked. */
+    /* Opens card number `index` (by the driver's count), which must be one of these; options, objective and dim have
+     * been checked. */
     skald_status (*open)(uint32_t index, const skald_compute_options *options, const skald_objective *objective,
                          uint32_t dim, skald_compute **out);
     const skald_collective_ops *collective; /* its cards as ranks; whether they can be is for its probe to say */

@@ -122,7 +122,8 @@ static skald_status on_loaded(skald_conduct *x, uint32_t k, const Skald__V1__Loa
         return skald_fail(SKALD_ELOST,
                           "shard %u is missing, %llu rows: worker %u (%s) was to take it over from one that is gone, "
                           "and cannot: %s",
-                          m->shard, (unsigned long long)p->shards[m->shard].rows, k, skald_conduct_worker(x, k)->member.name,
+                          m->shard, (unsigned long long)p->shards[m->shard].rows, k,
+                          skald_conduct_worker(x, k)->member.name,
                           m->error[0] ? m->error : "it read another number of rows");
     p->shards[m->shard].facts.rows = m->rows;
     x->loading--;

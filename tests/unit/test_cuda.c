@@ -240,50 +240,77 @@ static void test_bits(void **state) {
     }
 }
 
-/* Local tasks of many lengths and kinds on one shard: graphs are made, used again, dropped for others. Each result is
- * that of the same task alone on a shard of its own. */
-static void test_graphs(void **state) {
-    NEEDS_CARD();
+/* Local tasks of many lengths, kinds, step sizes and models on one shard: graphs are made, used again with other
+ * settings, dropped for others. Each result is that of the same task alone on a shard of its own, and the CPU's. */
+static void check_graphs(skald_layout layout, const skald_objective *o) {
     static const struct {
-        bool saga;
-        uint32_t step_rows, count;
-    } tasks[] = {{true, 1, 200}, {true, 1, 70}, {true, 2, 300},  {false, 1, 200}, {true, 3, 299},   {true, 1, 300},
-                 {true, 5, 300}, {true, 1, 31}, {false, 1, 300}, {true, 2, 300},  {true, 500, 300}, {true, 1, 300}};
-    const shape s = {SKALD_CSR, 300, 47, true, 0.5, 8, 0};
-    const skald_objective o = objective_of(SKALD_LOGISTIC, 0.01, 0, true);
-    const skald_compute_options options = {.device = "cuda", .deterministic = true};
-    const compute_suite suite = suite_of(&options);
-    problem many = problem_open(&suite, &s, &o);
-    const size_t dim = s.dim, n = s.n;
-    double *w = vector(&many, 1, 0.1), *abar = vector(&many, 2, 0.05);
-    double *dw[2] = {vector(&many, 1, 1), vector(&many, 1, 1)}, *g[2] = {vector(&many, 1, 1), vector(&many, 1, 1)};
-    float *alpha = skald_zalloc(n, sizeof *alpha);
+        skald_local local;
+        size_t count;
+    } tasks[] = {{{true, 1, 0.1, 900}, 200},  {{true, 1, 0.03, 900}, 70},   {{true, 2, 0.1, 900}, 300},
+                 {{false, 1, 0.1, 1}, 200},   {{true, 3, 0.1, 900}, 299},   {{true, 1, 0.2, 300}, 300},
+                 {{true, 5, 0.1, 900}, 300},  {{true, 1, 0.1, 900}, 31},    {{false, 1, 0.02, 1}, 300},
+                 {{true, 2, 0.05, 600}, 299}, {{true, 500, 0.1, 900}, 300}, {{true, 1, 0.1, 900}, 300}};
+    const shape s = {layout, 300, 47, true, 0.5, 8, 0};
+    const skald_compute_options card = {.device = "cuda", .deterministic = true}, cpu = {.device = "cpu"};
+    const compute_suite suite = suite_of(&card), plain = suite_of(&cpu);
+    const size_t classes = skald_objective_classes(o), length = classes * s.dim, numbers = classes * s.n;
+    problem many = problem_open(&suite, &s, o), host = problem_open(&plain, &s, o);
+    double *dw[3], *g[3];
+    float *alpha[3];
+    for (int k = 0; k < 3; k++) {
+        dw[k] = vector(&many, 1, 1);
+        g[k] = vector(&many, 1, 1);
+        alpha[k] = skald_zalloc(numbers, sizeof *alpha[k]);
+    }
     for (size_t t = 0; t < SKALD_ARRAY_LENGTH(tasks); t++) {
-        problem alone = problem_open(&suite, &s, &o);
-        problem *both[2] = {&many, &alone};
-        const skald_local l = {tasks[t].saga, tasks[t].step_rows, 0.1, 900};
-        uint32_t *rows = draw(n, tasks[t].count, t);
+        problem alone = problem_open(&suite, &s, o), *each[3] = {&many, &alone, &host};
+        const skald_local *l = &tasks[t].local;
+        double *w = vector(&many, 10 + t, 0.1), *abar = vector(&many, 30 + t, 0.05);
+        uint32_t *rows = draw(s.n, tasks[t].count, t);
         const skald_batch batch = {rows, tasks[t].count};
-        skald_sums sums[2];
-        OK(many.c->ops->history_get(many.c, many.shard, alpha));
-        OK(alone.c->ops->history_set(alone.c, alone.shard, alpha));
-        for (int k = 0; k < 2; k++)
-            OK(both[k]->c->ops->local(both[k]->c, both[k]->shard, &batch, &l, w, l.saga ? abar : NULL, dw[k],
-                                      l.saga ? g[k] : NULL, &sums[k]));
-        assert_memory_equal(dw[0], dw[1], dim * sizeof(double));
-        assert_memory_equal(g[0], g[1], dim * sizeof(double));
+        skald_sums sums[3];
+        OK(many.c->ops->history_get(many.c, many.shard, alpha[0]));
+        OK(alone.c->ops->history_set(alone.c, alone.shard, alpha[0]));
+        OK(host.c->ops->history_set(host.c, host.shard, alpha[0]));
+        for (int k = 0; k < 3; k++) {
+            const skald_compute_ops *ops = each[k]->c->ops;
+            OK(ops->local(each[k]->c, each[k]->shard, &batch, l, w, l->saga ? abar : NULL, dw[k], l->saga ? g[k] : NULL,
+                          &sums[k]));
+            OK(ops->history_get(each[k]->c, each[k]->shard, alpha[k]));
+        }
+        assert_memory_equal(dw[0], dw[1], length * sizeof(double));
+        assert_memory_equal(g[0], g[1], length * sizeof(double));
+        assert_memory_equal(alpha[0], alpha[1], numbers * sizeof(float));
         assert_memory_equal(&sums[0], &sums[1], sizeof *sums);
+        for (size_t j = 0; j < length; j++) {
+            check_near(dw[0][j], dw[2][j], loose(&many, 0), "dw");
+            check_near(g[0][j], g[2][j], loose(&many, 0), "g");
+        }
+        for (size_t i = 0; i < numbers; i++)
+            check_near((double)alpha[0][i], (double)alpha[2][i], loose(&many, 0), "history");
+        check_near(sums[0].loss, sums[2].loss, loose(&many, 0), "loss of local");
+        check_near(sums[0].k, sums[2].k, loose(&many, 0), "k");
+        free(w);
+        free(abar);
         free(rows);
         problem_close(&alone);
     }
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         free(dw[k]);
         free(g[k]);
+        free(alpha[k]);
     }
-    free(w);
-    free(abar);
-    free(alpha);
     problem_close(&many);
+    problem_close(&host);
+}
+
+static void test_graphs(void **state) {
+    NEEDS_CARD();
+    const skald_objective of[2] = {
+        objective_of(SKALD_LOGISTIC, 0.01, 0, true),
+        {.loss = SKALD_SOFTMAX, .huber_delta = 1, .l2 = 0.01, .intercept = true, .classes = 3}};
+    for (int layout = 0; layout < 2; layout++)
+        for (int k = 0; k < 2; k++) check_graphs((skald_layout)layout, &of[k]);
 }
 
 /* No rows, no steps. */
@@ -334,20 +361,13 @@ int main(int argc, char **argv) {
     skald_compute_cards(&card, 1, why, NULL);
     emulated = strstr(card.name, "emulated");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_storage),
-        cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_graphs),
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_vectors),
-        cmocka_unit_test(conforms_f32),
-        cmocka_unit_test(conforms_deterministic_from_host),
-        cmocka_unit_test(conforms_bf16),
-        cmocka_unit_test(conforms_u8),
-        cmocka_unit_test(conforms_softmax),
-        cmocka_unit_test(softmax_short),
-        cmocka_unit_test(list_f32),
-        cmocka_unit_test(list_bf16),
+        cmocka_unit_test(test_devices),     cmocka_unit_test(test_storage),
+        cmocka_unit_test(test_bits),        cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_empty),       cmocka_unit_test(test_vectors),
+        cmocka_unit_test(conforms_f32),     cmocka_unit_test(conforms_deterministic_from_host),
+        cmocka_unit_test(conforms_bf16),    cmocka_unit_test(conforms_u8),
+        cmocka_unit_test(conforms_softmax), cmocka_unit_test(softmax_short),
+        cmocka_unit_test(list_f32),         cmocka_unit_test(list_bf16),
         cmocka_unit_test(list_u8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
