@@ -319,14 +319,10 @@ static void stops_in_order(void **state) {
 int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reaches_the_optimum),
-        cmocka_unit_test(same_as_through_the_coordinator),
-        cmocka_unit_test(every_message_is_counted),
-        cmocka_unit_test(softmax),
-        cmocka_unit_test(survives_a_loss),
-        cmocka_unit_test(survives_two_losses),
-        cmocka_unit_test(survives_a_hang),
-        cmocka_unit_test(a_slow_rank_does_not_hang),
+        cmocka_unit_test(reaches_the_optimum),      cmocka_unit_test(same_as_through_the_coordinator),
+        cmocka_unit_test(every_message_is_counted), cmocka_unit_test(softmax),
+        cmocka_unit_test(survives_a_loss),          cmocka_unit_test(survives_two_losses),
+        cmocka_unit_test(survives_a_hang),          cmocka_unit_test(a_slow_rank_does_not_hang),
         cmocka_unit_test(stops_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
