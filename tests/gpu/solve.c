@@ -253,7 +253,7 @@ static void crew_destroy(skald_crew *crew, skald_status code, const char *reason
     skald_problem_free(&c->problem);
     free(c->shards);
 }
-static const skald_crew_ops crew_ops = {crew_size,    crew_member, crew_submit, crew_next,
+static const skald_crew_ops crew_ops = {crew_size,    crew_member, crew_submit,  crew_next,
                                         crew_release, crew_answer, crew_destroy, NULL};
 
 static skald_status crew_reduce(skald_crew *crew, double *const *vectors, uint32_t count) {
