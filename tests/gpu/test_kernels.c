@@ -311,9 +311,49 @@ static void test_shift(void) {
     release(before);
 }
 
-int main(void) {
+/* Every kernel of a storage once, at rows that no narrower one takes: barriers kept from one round to the next, rings
+ * gone round (that of 784 bytes has nine stages). */
+static void test_briefly(skald_gpu_storage storage) {
+    static const struct {
+        uint32_t dim;
+        skald_gpu_kernel kernel;
+        size_t batch;
+    } shapes[] = {{100, SKALD_GPU_LANES, 200}, {400, SKALD_GPU_WARP, 61},   {784, SKALD_GPU_WARP, 61},
+                  {784, SKALD_GPU_RING, 300},  {2000, SKALD_GPU_BLOCK, 61}, {2000, SKALD_GPU_RING, 100},
+                  {4100, SKALD_GPU_BLOCK, 13}, {4100, SKALD_GPU_RING, 61},  {9000, SKALD_GPU_TWICE, 41}};
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        const check_mark before = mark();
+        const skald_gpu_kernel kernel = shapes[k].kernel;
+        problem p;
+        problem_options o = {.storage = storage, .dim = shapes[k].dim, .n = shapes[k].batch, .loss = next_loss()};
+        o.unit = storage == SKALD_GPU_U8;
+        o.intercept = true;
+        CASE("%s, %u columns", storage_names[storage], o.dim);
+        problem_make(&o, &p);
+        run_pass(&p, SKALD_GPU_SAGA, kernel, p.n, true, 1, true, false);
+        if (kernel != SKALD_GPU_RING) {
+            run_pass(&p, SKALD_GPU_DIFFERENCE, kernel, p.n, true, 1, true, false);
+            run_pass(&p, SKALD_GPU_OBJECTIVE, kernel, p.n, false, 2, true, false);
+        }
+        if (kernel == SKALD_GPU_TWICE) {
+            run_pass(&p, SKALD_GPU_OBJECTIVE, kernel, p.n, false, 2, false, false);
+            run_pass(&p, SKALD_GPU_ANCHOR, kernel, p.n, false, 1, true, false);
+        }
+        release(before);
+    }
+}
+
+/* `brief`: each kernel, for other orders of the emulated device, and TSan, which races its threads. */
+int main(int argc, char **argv) {
     const int skip = check_begin();
     if (skip) return skip;
+    if (argc > 1 && strcmp(argv[1], "brief") == 0) {
+        check_device.processors = 1; /* few blocks, so that each has several rounds */
+        for (int storage = SKALD_GPU_F32; storage <= SKALD_GPU_U8; storage++) test_briefly((skald_gpu_storage)storage);
+        test_sparse(784, 31, 0.1);
+        test_shift();
+        return check_end("test_kernels brief");
+    }
     static const uint32_t dims[] = {1, 3, 100, 400, 784, 2000, 2001, 8192, 20000};
     for (int storage = SKALD_GPU_F32; storage <= SKALD_GPU_U8; storage++) {
         for (size_t k = 0; k < sizeof dims / sizeof *dims; k++) {

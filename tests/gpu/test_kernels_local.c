@@ -239,9 +239,22 @@ static void test_rows(problem_options o) {
     release(before);
 }
 
-int main(void) {
+/* `brief`: each kernel, for other orders of the emulated device, and TSan, which races its threads. */
+int main(int argc, char **argv) {
     const int skip = check_begin();
     if (skip) return skip;
+    if (argc > 1 && strcmp(argv[1], "brief") == 0) {
+        for (int storage = SKALD_GPU_F32; storage <= SKALD_GPU_U8; storage++)
+            for (int wide = 0; wide < 2; wide++) {
+                problem_options o = {
+                    .storage = (skald_gpu_storage)storage, .dim = wide ? 8224 : 784, .n = wide ? 11 : 26};
+                o.unit = storage == SKALD_GPU_U8;
+                o.loss = (skald_loss)((storage + wide) % 4);
+                test_rows(o);
+            }
+        test_rows((problem_options){.layout = SKALD_CSR, .dim = 300, .n = 26, .density = 0.05, .intercept = true});
+        return check_end("test_kernels_local brief");
+    }
     for (int storage = SKALD_GPU_F32; storage <= SKALD_GPU_U8; storage++) {
         problem_options o = {.storage = (skald_gpu_storage)storage, .weights = true, .intercept = true, .n = 50};
         o.unit = storage == SKALD_GPU_U8;
