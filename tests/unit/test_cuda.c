@@ -343,6 +343,25 @@ static void test_vectors(void **state) {
     suite_intercept(&suite);
 }
 
+/* Likewise softmax's kernels, briefly: narrow and wide groups of lanes, atomic sums and ordered ones. */
+static void test_softmax(void **state) {
+    NEEDS_CARD();
+    for (int k = 0; k < 4; k++) {
+        const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_F32, .deterministic = k & 1};
+        const compute_suite suite = suite_of(&options);
+        const skald_objective o = softmax_of(k & 1 ? 17 : 3, 0.01, 0.001, true);
+        const shape s = {
+            .layout = k & 2 ? SKALD_CSR : SKALD_DENSE, .n = 70, .dim = 47, .weighted = true, .scale = 1, .seed = 5};
+        problem p = problem_open(&suite, &s, &o);
+        uint32_t *rows = draw(p.n, 40, 3);
+        check_class_passes(&p, rows, 40, 5);
+        check_class_objective(&p, 9, true);
+        check_class_local(&p, rows, 40, true, 8, 0.02, 3);
+        free(rows);
+        problem_close(&p);
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
 #ifdef SKALD_EMULATED_PLUGIN
@@ -359,13 +378,21 @@ int main(int argc, char **argv) {
     skald_compute_cards(&card, 1, why, NULL);
     emulated = strstr(card.name, "emulated");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),     cmocka_unit_test(test_storage),
-        cmocka_unit_test(test_bits),        cmocka_unit_test(test_graphs),
-        cmocka_unit_test(test_empty),       cmocka_unit_test(test_vectors),
-        cmocka_unit_test(conforms_f32),     cmocka_unit_test(conforms_deterministic_from_host),
-        cmocka_unit_test(conforms_bf16),    cmocka_unit_test(conforms_u8),
-        cmocka_unit_test(conforms_softmax), cmocka_unit_test(softmax_short),
-        cmocka_unit_test(list_f32),         cmocka_unit_test(list_bf16),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_storage),
+        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_softmax),
+        cmocka_unit_test(conforms_f32),
+        cmocka_unit_test(conforms_deterministic_from_host),
+        cmocka_unit_test(conforms_bf16),
+        cmocka_unit_test(conforms_u8),
+        cmocka_unit_test(conforms_softmax),
+        cmocka_unit_test(softmax_short),
+        cmocka_unit_test(list_f32),
+        cmocka_unit_test(list_bf16),
         cmocka_unit_test(list_u8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
