@@ -53,24 +53,6 @@ static void conforms_softmax(void **state) {
     }
 }
 
-/* A little of it: for checkers that make everything slow, and take cuBLAS apart too. */
-static void softmax_short(void **state) {
-    NEEDS_CARD();
-    const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_F32, .deterministic = true};
-    const compute_suite suite = suite_of(&options);
-    for (int layout = 0; layout < 2; layout++) {
-        const shape s = {(skald_layout)layout, 133, 47, true, 1, 3, 0};
-        const skald_objective o = softmax_of(10, 0.01, 0, true);
-        problem p = problem_open(&suite, &s, &o);
-        uint32_t *rows = draw(p.n, 40, 1);
-        check_class_passes(&p, rows, 40, 1);
-        check_class_objective(&p, 9, true);
-        check_class_local(&p, rows, 40, true, 8, 0.02, 2);
-        free(rows);
-        problem_close(&p);
-    }
-}
-
 static void conforms_f32(void **state) {
     NEEDS_CARD();
     const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_F32};
@@ -343,8 +325,9 @@ static void test_vectors(void **state) {
     suite_intercept(&suite);
 }
 
-/* Likewise softmax's kernels, briefly: narrow and wide groups of lanes, atomic sums and ordered ones. */
-static void test_softmax(void **state) {
+/* Softmax's kernels, in every order, and for checkers that make everything slow: narrow and wide groups of lanes,
+ * atomic sums and ordered ones. */
+static void softmax_short(void **state) {
     NEEDS_CARD();
     for (int k = 0; k < 4; k++) {
         const skald_compute_options options = {.device = "cuda", .storage = SKALD_STORE_F32, .deterministic = k & 1};
@@ -378,21 +361,13 @@ int main(int argc, char **argv) {
     skald_compute_cards(&card, 1, why, NULL);
     emulated = strstr(card.name, "emulated");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_storage),
-        cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_graphs),
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_vectors),
-        cmocka_unit_test(test_softmax),
-        cmocka_unit_test(conforms_f32),
-        cmocka_unit_test(conforms_deterministic_from_host),
-        cmocka_unit_test(conforms_bf16),
-        cmocka_unit_test(conforms_u8),
-        cmocka_unit_test(conforms_softmax),
-        cmocka_unit_test(softmax_short),
-        cmocka_unit_test(list_f32),
-        cmocka_unit_test(list_bf16),
+        cmocka_unit_test(test_devices),     cmocka_unit_test(test_storage),
+        cmocka_unit_test(test_bits),        cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_empty),       cmocka_unit_test(test_vectors),
+        cmocka_unit_test(conforms_f32),     cmocka_unit_test(conforms_deterministic_from_host),
+        cmocka_unit_test(conforms_bf16),    cmocka_unit_test(conforms_u8),
+        cmocka_unit_test(conforms_softmax), cmocka_unit_test(softmax_short),
+        cmocka_unit_test(list_f32),         cmocka_unit_test(list_bf16),
         cmocka_unit_test(list_u8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
