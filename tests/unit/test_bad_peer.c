@@ -96,11 +96,13 @@ static bool lie(void *user, bool to_coordinator, altered *a) {
     case WRONG_OLDEST:
         r->oldest = UINT64_MAX;
         break;
-    case WRONG_DEVICE:
+    case WRONG_DEVICE: {
+        static char broken[] = "the card fell off";
         a->count = 0;
         r->status = SKALD_EIO;
-        r->error = strdup("the card fell off"); /* freed with the message; it was empty */
+        r->error = broken;
         break;
+    }
     case WRONG_COUNT:
         break;
     }
