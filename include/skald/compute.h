@@ -169,6 +169,8 @@ typedef struct skald_device {
     uint32_t major, minor; /* compute capability */
 } skald_device;
 
+enum { SKALD_MAX_CARDS = 64 }; /* others of a machine are left alone */
+
 /* The cards of this machine that can be used, at most `room` written; returns how many there are. `why`: what is wrong
  * with the others, or why there is none; "" else. *plugin (may be NULL): false when that is because there is no CUDA
  * plugin at all. */

@@ -7,8 +7,6 @@
 #include "cli/cli.h"
 #include "skald/compute.h"
 
-enum { MOST_CARDS = 64 };
-
 typedef struct values {
     bool json;
 } values;
@@ -51,11 +49,11 @@ static int run(const command *self, int argc, char **argv) {
     arguments_parse(self, argc, argv, &v, &args);
     const skald_compute_options options = {.device = "cpu", .threads = usable_cores()};
     char cpu[64], why[256];
-    skald_device cards[MOST_CARDS];
+    skald_device cards[SKALD_MAX_CARDS];
     skald_status st = skald_compute_describe(&options, cpu, NULL);
     if (st == SKALD_OK) {
-        uint32_t count = skald_compute_cards(cards, MOST_CARDS, why, NULL);
-        (v.json ? print_json : print_table)(cpu, cards, count < MOST_CARDS ? count : MOST_CARDS, why);
+        uint32_t count = skald_compute_cards(cards, SKALD_MAX_CARDS, why, NULL);
+        (v.json ? print_json : print_table)(cpu, cards, count, why);
     }
     arguments_free(&args);
     return st == SKALD_OK ? EXIT_DONE : report_failure(self);

@@ -9,15 +9,12 @@
 #include "skald/coordinator.h"
 #include "skald/worker.h"
 
-enum { MOST_CARDS = 64 };
-
 /* The cards that workers are dealt to, none on the CPU; returns how many. */
-static uint32_t usable_cards(const settings *s, skald_device cards[MOST_CARDS]) {
+static uint32_t usable_cards(const settings *s, skald_device cards[SKALD_MAX_CARDS]) {
     char why[256];
     if (strcmp(s->device, "auto") != 0 && strcmp(s->device, "cuda") != 0)
         return strncmp(s->device, "cuda:", 5) == 0 ? 1 : 0; /* which they are told anyway */
-    const uint32_t count = skald_compute_cards(cards, MOST_CARDS, why, NULL);
-    return count < MOST_CARDS ? count : MOST_CARDS;
+    return skald_compute_cards(cards, SKALD_MAX_CARDS, why, NULL);
 }
 
 /* No processes: this one computes, in order. */
@@ -134,7 +131,7 @@ static int run_command(const command *self, int argc, char **argv) {
     skald_status st = run_open(&r, self, &s, &args, args.words[0]);
     /* what every worker would fail of is better said at once */
     if (st == SKALD_OK) st = skald_compute_describe(&r.t.compute, device, r.why_no_card);
-    skald_device cards[MOST_CARDS];
+    skald_device cards[SKALD_MAX_CARDS];
     const uint32_t count = st == SKALD_OK ? usable_cards(&s, cards) : 0;
     const int automatic = count && s.workers == -1 ? (int)count : usable_cores();
     const int workers = s.workers < 0 ? automatic : (int)s.workers;

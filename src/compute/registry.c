@@ -7,8 +7,6 @@
 #include "compute/cpu.h"
 #include "compute/plugin.h"
 
-enum { MAX_CARDS = 64 };
-
 static skald_status check_objective(const skald_objective *o) {
     if ((unsigned)o->loss > SKALD_SOFTMAX) return skald_fail(SKALD_EINVAL, "unknown loss %d", (int)o->loss);
     if (o->loss == SKALD_SOFTMAX && (o->classes < 2 || o->classes > SKALD_MAX_LABELS))
@@ -40,12 +38,12 @@ static bool card_number(const char *text, uint32_t *out) {
 
 /* The card of that number, or (NULL) the first that can be used. */
 static skald_status choose_card(const char *device, const uint32_t *number, choice *out) {
-    skald_device cards[MAX_CARDS];
+    skald_device cards[SKALD_MAX_CARDS];
     uint32_t count = 0, k = 0;
     char why[256];
     skald_status st = compute_plugin_cuda(&out->plugin);
-    if (st == SKALD_OK) st = out->plugin->devices(cards, MAX_CARDS, &count, why);
-    if (count > MAX_CARDS) count = MAX_CARDS;
+    if (st == SKALD_OK) st = out->plugin->devices(cards, SKALD_MAX_CARDS, &count, why);
+    if (count > SKALD_MAX_CARDS) count = SKALD_MAX_CARDS;
     while (number && k < count && cards[k].index != *number) k++;
     if (st == SKALD_OK && count == 0) st = skald_fail(SKALD_EUNSUPPORTED, "%s", why);
     if (st == SKALD_OK && k == count)
@@ -89,7 +87,7 @@ uint32_t skald_compute_cards(skald_device *out, uint32_t room, char why[256], bo
     skald_status st = compute_plugin_cuda(&plugin);
     if (there) *there = plugin || !compute_plugin_absent();
     if (st == SKALD_OK) st = plugin->devices(out, room, &count, why);
-    if (st == SKALD_OK) return count;
+    if (st == SKALD_OK) return count < SKALD_MAX_CARDS ? count : SKALD_MAX_CARDS;
     snprintf(why, 256, "%s", skald_error());
     return 0;
 }

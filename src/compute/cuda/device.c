@@ -66,11 +66,11 @@ static skald_status describe(int index, skald_device *out) {
 
 enum { LEAST_MAJOR = 8 }; /* the kernels copy asynchronously into shared memory */
 
-static const char *unfit(const skald_device *card, char why[256]) {
-    if (card->major >= LEAST_MAJOR) return NULL;
+static bool fit(const skald_device *card, char why[256]) {
+    if (card->major >= LEAST_MAJOR) return true;
     snprintf(why, 256, "%s (%s) has compute capability %u.%u: %d.0 or more is needed", card->spec, card->name,
              card->major, card->minor, LEAST_MAJOR);
-    return why;
+    return false;
 }
 
 static skald_status devices(skald_device *out, uint32_t room, uint32_t *count, char why[256]) {
@@ -87,7 +87,7 @@ static skald_status devices(skald_device *out, uint32_t room, uint32_t *count, c
     for (int k = 0; k < found; k++) {
         skald_device card;
         TRY(describe(k, &card));
-        if (unfit(&card, why)) continue;
+        if (!fit(&card, why)) continue;
         if (*count < room) out[*count] = card;
         ++*count;
     }
@@ -125,7 +125,7 @@ static skald_status open_card(uint32_t index, const skald_compute_options *optio
     *out = NULL;
     TRY(describe((int)index, &card));
     char why[256];
-    if (unfit(&card, why)) return skald_fail(SKALD_EUNSUPPORTED, "%s", why);
+    if (!fit(&card, why)) return skald_fail(SKALD_EUNSUPPORTED, "%s", why);
     cuda_compute *c = skald_zalloc(1, sizeof *c);
     if (!c) return SKALD_ENOMEM;
     c->base.ops = objective->loss == SKALD_SOFTMAX ? &cuda_softmax_operations : &operations;
