@@ -106,6 +106,8 @@ typedef struct skald_compute_ops {
     /* g = (1/m) sum over the shard's first m rows of s_i (x_i.v) x_i: one power-iteration product. v and g: dim
      * entries, whatever the classes. */
     skald_status (*curvature)(skald_compute *c, skald_shard *shard, size_t m, const double *v, double *g);
+    /* Copies rows of the batch out, as loaded (bf16: as rounded), in its order, without origins. *out is made anew. */
+    skald_status (*rows)(skald_compute *c, skald_shard *shard, const skald_batch *batch, skald_rows *out);
     /* Copy the history (n x C floats, a row's together) out or in. */
     skald_status (*history_get)(skald_compute *c, skald_shard *shard, float *alpha);
     skald_status (*history_set)(skald_compute *c, skald_shard *shard, const float *alpha);

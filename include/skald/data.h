@@ -35,6 +35,18 @@ typedef struct skald_rows {
 } skald_rows;
 
 void skald_rows_free(skald_rows *rows); /* frees the arrays, zeroes the struct; NULL-safe members */
+/* Room for n rows of dim columns (CSR: of `entries` in all; ptr[0] = 0), zeroed, without origins. */
+skald_status skald_rows_make(skald_layout layout, size_t n, uint32_t dim, uint64_t entries, skald_rows *out);
+/* Copies of some rows (numbers below from->n; without their origins), in the order given. *out is made anew. */
+skald_status skald_rows_select(const skald_rows *from, const uint32_t *rows, size_t count, skald_rows *out);
+/* All rows of `count` > 0 pieces of the same layout and dim, one piece after the other. *out is made anew. */
+skald_status skald_rows_join(const skald_rows *pieces, size_t count, skald_rows *out);
+/* To and from bytes for the wire (little-endian, without origins). Pack: `size` says how many bytes skald_rows_pack
+ * writes. Unpack trusts nothing: SKALD_EPEER unless the bytes are at most `most` rows of `dim` columns with finite
+ * numbers. */
+size_t skald_rows_packed_size(const skald_rows *rows);
+void skald_rows_pack(const skald_rows *rows, uint8_t *to);
+skald_status skald_rows_unpack(const uint8_t *bytes, size_t size, uint32_t dim, size_t most, skald_rows *out);
 
 /* A block: rows that lie together in the file. For text offset/bytes locate it in the (decompressed)
  * file; for HDF5 offset is the first row and bytes is 0. */

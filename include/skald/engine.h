@@ -27,9 +27,15 @@ typedef struct skald_work {
     bool local;         /* H steps on the worker's copy rather than one batch */
     uint32_t task_rows; /* rows a task: H x b, or the batch; 0: no tasks but those of a full gradient */
     uint32_t step_rows; /* local: b */
-    double eta;         /* local: step inside the task */
-    double theta;       /* local: weight of a merge in regular running */
-    double *w, *abar;   /* the solver's vectors (abar NULL without history) */
+    /* history: a task is the next of the parts (SKALD_SHARD_PARTS) that a shard has for good, whatever
+     * task_rows, and merges tell where the history is taken (skald_merge.moved). */
+    bool parts;
+    bool rounds; /* parts: none whose history is at the model as it is is taken anew: it waits for the others */
+    uint64_t sample_rows; /* rows to be brought to skald_engine.sample; no fewer than before */
+    double eta;           /* local: step inside the task */
+    double theta;         /* local: weight of a merge in regular running */
+    double *w, *abar;     /* the solver's vectors (abar NULL without history) */
+    double *wbar;         /* with parts: the rows' mean of the models that the history is taken at; else NULL */
     skald_origin origin;
     /* The gradient over all rows too, at the model as it is when the round begins; a round that has begun is made
      * whatever later work says, and comes as one merge. Other tasks go on meanwhile, unless task_rows is 0 or the mode
@@ -45,6 +51,7 @@ typedef struct skald_merge {
     double weight;         /* plain: q / r (async), 1 (sync, already averaged) */
     double bias;           /* local sgd: q_k; else 1 */
     const double *history; /* exact sum of the D's, for abar; NULL without history */
+    const double *moved;   /* parts: change of wbar, sum (rows/n) (model - model before); NULL without */
     uint64_t rows;
     uint64_t staleness; /* commits between the version read and now */
     uint32_t chains;    /* P: slots computing at the same time (async), 1 (sync) */
@@ -58,6 +65,22 @@ typedef struct skald_merge {
     bool full;
 } skald_merge;
 
+/* Rows that the solver has asked for, whole. Read-only; a solver that keeps the pointer across a dispatch that asks for
+ * more keeps nothing: they are made anew. */
+typedef struct skald_sample {
+    skald_rows rows;       /* as they come from the shards */
+    const uint32_t *shard; /* of each */
+    const uint32_t *row;   /* number of each in its shard */
+    bool complete;         /* as many as were asked for are here */
+    bool whole;            /* that is all rows */
+} skald_sample;
+
+/* What is known about the objective at the model as it is now, from rows whose history is taken at it. */
+typedef struct skald_fresh {
+    double rows; /* n: the history is the gradient at w, and loss is all of its data term */
+    double loss; /* sum s_i phi_i over them */
+} skald_fresh;
+
 typedef struct skald_engine_ops {
     /* Checks targets, limits and interrupts; true: stop. */
     bool (*finished)(skald_engine *e);
@@ -67,18 +90,36 @@ typedef struct skald_engine_ops {
     skald_status (*collect)(skald_engine *e, skald_merge *merge);
     /* The vectors now hold the merged result; `step` is the step length really applied (0: folded). */
     skald_status (*commit)(skald_engine *e, const skald_merge *merge, double step);
+    /* Parts: the model that a row's history is taken at; NULL: none yet (its history is 0). Host memory. */
+    const double *(*taken_at)(const skald_engine *e, uint32_t shard, uint32_t row);
+    /* Parts: abar and wbar as they would be if what has been seen of each shard stood for all of it, and the shards of
+     * which something was seen for the others. Returns the share of rows in those. Host memory. */
+    double (*extrapolate)(const skald_engine *e, double *abar, double *wbar);
+    /* Parts: the clock (skald_merge.staleness counts by it) when the oldest model that some history is at was
+     * published; 0 before every row has been seen. */
+    uint64_t (*oldest)(const skald_engine *e);
 } skald_engine_ops;
 
 struct skald_engine {
     const skald_engine_ops *ops;
     skald_vectors vectors;
     const skald_problem *problem;
-    double passes;       /* rows processed / n */
-    double backoff;      /* the guard's factor on every step: 1, 1/2, ... */
-    uint32_t parallel;   /* P: tasks in flight in regular running */
-    uint32_t generation; /* raised when the model is set back: what was derived from it before is of no use */
-    double smoothness;   /* sum k^2 / sum k of the last pass's local steps (see skald_sums); 0 = not known yet */
+    double passes;              /* rows processed / n */
+    double backoff;             /* the guard's factor on every step: 1, 1/2, ... */
+    uint32_t parallel;          /* P: tasks in flight in regular running */
+    uint32_t generation;        /* raised when the model is set back: what was derived from it before is of no use */
+    double smoothness;          /* sum k^2 / sum k of the last pass's local steps (see skald_sums); 0 = not known yet */
+    uint64_t commits;           /* the clock: changes of the model */
+    double seen;                /* parts: rows whose history is at some model */
+    skald_fresh fresh;          /* parts */
+    const skald_sample *sample; /* parts */
+    double decrement;           /* the solver's estimate of F(w) - F*, for judging when to look; 0: none */
     const double *start_w, *start_abar; /* where the run begins: NULL is 0 */
+    const double *start_wbar;
+    /* How far a gradient of F says that its point is from the optimum, by the solver's curvature: an estimate of F - F*
+     * (half the Newton decrement, squared); `g` and `w` are in host memory. NULL: the solver knows no curvature. */
+    double (*judge)(void *user, const double *w, const double *g);
+    void *judge_user;
 };
 
 static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) {
@@ -86,11 +127,13 @@ static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) 
     return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex};
 }
 
-/* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one. abar: NULL, or the
- * average history. Anything else a solver keeps is to be found anew, from a full gradient. */
-static inline void skald_begin(skald_engine *e, double *w, double *abar) {
+/* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one. abar, wbar: NULL, or the
+ * average history and the mean of the models it is taken at. Anything else a solver keeps is to be found anew, from a
+ * full gradient. */
+static inline void skald_begin(skald_engine *e, double *w, double *abar, double *wbar) {
     if (e->start_w) e->vectors.ops->copy(&e->vectors, w, e->start_w);
     if (e->start_abar && abar) e->vectors.ops->copy(&e->vectors, abar, e->start_abar);
+    if (e->start_wbar && wbar) e->vectors.ops->copy(&e->vectors, wbar, e->start_wbar);
 }
 
 static inline bool skald_finished(skald_engine *e) {
@@ -104,6 +147,16 @@ static inline skald_status skald_collect(skald_engine *e, skald_merge *m) {
 }
 static inline skald_status skald_commit(skald_engine *e, const skald_merge *m, double step) {
     return e->ops->commit(e, m, step);
+}
+
+static inline const double *skald_taken_at(const skald_engine *e, uint32_t shard, uint32_t row) {
+    return e->ops->taken_at(e, shard, row);
+}
+static inline double skald_extrapolate(const skald_engine *e, double *abar, double *wbar) {
+    return e->ops->extrapolate(e, abar, wbar);
+}
+static inline uint64_t skald_oldest(const skald_engine *e) {
+    return e->ops->oldest(e);
 }
 
 #endif

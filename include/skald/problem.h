@@ -42,6 +42,7 @@ typedef struct skald_problem {
     skald_shard_info *shards;
     skald_block *blocks;       /* grouped by shard */
     skald_transform transform; /* its arrays are owned by the problem */
+    double *column_mean2;      /* dim: mean of x^2, as trained (scaled), by column; without weights */
     skald_label *labels;
     uint32_t label_count; /* 0: real targets */
     char warnings[1024];  /* for people; "" if none */

@@ -13,6 +13,8 @@ skald_status skald_saga(skald_engine *engine, const skald_train_options *options
 skald_status skald_svrg(skald_engine *engine, const skald_train_options *options);
 /* SYNTHESIS (Liu, Zhang, Liu 2022): path-integrated gradients, for objectives that need not be convex. */
 skald_status skald_synthesis(skald_engine *engine, const skald_train_options *options);
+/* History Newton: the history together with where it was taken, and steps through the inverse of a sampled Hessian. */
+skald_status skald_newton(skald_engine *engine, const skald_train_options *options);
 
 skald_solver skald_solver_of(skald_algo algo);
 

@@ -16,7 +16,8 @@ typedef enum skald_task_kind {
     SKALD_TASK_OBJECTIVE,    /* g of each point when want_gradient */
     SKALD_TASK_SHIFT,  /* none; with a model (softmax: vectors begin with each class's shift): moments of each point */
     SKALD_TASK_ANCHOR, /* a */
-    SKALD_TASK_CURVATURE /* g, of the first class's part of the vector */
+    SKALD_TASK_CURVATURE, /* g, of the first class's part of the vector */
+    SKALD_TASK_SAMPLE     /* none; copies of rows */
 } skald_task_kind;
 
 const char *skald_task_kind_name(skald_task_kind kind);
@@ -63,6 +64,7 @@ typedef struct skald_task {
                       * start from w + theta dw and abar + D/n of its result */
     double theta;    /* local: the weight its results are merged with */
     bool saga;       /* local: with history */
+    bool by_part;    /* saga: the rows of the shard's part `position`, instead of a draw */
     bool by_version; /* saga: the history is the model that a row's gradient was taken at (src/worker/history.h) */
     uint64_t before; /* saga by version: not a draw, but all rows that are at an older version than that; 0: a draw */
     uint32_t points; /* objective, shift */
@@ -81,6 +83,18 @@ static inline void skald_task_unref(const skald_task *task) {
     skald_version_unref(task->origin);
 }
 
+/* Shards fall into parts for good, which tasks of a history by parts take one at a time: of each eight rows, as they
+ * lie, every part has one, whichever (seed, shard) says: files are often sorted. A shard of fewer than eight rows has
+ * empty parts. */
+#define SKALD_SHARD_PARTS 8
+uint32_t skald_task_part_of(uint64_t seed, uint32_t shard, uint64_t row);
+/* The part's rows, ascending, of a shard of n; rows NULL: counts only. Returns how many there are. */
+size_t skald_task_part(uint64_t seed, uint32_t shard, size_t n, uint32_t part, uint32_t *rows);
+
+/* The rows of a shard that sample tasks bring, one after the other: `count` of them from `position` on, in an order
+ * that depends on (seed, shard) alone. `n`: rows of the shard. Returns how many there were. */
+size_t skald_task_sample(uint64_t seed, uint32_t shard, size_t n, uint64_t position, size_t count, uint32_t *rows);
+
 /* How many vectors a result of this task carries. */
 uint32_t skald_task_vectors(const skald_task *task);
 
@@ -94,6 +108,7 @@ typedef struct skald_result {
     uint64_t oldest; /* saga by version, anchor of such: the oldest version a row of the shard is then at; 0: none */
     double *vectors[SKALD_MAX_POINTS]; /* skald_problem_length doubles each, as the kind says; else NULL */
     uint32_t count;
+    skald_rows sample; /* sample: the rows; owned, and freed when the result is released */
     skald_sums sums[SKALD_MAX_POINTS];
     int64_t wait_ns;    /* worker idle before the task */
     int64_t receive_ns; /* from arrival to start at the worker */

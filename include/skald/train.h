@@ -11,7 +11,7 @@
 #include "skald/stale.h"
 
 typedef enum skald_mode { SKALD_ASYNC = 0, SKALD_SYNC } skald_mode;
-typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS } skald_algo;
+typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS, SKALD_NEWTON } skald_algo;
 const char *skald_algo_name(skald_algo algo); /* "sgd", ... */
 
 typedef struct skald_train_options {

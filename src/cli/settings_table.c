@@ -38,9 +38,10 @@
     {"contiguous", FLAG, AT(contiguous), .help = "Shards are runs of the file, not blocks dealt at random"}
 
 #define SOLVER_OPTIONS \
-    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga|svrg|synthesis", .group = "The algorithm:", \
+    {"algo", CHOICE, AT(algo), "saga", .words = "sgd|saga|svrg|synthesis|newton", .group = "The algorithm:", \
      .help = "The solver: saga keeps the gradient of every row; svrg takes all of them every --epoch; " \
-             "synthesis follows the gradient along the way, for objectives that are not convex; sgd has no history"}, \
+             "synthesis follows the gradient along the way, for objectives that are not convex; sgd has no history; newton " \
+             "knows curvature too: for ill-conditioned data and for many workers"}, \
     {"history", CHOICE, AT(history), "scalar", .words = "scalar|version", \
      .help = "saga: what is kept of a row's gradient: a number (a class), or which version of the model it was taken at"}, \
     {"history-versions", INT, AT(history_versions), "64", 2, 32768, .value = "N", \

@@ -232,6 +232,13 @@ static skald_status curvature(skald_compute *c, skald_shard *base, size_t m, con
     return SKALD_OK;
 }
 
+static skald_status rows(skald_compute *c, skald_shard *base, const skald_batch *batch, skald_rows *out) {
+    (void)c;
+    const cpu_shard *shard = (cpu_shard *)base;
+    TRY(compute_check_batch(shard->rows.n, batch));
+    return skald_rows_select(&shard->rows, batch->rows, batch->count, out);
+}
+
 static skald_status history_get(skald_compute *c, skald_shard *base, float *alpha) {
     (void)c;
     const cpu_shard *shard = (cpu_shard *)base;
@@ -277,6 +284,7 @@ static const skald_compute_ops operations = {
     .shift_classes = shift_classes,
     .anchor = anchor,
     .curvature = curvature,
+    .rows = rows,
     .history_get = history_get,
     .history_set = history_set,
     .destroy = destroy,

@@ -54,6 +54,7 @@ void skald_remote_send_task(skald_coordinator *c, skald_session_state *s, skald_
     m.n = t->n;
     m.saga = t->saga;
     m.by_version = t->by_version;
+    m.by_part = t->by_part;
     m.before = t->before;
     m.points = t->points;
     m.want_gradient = t->want_gradient;
@@ -111,6 +112,7 @@ static void flush_acks(skald_coordinator *c) {
 static void release(skald_crew *crew, skald_result *result) {
     skald_coordinator *c = of(crew);
     skald_result_slot *slot = (skald_result_slot *)(void *)((char *)result - offsetof(skald_result_slot, result));
+    skald_rows_free(&result->sample);
     slot->next = c->idle;
     c->idle = slot;
 }

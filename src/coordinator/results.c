@@ -66,6 +66,16 @@ static int64_t time_of(int64_t ns) {
     return ns >= 0 && ns < INT64_MAX / 4 ? ns : 0;
 }
 
+static skald_status read_sample(skald_coordinator *c, const skald_task *t, skald_rows *out) {
+    const size_t size = skald_wire_vector_bytes(c->env, 0);
+    uint8_t *bytes = skald_alloc(size ? size : 1, 1);
+    if (!bytes) return SKALD_ENOMEM;
+    skald_status st = skald_wire_read(c->env, 0, 0, bytes, size);
+    if (st == SKALD_OK) st = skald_rows_unpack(bytes, size, c->problem.dim, t->rows, out);
+    free(bytes);
+    return st;
+}
+
 /* Fills r from a message that nobody has reason to trust. */
 static skald_status decode(skald_coordinator *c, const skald_session_state *s, const skald_task *t,
                            const Skald__V1__Result *m, skald_result_slot *slot) {
@@ -82,17 +92,19 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
         return skald_fail(SKALD_EPEER, "status %u in a result", m->status);
     if (m->status != SKALD_OK) return SKALD_OK;
     uint32_t count = skald_task_vectors(t);
-    if (skald_wire_vectors(c->env) != count)
-        return skald_fail(SKALD_EPEER, "%zu vectors instead of %u", skald_wire_vectors(c->env), count);
-    uint64_t limit = t->shard == SKALD_ALL_SHARDS ? s->member.rows
-                     : skald_task_trains(t->kind) ? t->rows
-                                                  : c->problem.shards[t->shard].rows;
+    const bool samples = t->kind == SKALD_TASK_SAMPLE; /* its rows ride where vectors do */
+    if (skald_wire_vectors(c->env) != count + samples)
+        return skald_fail(SKALD_EPEER, "%zu vectors instead of %u", skald_wire_vectors(c->env), count + samples);
+    uint64_t limit = t->shard == SKALD_ALL_SHARDS            ? s->member.rows
+                     : samples || skald_task_trains(t->kind) ? t->rows
+                                                             : c->problem.shards[t->shard].rows;
     if (m->rows > limit || (skald_task_trains(t->kind) && m->rows == 0))
         return skald_fail(SKALD_EPEER, "%u rows in a result for a task of %llu", m->rows, (unsigned long long)limit);
     if (t->by_version && t->model && (m->oldest == 0 || m->oldest > t->model->id))
         return skald_fail(SKALD_EPEER, "rows at version %llu after a task at version %llu",
                           (unsigned long long)m->oldest, (unsigned long long)t->model->id);
     r->oldest = m->oldest;
+    if (samples) TRY(read_sample(c, t, &r->sample));
     for (size_t k = 0; k < m->n_sums && k < SKALD_MAX_POINTS; k++) {
         const Skald__V1__Sums *x = m->sums[k];
         r->sums[k] = (skald_sums){x->loss, x->dphi, x->d2phi, x->correct, x->rows, x->k, x->k2};

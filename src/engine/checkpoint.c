@@ -203,7 +203,9 @@ static void take_shards(skald_run *run, const skald_checkpoint *c, bool same) {
         for (uint32_t j = 0; !same && j < l->dim; j++) e->anchor[j] = share * run->history_sum[j];
         e->suspect = kept && kept[k]; /* its holder's table has gone on: A_k is taken from it */
         e->rebuild = !e->suspect;
-        run->unsettled |= e->suspect;
+        /* parts: nobody knows any more at which models; no step before all are at the one resumed */
+        e->refresh = run->parts.parts && e->suspect;
+        run->unsettled |= e->suspect || run->parts.parts;
     }
     l->mass = c->mass;
     l->steps = c->steps;
@@ -237,7 +239,7 @@ static void take_legacy(skald_run *run) {
     const skald_legacy *l = run->crew->legacy;
     const bool newer = l && l->w;
     if (l && l->version > skald_versions_number(run->versions)) skald_versions_go_on(run->versions, l->version);
-    if (newer) run->commits = l->commits;
+    if (newer) run->commits = run->engine.commits = l->commits;
     run->resumed_version = run->commits;
     skald_run_notice(run, "resumed at version %llu (from %s%s)", (unsigned long long)run->commits,
                      newer ? "worker " : "the checkpoint", newer ? l->name : "");
@@ -262,7 +264,8 @@ skald_status skald_checkpoint_resume(skald_run *run) {
     run->unsettled = run->history && (!same || c->failures > 0); /* failures: A_k may be of a bad model */
     take_shards(run, c, same);
     TRY(take_vectors(run, c));
-    run->commits = c->commits, run->updates = c->updates, run->merged = c->merged, run->refused = c->refused;
+    run->commits = run->engine.commits = c->commits, run->updates = c->updates, run->merged = c->merged,
+    run->refused = c->refused;
     run->next_task = c->next_task;
     skald_versions_go_on(run->versions, c->next_version);
     take_legacy(run);

@@ -39,6 +39,10 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
                                                        .evaluation = run->evaluator.round,
                                                        .commits = task->model ? task->model->commits : run->commits,
                                                        .issued_ns = skald_now_ns(run->clock)};
+    skald_flight *flight = &run->flights[run->flight_count - 1];
+    flight->position = task->position;
+    flight->part = task->by_part ? (uint32_t)task->position : SKALD_ALL_PARTS;
+    if (run->parts.parts && task->kind == SKALD_TASK_SAGA) flight->model = skald_version_ref(task->model);
     run->members[worker].busy++;
     if (skald_task_trains(task->kind)) {
         run->training++;
@@ -60,6 +64,7 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
         const skald_flight *q = &run->flights[f];
         if (q->kind == SKALD_TASK_LOCAL && q->shard == shard && q->generation == run->generation) after = q->task;
     }
+    const uint32_t part = work->parts ? skald_parts_next(&run->parts, shard) : 0;
     uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
     skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
                                : work->history ? SKALD_TASK_SAGA
@@ -70,8 +75,10 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .origin = piece          ? piece->from
                                  : work->origin ? run->origin
                                                 : NULL,
-                       .position = e->position,
-                       .rows = (uint32_t)(work->task_rows < left ? work->task_rows : left),
+                       .position = work->parts ? part : e->position,
+                       .by_part = work->parts,
+                       .rows = work->parts ? skald_parts_get(&run->parts, shard, part)->rows
+                                           : (uint32_t)(work->task_rows < left ? work->task_rows : left),
                        .step_rows = work->step_rows,
                        .eta = work->eta,
                        .theta = work->theta,
@@ -79,6 +86,7 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .saga = work->history,
                        .by_version = work->history && run->options->history_versions};
     e->position += task.rows;
+    if (work->parts) skald_parts_take(&run->parts, shard);
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].piece = piece;
     return SKALD_OK;
@@ -146,8 +154,19 @@ uint32_t skald_run_slots(const skald_member *m) {
 }
 
 uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
-    if (run->options->mode == SKALD_SYNC || run->options->local == 0 || run->options->barrier) return 1;
+    const bool plain =
+        run->options->local == 0 && !run->parts.parts; /* parts: the next one does not need this one's step */
+    if (run->options->mode == SKALD_SYNC || plain || run->options->barrier) return 1;
     return run->options->depth ? run->options->depth : m->depth;
+}
+
+/* Is the shard's next part at the model as it is already, in rounds that wait for all to be? (Not while the sample is
+ * on its way: a step is made when a result is merged, and there has to be one.) */
+static bool round_done(const skald_run *run, uint32_t shard) {
+    const skald_ledger_entry *e = &run->ledger.entries[shard];
+    if (!run->work.rounds || !run->sampling.sample.complete || run->dirty || !run->current || e->refresh || e->rebuild)
+        return false;
+    return skald_parts_get(&run->parts, shard, skald_parts_next(&run->parts, shard))->at == run->current;
 }
 
 static skald_status dispatch_to(skald_run *run, uint32_t worker) {
@@ -156,7 +175,8 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
     const uint32_t depth = skald_run_depth(run, m);
     while (run->members[worker].busy < skald_run_slots(m) * depth) {
         skald_task task = {0};
-        if (anchor_task(run, worker, &task) || skald_evaluator_task(&run->evaluator, worker, &task)) {
+        if (anchor_task(run, worker, &task) || skald_evaluator_task(&run->evaluator, worker, &task) ||
+            (!run->stop && skald_sampling_task(&run->sampling, m, &task))) {
             TRY(skald_run_submit(run, worker, &task));
             continue;
         }
@@ -167,6 +187,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         uint32_t shard = admitted(run, worker) ? skald_eviction_pick(run, worker, depth) : UINT32_MAX;
         if (shard == UINT32_MAX) break;
         const skald_ledger_entry *e = &run->ledger.entries[shard];
+        if (round_done(run, shard)) break;
         if (run->unsettled && !e->rebuild && !e->refresh) break;
         skald_status st = e->refresh || e->rebuild || e->before ? submit_refresh(run, worker, shard)
                                                                 : submit_training(run, worker, shard);
@@ -189,6 +210,7 @@ skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
     skald_run *run = (skald_run *)engine;
     if (!run->current) run->dirty = true;
     run->work = *work;
+    if (work->sample_rows) skald_sampling_want(&run->sampling, work->sample_rows);
     TRY(engine->vectors.ops->status(&engine->vectors));
     if (!run->watch.good) TRY(skald_watch_init(run));
     if (run->crew->ranks) TRY(skald_ranks_tend(run));

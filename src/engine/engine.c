@@ -1,5 +1,6 @@
 /* Collect, commit, finish: the engine port over a crew of workers, asynchronous or synchronous. Dispatch is in
  * dispatch.c, what results do in merge.c. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@ void skald_run_land(skald_run *run, skald_flight *flight) {
         run->full.flights--;
     else if (skald_task_trains(flight->kind))
         run->training--;
+    if (flight->kind == SKALD_TASK_SAMPLE) skald_sampling_lost(&run->sampling, flight->shard); /* or landed */
+    skald_version_unref(flight->model);
     *flight = run->flights[--run->flight_count];
 }
 
@@ -49,6 +52,7 @@ static skald_status failed(skald_run *run, skald_flight *flight, skald_result *r
         skald_run_notice(run, "result of worker %u (%s) refused: %s", flight->worker, member->name, r->error);
         if (run->history && flight->shard != SKALD_ALL_SHARDS) {
             run->ledger.entries[flight->shard].suspect = true;
+            if (run->parts.parts) run->ledger.entries[flight->shard].refresh = true; /* and of what model, too */
             run->ledger.entries[flight->shard].rebuild = false; /* the table may be full: its anchor says */
         }
     } else if (skald_run_expel(run, flight->worker, kind, r)) {
@@ -101,6 +105,12 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         TRY(skald_evaluator_add(&run->evaluator, run->crew, r, &done));
         if (done) skald_judge_done(run);
         return SKALD_AGAIN;
+    }
+    if (flight->kind == SKALD_TASK_SAMPLE) {
+        const skald_status st = skald_sampling_add(&run->sampling, flight->position, r);
+        skald_run_land(run, flight);
+        run->crew->ops->release(run->crew, r);
+        return st == SKALD_OK ? SKALD_AGAIN : st;
     }
     if (flight->kind == SKALD_TASK_ANCHOR) {
         bool merge = skald_merge_anchor(run, flight, r, m);
@@ -177,10 +187,12 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
         run->held = NULL;
     }
     if (m->full) skald_full_commit(run);
-    const bool moved = !(m->fold || (m->full && step == 0));
+    const bool moved = !m->fold && step != 0;
     if (moved || (run->history && run->work.local)) run->dirty = true; /* what is published: w, and then abar */
     if (!moved) return SKALD_OK;                                       /* the model did not change: the clock stands */
     run->commits++;
+    run->engine.commits = run->commits;
+    run->engine.fresh = (skald_fresh){0};
     run->updates++;
     run->steps[run->commits % SKALD_STEPS_KEPT] = m->action == SKALD_STALE_ADAPT ? (float)m->adapted : 1;
     run->step_used = step;
@@ -206,8 +218,11 @@ static bool over(skald_engine *engine) {
 
 static bool finished(skald_engine *engine) {
     if (!over(engine)) return false;
-    skald_checkpoint_last(of(engine));
-    if (of(engine)->crew->ranks) skald_ranks_finish(of(engine));
+    skald_run *run = of(engine);
+    if (run->options->audit && run->parts.parts && run->work.wbar)
+        run->audit_drift = fmax(run->audit_drift, skald_audit_points(run));
+    skald_checkpoint_last(run);
+    if (run->crew->ranks) skald_ranks_finish(run);
     return true;
 }
 
@@ -236,4 +251,38 @@ static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, 
     return st;
 }
 
-const skald_engine_ops skald_crew_engine_ops = {finished, skald_run_dispatch, collect, commit_and_tell};
+static const double *taken_at(const skald_engine *engine, uint32_t shard, uint32_t row) {
+    const skald_version *at = skald_parts_at(&((const skald_run *)engine)->parts, shard, row);
+    return at ? at->vectors[0] : NULL;
+}
+
+static double extrapolate(const skald_engine *engine, double *abar, double *wbar) {
+    const skald_run *run = (const skald_run *)engine;
+    const uint32_t dim = run->ledger.dim;
+    double rows = 0;
+    for (uint32_t j = 0; j < dim; j++) abar[j] = wbar[j] = 0;
+    for (uint32_t k = 0; k < run->ledger.count; k++) {
+        const skald_ledger_entry *e = &run->ledger.entries[k];
+        const double seen = (double)skald_parts_seen(&run->parts, k), factor = (double)e->rows / seen;
+        if (!(seen > 0)) continue;
+        rows += (double)e->rows;
+        for (uint32_t j = 0; j < dim; j++) abar[j] += factor * e->anchor[j];
+        skald_parts_add(&run->parts, k, factor, dim, wbar);
+    }
+    for (uint32_t j = 0; rows > 0 && j < dim; j++) abar[j] /= rows, wbar[j] /= rows;
+    return rows / run->problem->n;
+}
+
+static uint64_t oldest(const skald_engine *engine) {
+    return skald_parts_oldest(&((const skald_run *)engine)->parts);
+}
+
+const skald_engine_ops skald_crew_engine_ops = {
+    .finished = finished,
+    .dispatch = skald_run_dispatch,
+    .collect = collect,
+    .commit = commit_and_tell,
+    .taken_at = taken_at,
+    .extrapolate = extrapolate,
+    .oldest = oldest,
+};

@@ -22,7 +22,9 @@ double skald_run_stationarity(skald_run *run, const double *w, const double *g) 
 static double estimated_excess(skald_run *run) {
     const skald_train_options *o = run->options;
     double norm = run->history ? skald_run_stationarity(run, run->work.w, run->work.abar) : run->full.norm, excess = 0;
-    if (o->target_gap > 0)
+    if (o->target_gap > 0 && run->engine.decrement > 0)
+        excess = run->engine.decrement / (o->target_gap * fabs(run->watch.estimate));
+    else if (o->target_gap > 0)
         excess = norm * norm / (2 * run->problem->objective.l2) / (o->target_gap * fabs(run->watch.estimate));
     if (o->target_gradient > 0) excess = fmax(excess, norm / o->target_gradient);
     return excess;

@@ -31,6 +31,17 @@ static void merge_rebuilt(skald_run *run, const skald_flight *flight, const doub
     run->ledger.entries[flight->shard].rebuild = run->holders[flight->shard] != flight->worker;
 }
 
+/* What the shard's history is at from now on, and of the model as it is now. */
+static void taken(skald_run *run, const skald_flight *flight, const skald_result *r) {
+    if (!flight->model) return;
+    const double came =
+        skald_parts_taken(&run->parts, &run->engine.vectors, flight->shard, flight->part, flight->model, run->moved);
+    run->engine.seen = run->parts.seen;
+    if (flight->commits != run->commits || flight->generation != run->generation) return;
+    run->engine.fresh.rows += came;
+    run->engine.fresh.loss += r->sums[0].loss * came / r->rows; /* what came twice is once in it */
+}
+
 /* Unless the model has been set back since. */
 static void refreshed(skald_run *run, const skald_flight *flight) {
     if (flight->refresh && flight->generation == run->generation) run->ledger.entries[flight->shard].refresh = false;
@@ -63,6 +74,11 @@ void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r
                                (run->work.origin && flight->epoch != run->epoch) || dropped};
     if (flight->piece && !m->fold) m->weight *= skald_path_part(flight->piece);
     *(m->local ? &m->dw : &m->g) = r->vectors[0];
+    if (run->moved) {
+        run->engine.vectors.ops->zero(&run->engine.vectors, run->moved);
+        taken(run, flight, r);
+        m->moved = run->moved;
+    }
     if (flight->rebuild) {
         memset(run->history_sum, 0, run->ledger.dim * sizeof(double));
         merge_rebuilt(run, flight, m->history);
@@ -82,6 +98,8 @@ skald_status skald_merge_round(skald_run *run, skald_merge *m) {
     *m = (skald_merge){.weight = 1, .bias = 1, .chains = 1, .local = run->work.local};
     v->ops->zero(v, run->round_g);
     if (run->history) v->ops->zero(v, run->history_sum);
+    if (run->moved) v->ops->zero(v, run->moved);
+    m->moved = run->moved;
     uint64_t order = 0;
     while (run->training) {
         skald_flight *next = NULL;
@@ -104,6 +122,7 @@ skald_status skald_merge_round(skald_run *run, skald_merge *m) {
             v->ops->axpy(v, run->history_sum, 1, h);
         }
         refreshed(run, next);
+        taken(run, next, r);
         count(run, next, r, 0);
         skald_run_land(run, next);
         run->crew->ops->release(run->crew, r);
@@ -127,7 +146,23 @@ void skald_audit_begin(skald_run *run, void *asker) {
     }
 }
 
+double skald_audit_points(const skald_run *run) {
+    const uint32_t dim = run->ledger.dim;
+    double *mean = skald_zalloc(dim, sizeof *mean), difference = 0, norm = 0;
+    for (uint32_t k = 0; mean && k < run->ledger.count; k++)
+        skald_parts_add(&run->parts, k, 1 / run->problem->n, dim, mean);
+    for (uint32_t j = 0; mean && j < dim; j++) {
+        const double d = run->work.wbar[j] - mean[j];
+        difference += d * d;
+        norm += mean[j] * mean[j];
+    }
+    if (!mean) difference = INFINITY; /* out of memory: not shown to be right */
+    free(mean);
+    return norm > 0 ? sqrt(difference / norm) : sqrt(difference);
+}
+
 void skald_audit_finish(skald_run *run) {
+    if (run->parts.parts && !run->stop) run->audit.drift = fmax(run->audit.drift, skald_audit_points(run));
     if (run->audit.drift > run->audit_drift) run->audit_drift = run->audit.drift;
     if (!run->audit.asker) return;
     char *json = skald_table_json(run, true);
@@ -157,7 +192,13 @@ bool skald_merge_anchor(skald_run *run, const skald_flight *flight, skald_result
     if (!repair) return false;
     memset(run->history_sum, 0, dim * sizeof(double));
     skald_ledger_replace(&run->ledger, flight->shard, r->vectors[0], run->history_sum);
-    *m = (skald_merge){.history = run->history_sum, .fold = true, .local = run->work.local, .chains = 1, .bias = 1};
+    if (run->moved) run->engine.vectors.ops->zero(&run->engine.vectors, run->moved);
+    *m = (skald_merge){.history = run->history_sum,
+                       .moved = run->moved,
+                       .fold = true,
+                       .local = run->work.local,
+                       .chains = 1,
+                       .bias = 1};
     m->g = m->dw = run->history_sum;
     run->held = r;
     return true;

@@ -128,6 +128,21 @@ static void warn_about_columns(const skald_manifest *m, const skald_data_options
              high / low, high, p->dense ? "standard" : "maxabs");
 }
 
+/* x^2 of a column as trained, (x - shift) scale, from the sums of x and x^2 as they lie in the file. */
+static skald_status column_means(const skald_manifest *m, skald_problem *p) {
+    const skald_transform *t = &p->transform;
+    const double n = (double)m->rows;
+    p->column_mean2 = skald_alloc(p->dim, sizeof *p->column_mean2);
+    if (!p->column_mean2) return SKALD_ENOMEM;
+    for (uint32_t j = 0; j < p->features; j++) {
+        const double shift = t->shift ? t->shift[j] : 0, scale = t->scale ? t->scale[j] : 1;
+        const double mean2 = m->col_sum2[j] / n - 2 * shift * m->col_sum[j] / n + shift * shift;
+        p->column_mean2[j] = fmax(mean2, 0) * scale * scale;
+    }
+    if (p->objective.intercept) p->column_mean2[p->features] = 1;
+    return SKALD_OK;
+}
+
 skald_status skald_problem_make(const skald_manifest *m, const skald_data_options *o, const skald_objective *objective,
                                 uint32_t workers, uint64_t slots, skald_problem *p) {
     memset(p, 0, sizeof *p);
@@ -158,6 +173,7 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
         t->shift = shift;
         t->scale = scale;
     }
+    if (st == SKALD_OK) st = column_means(m, p);
     if (st == SKALD_OK) st = deal(m, o, workers, slots, p);
     if (st == SKALD_OK) warn_about_columns(m, o, p);
     if (st != SKALD_OK) skald_problem_free(p);
@@ -222,6 +238,7 @@ void skald_problem_free(skald_problem *p) {
     free((void *)p->transform.shift);
     free((void *)p->transform.scale);
     free((void *)p->transform.label_values); /* one table for values, targets, weights */
+    free(p->column_mean2);
     free(p->labels);
     free(p->shards);
     free(p->blocks);

@@ -5,6 +5,8 @@
 #include "base/histogram.h"
 #include "engine/evaluation.h"
 #include "engine/ledger.h"
+#include "engine/parts.h"
+#include "engine/sampling.h"
 #include "engine/versions.h"
 #include "skald/train.h"
 
@@ -21,7 +23,10 @@ typedef struct skald_flight {
     uint64_t task;
     skald_task_kind kind;
     uint32_t worker, shard, generation;
-    uint64_t commits; /* the clock when its version was published */
+    uint64_t commits;     /* the clock when its version was published */
+    uint64_t position;    /* of its batch */
+    uint32_t part;        /* parts: of the shard; SKALD_SHARD_PARTS: all */
+    skald_version *model; /* parts: that it was computed at; a reference; NULL without */
     int64_t issued_ns;
     bool trains;
     bool refresh;              /* retakes a shard's history: merged without a step */
@@ -119,6 +124,8 @@ typedef struct skald_run {
     bool history;
     skald_work work; /* the solver's vectors, as of the last dispatch */
     skald_ledger ledger;
+    skald_parts parts; /* newton; else empty */
+    skald_sampling sampling;
     skald_member_state *members;
     uint32_t size, most; /* members so far; numbers there can be */
     uint32_t *holders;   /* by shard: the member that has it; SKALD_NOBODY */
@@ -141,6 +148,7 @@ typedef struct skald_run {
     skald_result *held;  /* async: the result being merged */
     double *round_g;     /* sync: the round's direction or model difference; the engine's vectors, as the next */
     double *history_sum; /* sync: the round's history; repair and rebuild: the anchor's change */
+    double *moved;       /* parts: what a merge makes of wbar */
 
     bool regroup;      /* ranks: somebody was lost, which has not been dealt with */
     double *ending[2]; /* ranks: w and abar once training is over */
@@ -287,6 +295,8 @@ void skald_run_land(skald_run *run, skald_flight *flight);
 /* Asks every shard's holder for its anchor; `asker` (may be NULL) is answered when all have been compared. */
 void skald_audit_begin(skald_run *run, void *asker);
 void skald_audit_finish(skald_run *run);
+/* Parts: how far the solver's wbar is from the models that the parts are at; relative. While the solver runs. */
+double skald_audit_points(const skald_run *run);
 /* Tasks it computes at the same time: those of one shard run one after the other. */
 uint32_t skald_run_slots(const skald_member *member);
 uint32_t skald_run_depth(const skald_run *run, const skald_member *member); /* tasks a slot may hold */

@@ -38,6 +38,8 @@ const char *skald_algo_name(skald_algo algo) {
         return "svrg";
     case SKALD_SYNTHESIS:
         return "synthesis";
+    case SKALD_NEWTON:
+        return "newton";
     }
     return "unknown";
 }
@@ -102,7 +104,7 @@ static skald_status begin(skald_run *run) {
     run->engine.backoff = 1;
     run->calibration = 1;
     run->bound = -INFINITY;
-    run->history = run->options->algo == SKALD_SAGA;
+    run->history = run->options->algo == SKALD_SAGA || run->options->algo == SKALD_NEWTON;
     run->quiesce =
         (run->options->has_target_objective && !run->options->eval_beside) || run->options->mode == SKALD_SYNC;
     TRY(skald_members_init(run));
@@ -112,6 +114,12 @@ static skald_status begin(skald_run *run) {
     TRY(v->ops->create(v, &run->history_sum));
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history && !run->crew->ranks));
     if (run->crew->ranks) TRY(skald_ranks_init(run));
+    if (run->options->algo == SKALD_NEWTON) {
+        TRY(v->ops->create(v, &run->moved));
+        TRY(skald_parts_init(&run->parts, run->problem));
+        TRY(skald_sampling_init(&run->sampling, run->problem));
+        run->engine.sample = &run->sampling.sample;
+    }
     TRY(skald_full_init(run));
     TRY(skald_versions_create(v, dim, 2, &run->versions));
     /* one a task in flight, one still being sent to each worker, the current one, the one being evaluated; ranks, all
@@ -124,6 +132,8 @@ static skald_status begin(skald_run *run) {
     TRY(skald_checkpoint_init(run));
     run->begin_ns = skald_now_ns(run->clock);
     if (run->options->resume) TRY(skald_checkpoint_resume(run));
+    if (run->problem->L <= 0 && run->parts.parts && !(run->problem->objective.l1 > 0))
+        ((skald_problem *)run->problem)->L = run->problem->L_max; /* a bound will do: no step's length depends on it */
     if (run->problem->L <= 0)
         TRY(skald_smoothness_measure(run, &((skald_problem *)run->problem)->L)); /* the crew's, fixed from here on */
     if (!run->options->resume) run->begin_ns = skald_now_ns(run->clock);
@@ -249,8 +259,10 @@ static void fill(skald_run *run, skald_outcome *out) {
 }
 
 static void end(skald_run *run) {
-    for (uint32_t f = 0; f < run->flight_count; f++)
+    for (uint32_t f = 0; f < run->flight_count; f++) {
         if (run->flights[f].result) run->crew->ops->release(run->crew, run->flights[f].result);
+        skald_version_unref(run->flights[f].model);
+    }
     if (run->held) run->crew->ops->release(run->crew, run->held);
     if (run->audit.asker)
         run->crew->ops->answer(run->crew, run->audit.asker, "{\"state\":\"ended before the audit did\"}", NULL);
@@ -260,12 +272,15 @@ static void end(skald_run *run) {
     skald_full_fini(run);
     skald_path_fini(run);
     skald_evaluator_fini(&run->evaluator);
+    skald_parts_fini(&run->parts);
+    skald_sampling_fini(&run->sampling);
     skald_versions_destroy(run->versions);
     skald_ledger_fini(&run->ledger);
     skald_watch_fini(run);
     skald_ranks_fini(run);
     skald_run_drop(run, &run->round_g);
     skald_run_drop(run, &run->history_sum);
+    skald_run_drop(run, &run->moved);
     free(run->members);
     free(run->flights);
     free(run->delivered);
@@ -278,7 +293,7 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
     skald_train_options o = *options;
     if (o.q_cap == 0) o.q_cap = 8;
     if (o.algo != SKALD_SAGA) o.history_versions = 0;
-    if (o.algo == SKALD_SVRG || o.algo == SKALD_SYNTHESIS || o.history_versions)
+    if (o.algo == SKALD_SVRG || o.algo == SKALD_SYNTHESIS || o.algo == SKALD_NEWTON || o.history_versions)
         o.local = 0; /* their steps are the coordinator's */
     if (o.target_tolerance <= 0) o.target_tolerance = 1e-8;
     if (!(o.slow_ratio > 0)) o.slow_ratio = 1.5;
@@ -292,11 +307,12 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
     memset(outcome, 0, sizeof *outcome);
     char why[400] = "";
     if (o.mode == SKALD_SYNC && crew->conduct) {
-        const char *lacks = o.algo != SKALD_SGD && o.algo != SKALD_SAGA ? "take no full gradients"
-                            : crew->problem->objective.nonconvex > 0    ? "know no regulariser that is not convex"
-                            : o.history_versions                        ? "keep no history by version"
-                            : o.checkpointer || o.resume                ? "keep no checkpoints"
-                                                                        : NULL;
+        const char *lacks = o.algo == SKALD_NEWTON                        ? "measure no curvature"
+                            : o.algo != SKALD_SGD && o.algo != SKALD_SAGA ? "take no full gradients"
+                            : crew->problem->objective.nonconvex > 0      ? "know no regulariser that is not convex"
+                            : o.history_versions                          ? "keep no history by version"
+                            : o.checkpointer || o.resume                  ? "keep no checkpoints"
+                                                                          : NULL;
         if (lacks) {
             snprintf(why, sizeof why, "ranks %s", lacks);
         } else {

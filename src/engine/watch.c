@@ -64,7 +64,8 @@ skald_status skald_watch_rollback(skald_run *run, const char *why) {
     run->rollbacks++;
     for (uint32_t k = 0; run->history && k < run->ledger.count; k++) run->ledger.entries[k].refresh = true;
     run->unsettled = run->history;
-    run->commits++;
+    run->engine.commits = ++run->commits;
+    run->engine.fresh = (skald_fresh){0};
     run->dirty = true;
     w->window_loss = w->window_rows = 0;
     w->window_begin = run->engine.passes;
@@ -86,6 +87,7 @@ void skald_watch_settled(skald_run *run) {
 
 static void average(skald_run *run) {
     skald_watch *w = &run->watch;
+    if (run->parts.parts) return; /* steps that know curvature end nearer than their mean */
     skald_vectors *v = &run->engine.vectors;
     v->ops->axpy(v, w->sum, 1, run->work.w);
     w->sum_count++;

@@ -305,6 +305,7 @@ void skald_company_release(skald_company *c, skald_result *result) {
     slot *s = (slot *)(void *)((char *)result - offsetof(slot, result));
     skald_bytes_unref(s->bytes);
     s->bytes = NULL;
+    skald_rows_free(&result->sample);
     s->next = c->idle;
     c->idle = s;
 }

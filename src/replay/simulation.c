@@ -92,7 +92,7 @@ static double compute_ns(const skald_simulation *s, uint32_t worker, const skald
         return s->timing.measured ? measured(s, worker, s->actors[worker].draws) : r->rows * s->timing.row_ns;
     if (s->timing.free_evaluations) return 0;
     double rows = (double)skald_company_member(s->base.company, worker)->rows;
-    if (t->kind == SKALD_TASK_CURVATURE) rows = r->rows;
+    if (t->kind == SKALD_TASK_CURVATURE || t->kind == SKALD_TASK_SAMPLE) rows = r->rows;
     return rows * s->timing.row_ns * (t->points > 1 ? t->points : 1);
 }
 
@@ -174,6 +174,7 @@ static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *
     name_version(a, t->model);
     name_version(a, t->origin);
     a->received += r->count * vector / (t->kind == SKALD_TASK_LOCAL ? 2 : 1);
+    if (t->kind == SKALD_TASK_SAMPLE) a->received += skald_rows_packed_size(&r->sample);
     return push(s, (happening){.when = done + message, .result = r, .worker = worker});
 }
 

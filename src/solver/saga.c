@@ -17,7 +17,7 @@ skald_status skald_saga(skald_engine *e, const skald_train_options *options) {
     skald_status st;
     TRY_GOTO(st, v->ops->create(v, &w), out);
     TRY_GOTO(st, v->ops->create(v, &abar), out);
-    skald_begin(e, w, abar);
+    skald_begin(e, w, abar, NULL);
 
     while (!skald_finished(e)) {
         if (s.parallel != e->parallel) s = skald_schedule_make(e, options, true); /* workers came or went */

@@ -17,7 +17,7 @@ skald_status skald_sgd(skald_engine *e, const skald_train_options *options) {
     double *w = NULL;
     skald_status st;
     TRY_GOTO(st, v->ops->create(v, &w), out);
-    skald_begin(e, w, NULL);
+    skald_begin(e, w, NULL, NULL);
 
     while (!skald_finished(e)) {
         if (s.parallel != e->parallel) s = skald_schedule_make(e, options, false); /* workers came or went */

@@ -10,6 +10,8 @@ skald_solver skald_solver_of(skald_algo algo) {
         return skald_svrg;
     case SKALD_SYNTHESIS:
         return skald_synthesis;
+    case SKALD_NEWTON:
+        return skald_newton;
     }
     return NULL;
 }

@@ -24,7 +24,7 @@ skald_status skald_synthesis(skald_engine *e, const skald_train_options *options
     skald_status st;
     TRY_GOTO(st, v->ops->create(v, &w), out);
     TRY_GOTO(st, v->ops->create(v, &G), out);
-    skald_begin(e, w, NULL);
+    skald_begin(e, w, NULL, NULL);
 
     while (!skald_finished(e)) {
         if (s.parallel != e->parallel) s = skald_schedule_path(e, options); /* workers came or went */

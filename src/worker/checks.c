@@ -47,7 +47,7 @@ skald_status skald_check_setup(const Skald__V1__Setup *m, size_t limit) {
 
 skald_status skald_check_task(const Skald__V1__Task *m) {
     const double numbers[] = {m->eta, m->theta, m->n};
-    if (m->kind < SKALD_TASK_GRADIENT || m->kind > SKALD_TASK_CURVATURE)
+    if (m->kind < SKALD_TASK_GRADIENT || m->kind > SKALD_TASK_SAMPLE)
         return skald_fail(SKALD_EPEER, "task of unknown kind %u", m->kind);
     if (m->points > SKALD_MAX_POINTS) return skald_fail(SKALD_EPEER, "task with %u points", m->points);
     if (!all_finite(numbers, SKALD_ARRAY_LENGTH(numbers)) || !all_finite(m->shift, m->n_shift))

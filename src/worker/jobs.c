@@ -40,6 +40,19 @@ double skald_worker_rows(const skald_worker *w, const skald_task *t) {
     return rows * times;
 }
 
+/* Sampled rows as the bytes that travel. */
+static skald_bytes *pack_sample(skald_result *r) {
+    skald_bytes *bytes = skald_bytes_create(skald_rows_packed_size(&r->sample));
+    if (bytes) {
+        skald_rows_pack(&r->sample, skald_bytes_data(bytes));
+    } else {
+        r->status = SKALD_ENOMEM;
+        snprintf(r->error, sizeof r->error, "%s", skald_error());
+    }
+    skald_rows_free(&r->sample);
+    return bytes;
+}
+
 /* A task that has been computed and whose result is still to be sent. */
 typedef struct computed {
     skald_result result;
@@ -80,6 +93,7 @@ static computed compute(skald_worker_lane *lane, skald_job *job, int64_t idle_si
         skald_bytes_unref(bytes);
         bytes = narrow;
     }
+    if (t->kind == SKALD_TASK_SAMPLE && r.status == SKALD_OK) bytes = pack_sample(&r);
     if (t->kind == SKALD_TASK_ANCHOR && r.status == SKALD_OK)
         skald_uncarry(&r, w->runner.dim, w->shard_count, w->carries);
     return (computed){r, bytes, narrow != NULL, version, start_ns};

@@ -53,13 +53,16 @@ static skald_status next(skald_crew *crew, int64_t timeout_ns, skald_event *even
     return SKALD_OK;
 }
 
-static void release(skald_crew *crew, skald_result *result) {}
+static void release(skald_crew *crew, skald_result *result) {
+    skald_rows_free(&result->sample);
+}
 
 static void answer(skald_crew *crew, void *asker, const char *json, skald_version *model) {}
 
 static void destroy(skald_crew *crew, skald_status code, const char *reason) {
     local_crew *c = (local_crew *)crew;
     if (c->has_task) skald_task_unref(&c->task);
+    skald_rows_free(&c->result.sample);
     skald_lane_fini(&c->lane);
     skald_local_data_close(&c->data);
     free(c->shards);

@@ -249,6 +249,7 @@ static skald_status on_task(skald_worker *w, const Skald__V1__Task *m, int64_t n
                               .n = m->n,
                               .saga = m->saga,
                               .by_version = m->by_version,
+                              .by_part = m->by_part,
                               .before = m->before,
                               .points = m->points,
                               .want_gradient = m->want_gradient,

@@ -42,10 +42,15 @@ static void transmit(skald_worker *w, const skald_unacked *u) {
     frame.body_case = SKALD__V1__FRAME__BODY_RESULT;
     frame.result = &body;
     skald_wire_vector vectors[SKALD_MAX_POINTS];
+    uint32_t count = r->count;
     size_t bytes = (size_t)w->runner.dim * (u->narrow ? sizeof(float) : sizeof(double));
     for (uint32_t k = 0; k < r->count; k++)
         vectors[k] = (skald_wire_vector){u->bytes, u->bytes->data + k * bytes, bytes};
-    skald_worker_send(w, &frame, vectors, r->count);
+    if (r->kind == SKALD_TASK_SAMPLE && u->bytes) {
+        vectors[0] = (skald_wire_vector){u->bytes, u->bytes->data, u->bytes->size};
+        count = 1;
+    }
+    skald_worker_send(w, &frame, vectors, count);
 }
 
 void skald_outbox_post(skald_worker *w, const skald_result *result, uint64_t version, skald_bytes *bytes, bool narrow) {

@@ -96,6 +96,7 @@ static uint32_t model_vectors(const skald_runner *r, const skald_task *t) {
     case SKALD_TASK_SHIFT:
         return r->compute->objective.loss == SKALD_SOFTMAX ? t->points : 0;
     case SKALD_TASK_ANCHOR:
+    case SKALD_TASK_SAMPLE:
         return 0;
     default:
         return 1;
@@ -116,7 +117,7 @@ static void add_sums(skald_sums *to, const skald_sums *from) {
 }
 
 static skald_status check(const skald_runner *r, const skald_task *t) {
-    if (t->kind < SKALD_TASK_GRADIENT || t->kind > SKALD_TASK_CURVATURE)
+    if (t->kind < SKALD_TASK_GRADIENT || t->kind > SKALD_TASK_SAMPLE)
         return skald_fail(SKALD_EPEER, "task of unknown kind %d", (int)t->kind);
     if (t->points > SKALD_MAX_POINTS) return skald_fail(SKALD_EPEER, "task with %u points", t->points);
     if ((t->kind == SKALD_TASK_OBJECTIVE || t->kind == SKALD_TASK_SHIFT) && t->points == 0)
@@ -131,6 +132,8 @@ static skald_status check(const skald_runner *r, const skald_task *t) {
     if (t->shard == SKALD_ALL_SHARDS && over_all_shards(t->kind)) return SKALD_OK;
     if (t->shard >= r->shard_count || !r->shards[t->shard])
         return skald_fail(SKALD_EPEER, "task for shard %u, which is not leased to this worker", t->shard);
+    if (t->by_part && t->position >= SKALD_SHARD_PARTS)
+        return skald_fail(SKALD_EPEER, "task for part %llu of a shard", (unsigned long long)t->position);
     if (!over_all_shards(t->kind) && t->rows == 0) return skald_fail(SKALD_EPEER, "task without rows");
     return SKALD_OK;
 }
@@ -155,6 +158,20 @@ static skald_status run_by_version(skald_runner *r, skald_lane *lane, const skal
     batch.count = t->before ? skald_history_before(r->histories[k], t->before, lane->rows)
                             : skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
     return skald_history_saga(r->histories[k], c, s, &batch, t->model, &to, sums);
+}
+
+static skald_status run_sample(skald_runner *r, skald_lane *lane, const skald_task *t, skald_rows *out,
+                               skald_sums *sums) {
+    skald_compute *c = r->compute;
+    skald_shard *s = r->shards[t->shard];
+    if (!c->ops->rows) return skald_fail(SKALD_EUNSUPPORTED, "rows of %s cannot be copied out", c->device);
+    TRY(fit(lane, s->facts.rows));
+    skald_batch batch = {lane->rows, 0};
+    batch.count = skald_task_sample(r->seed, t->shard, s->facts.rows, t->position, t->rows, lane->rows);
+    if (!batch.count)
+        return skald_fail(SKALD_EPEER, "a sample from row %llu of %zu", (unsigned long long)t->position, s->facts.rows);
+    sums[0].rows = (double)batch.count;
+    return c->ops->rows(c, s, &batch, out);
 }
 
 /* One shard's part of a task; vectors overwritten, and to be taken *times times. */
@@ -193,7 +210,11 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
         break;
     }
     skald_batch batch = {lane->rows, 0};
-    batch.count = skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
+    batch.count = t->by_part ? skald_task_part(r->seed, k, s->facts.rows, (uint32_t)t->position, lane->rows)
+                             : skald_draw(r->seed, k, s->facts.rows, t->position, t->rows, lane->rows);
+    if (!batch.count)
+        return skald_fail(SKALD_EPEER, "rows from %llu on of a shard of %zu", (unsigned long long)t->position,
+                          s->facts.rows);
     switch (t->kind) {
     case SKALD_TASK_GRADIENT:
         return c->ops->gradient(c, s, &batch, w[0], vectors[0], sums);
@@ -213,6 +234,7 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
 
 static skald_status run(skald_runner *r, skald_lane *lane, const skald_task *t, skald_result *out) {
     TRY(check(r, t));
+    if (t->kind == SKALD_TASK_SAMPLE) return run_sample(r, lane, t, &out->sample, out->sums);
     skald_vectors *v = &r->vectors;
     const bool all = t->shard == SKALD_ALL_SHARDS, rest = entries(r, t->kind) < r->dim;
     double times;

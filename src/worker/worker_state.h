@@ -58,7 +58,7 @@ typedef struct skald_unacked {
     uint64_t seq;
     skald_result result;
     uint64_t version;
-    skald_bytes *bytes; /* its vectors, one after the other; NULL without */
+    skald_bytes *bytes; /* its vectors, one after the other, or its sample; NULL without */
     bool narrow;        /* they are floats */
     int64_t sent_ns;
 } skald_unacked;

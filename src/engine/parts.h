@@ -1,0 +1,46 @@
+/* Parts of shards (skald_task_part): at which model the history of each was last taken.
+ *
+ * With the gradient's history A_k goes the point it belongs to: wbar = sum over parts of (rows/n) model, the invariant
+ * that an audit compares. Versions that some part is at are kept alive by a reference here. Owner thread. */
+#ifndef SKALD_ENGINE_PARTS_H
+#define SKALD_ENGINE_PARTS_H
+
+#include "skald/engine.h"
+
+#define SKALD_ALL_PARTS SKALD_SHARD_PARTS /* in place of a part: all of the shard's */
+
+typedef struct skald_parts_item {
+    skald_version *at; /* NULL: never taken, the history is 0 */
+    uint32_t rows;
+} skald_parts_item;
+
+typedef struct skald_parts {
+    uint32_t shards;
+    uint64_t seed;
+    double n;
+    double seen;             /* rows of parts that are at some model */
+    uint8_t *next;           /* by shard: the part whose turn it is */
+    skald_parts_item *parts; /* shards x SKALD_SHARD_PARTS; NULL: this run has none */
+} skald_parts;
+
+skald_status skald_parts_init(skald_parts *p, const skald_problem *problem);
+void skald_parts_fini(skald_parts *p); /* NULL-safe members */
+static inline skald_parts_item *skald_parts_get(const skald_parts *p, uint32_t shard, uint32_t part) {
+    return &p->parts[(size_t)shard * SKALD_SHARD_PARTS + part];
+}
+/* The part whose turn it is; take: it was handed out, and the next one has its turn. */
+uint32_t skald_parts_next(const skald_parts *p, uint32_t shard);
+void skald_parts_take(skald_parts *p, uint32_t shard);
+/* The history of a part, or of SKALD_ALL_PARTS, is at `version` from now on. change += (rows/n) (version - what they
+ * were at before), in the memory of v. Returns the rows that were at another one. */
+double skald_parts_taken(skald_parts *p, skald_vectors *v, uint32_t shard, uint32_t part, skald_version *version,
+                         double *change);
+const skald_version *skald_parts_at(const skald_parts *p, uint32_t shard, uint64_t row); /* NULL: none yet */
+/* When the oldest of the versions was published (commits); 0 before every part is at one. */
+uint64_t skald_parts_oldest(const skald_parts *p);
+/* Rows of a shard that are at some model. */
+uint64_t skald_parts_seen(const skald_parts *p, uint32_t shard);
+/* mean += sum over the shard's parts of factor x rows x model. Host memory. */
+void skald_parts_add(const skald_parts *p, uint32_t shard, double factor, uint32_t dim, double *mean);
+
+#endif

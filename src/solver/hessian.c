@@ -1,0 +1,229 @@
+#include "solver/hessian.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "curvature/metric.h"
+#include "curvature/rows.h"
+
+/* Rows whose loss is flat (squared hinge, huber) will not stay so over a whole step: they count this part of what they
+ * are at most, all of it before there is a history. */
+static const double FLAT = 0.05;
+static const double ALL_ENTRIES = 4e6, ALL_FLOPS = 2e9; /* a problem up to that large is its own sample */
+static const double MOST_FLOPS = 2e10;                  /* of a sample that has grown */
+static const double MOST_BYTES = 512e6;
+static const double CHEAP = 1;    /* passes: a measure that costs less is made every pass */
+static const double FLOPS = 2e10; /* a second, and bytes a second, about: their ratio is what matters */
+static const double BYTES = 1e10;
+static const uint32_t DENSE = 4096, SPARSE_ROWS = 2000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
+
+struct skald_hessian {
+    skald_engine *e;
+    const skald_problem *p;
+    skald_metric_options options;
+    skald_metric *metric;
+    uint64_t rows;   /* asked for */
+    size_t measured; /* rows of the sample when it was measured; 0: not yet */
+    double due;      /* passes */
+    double *h, *z;   /* room for `room` rows */
+    size_t room;
+    double *x, *a, *dx, *da; /* the pair's older end, and differences */
+    double paired;           /* passes when that was; < 0: none */
+    uint64_t paired_at;      /* the clock then */
+    double *unused;
+};
+
+static uint32_t classes_of(const skald_problem *p) {
+    return skald_objective_classes(&p->objective);
+}
+
+static double nonzeros(const skald_hessian *h, double rows) {
+    return h->p->dense ? rows * h->p->dim : rows * h->p->nonzeros / h->p->n;
+}
+
+static double cost(const skald_hessian *h, double rows) {
+    return skald_metric_cost(&h->options, (size_t)rows, nonzeros(h, rows));
+}
+
+/* In passes over the data. */
+static double cost_in_passes(const skald_hessian *h, double rows) {
+    const double pass = 4 * nonzeros(h, h->p->n) / BYTES + 50e-6; /* a pass is no less than its eight tasks */
+    return cost(h, rows) / FLOPS / pass;
+}
+
+static bool affordable(const skald_hessian *h, double rows) {
+    const bool fits = h->p->dim <= DENSE || classes_of(h->p) > 1 || rows <= MOST_SPARSE_ROWS;
+    return fits && cost(h, rows) <= MOST_FLOPS && 4 * nonzeros(h, rows) <= MOST_BYTES;
+}
+
+static uint64_t first_sample(const skald_hessian *h) {
+    const skald_problem *p = h->p;
+    const bool small = p->n * p->dim * classes_of(p) <= ALL_ENTRIES && cost(h, p->n) <= ALL_FLOPS;
+    if (small && affordable(h, p->n)) return (uint64_t)p->n;
+    double rows = p->dim <= DENSE ? (p->n >= 100.0 * p->dim ? 10.0 : 4.0) * p->dim : SPARSE_ROWS;
+    if (rows < SPARSE_ROWS) rows = SPARSE_ROWS;
+    return (uint64_t)fmin(rows, p->n);
+}
+
+skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
+    const skald_problem *p = e->problem;
+    const size_t length = skald_problem_length(p);
+    skald_hessian *h = *out = skald_zalloc(1, sizeof *h);
+    if (!h) return SKALD_ENOMEM;
+    h->e = e;
+    h->p = p;
+    h->paired = -1;
+    h->options = (skald_metric_options){.dim = p->dim,
+                                        .classes = classes_of(p),
+                                        .length = length,
+                                        .intercept = p->objective.intercept,
+                                        .l2 = p->objective.l2,
+                                        .smoothness = fmax(p->L_max, p->objective.l2),
+                                        .ridge = -1,
+                                        .damp = true,
+                                        .pairs = p->objective.l1 > 0 ? 0 : PAIRS,
+                                        .columns = p->column_mean2};
+    double **const vectors[] = {&h->x, &h->a, &h->dx, &h->da};
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(vectors); k++)
+        if (!(*vectors[k] = skald_zalloc(length, sizeof(double)))) return SKALD_ENOMEM;
+    TRY(skald_metric_create(&h->options, &h->metric));
+    h->rows = first_sample(h);
+    return SKALD_OK;
+}
+
+void skald_hessian_destroy(skald_hessian *h) {
+    if (!h) return;
+    skald_metric_destroy(h->metric);
+    free(h->h);
+    free(h->z);
+    free(h->x);
+    free(h->a);
+    free(h->dx);
+    free(h->da);
+    free(h);
+}
+
+uint64_t skald_hessian_sample(const skald_hessian *h) {
+    return h->rows;
+}
+
+bool skald_hessian_known(const skald_hessian *h) {
+    return h->measured > 0;
+}
+
+void skald_hessian_grow(skald_hessian *h) {
+    const double rows = fmin(2.0 * (double)h->rows, h->p->n);
+    if (h->e->sample->complete && affordable(h, rows)) h->rows = (uint64_t)rows;
+}
+
+void skald_hessian_forget(skald_hessian *h) {
+    skald_metric_drop_pairs(h->metric);
+    h->paired = -1;
+    h->due = 0;
+}
+
+static skald_status fit(skald_hessian *h, size_t rows) {
+    if (rows <= h->room) return SKALD_OK;
+    double *more_h = skald_alloc(rows, sizeof *more_h), *more_z = skald_alloc(rows * classes_of(h->p), sizeof *more_z);
+    if (!more_h || !more_z) {
+        free(more_h);
+        free(more_z);
+        return SKALD_ENOMEM;
+    }
+    free(h->h);
+    free(h->z);
+    h->h = more_h;
+    h->z = more_z;
+    h->room = rows;
+    return SKALD_OK;
+}
+
+/* What a row's curvature is at most, or would be on the way to where its residual is none. */
+static double bending(const skald_objective *o, double z, double y) {
+    return o->loss == SKALD_HUBER ? fmin(1, o->huber_delta / fabs(z - y)) : skald_loss_curvature(o->loss);
+}
+
+static void lift_flat(skald_hessian *h, const skald_rows *rows, double scale) {
+    const skald_objective *o = &h->p->objective;
+    const double part = h->measured ? FLAT : 1;
+    if (o->loss != SKALD_HUBER && o->loss != SKALD_SQUARED_HINGE) return;
+    for (size_t i = 0; i < rows->n; i++)
+        h->h[i] = fmax(h->h[i], part * scale * rows->s[i] * bending(o, h->z[i], rows->y[i]));
+}
+
+static skald_status measure(skald_hessian *h, const double *w) {
+    const skald_sample *s = h->e->sample;
+    const uint32_t C = classes_of(h->p);
+    const double scale = 1 / (double)s->rows.n;
+    TRY(fit(h, s->rows.n));
+    for (size_t i = 0; i < s->rows.n; i++) {
+        const double *at = skald_taken_at(h->e, s->shard[i], s->row[i]);
+        skald_curvature_margins(&s->rows, i, i + 1, C, at ? at : w, h->z + i * C);
+    }
+    if (C > 1) {
+        skald_curvature_softmax(C, s->rows.n, s->rows.s, scale, h->z, h->h);
+    } else {
+        skald_curvature_second(&h->p->objective, s->rows.n, h->z, s->rows.y, s->rows.s, scale, h->h);
+        lift_flat(h, &s->rows, scale);
+    }
+    TRY(skald_metric_measure(h->metric, &s->rows, h->h, C > 1 ? h->z : NULL, s->whole));
+    h->measured = s->rows.n;
+    const double passes = h->e->passes;
+    h->due = cost_in_passes(h, (double)s->rows.n) < CHEAP ? passes + 1 : fmax(2 * passes, 1);
+    return SKALD_OK;
+}
+
+/* Between points both of whose gradients are of histories renewed as a whole, and not too old. */
+static void learn(skald_hessian *h, const double *x, const double *a) {
+    const double passes = h->e->passes;
+    const size_t length = skald_problem_length(h->p);
+    if (!h->options.pairs || !a || h->e->sample->whole) return;
+    if (h->paired >= 0) {
+        if (passes - h->paired < 0.5 || skald_oldest(h->e) < h->paired_at) return;
+        if (passes - h->paired <= 2) {
+            for (size_t j = 0; j < length; j++) {
+                h->dx[j] = x[j] - h->x[j];
+                h->da[j] = a[j] - h->a[j] + h->p->objective.l2 * h->dx[j];
+            }
+            for (uint32_t c = 1; h->p->objective.intercept && c <= classes_of(h->p); c++)
+                h->da[(size_t)c * h->p->dim - 1] -= h->p->objective.l2 * h->dx[(size_t)c * h->p->dim - 1];
+            skald_metric_pair(h->metric, h->dx, h->da);
+        }
+    }
+    memcpy(h->x, x, length * sizeof *x);
+    memcpy(h->a, a, length * sizeof *a);
+    h->paired = passes;
+    h->paired_at = h->e->commits;
+}
+
+skald_status skald_hessian_tend(skald_hessian *h, const double *w, const double *x, const double *a) {
+    const skald_sample *s = h->e->sample;
+    learn(h, x, a);
+    if (!s->complete || (h->measured == s->rows.n && h->e->passes < h->due)) return SKALD_OK;
+    return measure(h, w);
+}
+
+static double dot(const double *x, const double *y, size_t n) {
+    double sum = 0;
+    for (size_t j = 0; j < n; j++) sum += x[j] * y[j];
+    return sum;
+}
+
+skald_status skald_hessian_direction(skald_hessian *h, const double *x, const double *g, const double *w,
+                                     double *direction, double *promise) {
+    const size_t length = skald_problem_length(h->p);
+    const skald_objective *o = &h->p->objective;
+    if (!(o->l1 > 0)) {
+        *promise = skald_metric_apply(h->metric, g, direction);
+        return SKALD_OK;
+    }
+    memcpy(direction, w, length * sizeof *w);
+    TRY(skald_metric_proximal(h->metric, x, g, o->l1, 1e-3, direction, NULL));
+    double shrunk = 0;
+    for (uint32_t j = 0; j < h->p->features; j++) shrunk += fabs(x[j]) - fabs(direction[j]);
+    for (size_t j = 0; j < length; j++) direction[j] = x[j] - direction[j];
+    *promise = fmax(dot(g, direction, length) + o->l1 * shrunk, 0);
+    return SKALD_OK;
+}
