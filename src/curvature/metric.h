@@ -70,11 +70,12 @@ typedef struct skald_metric_facts {
 skald_status skald_metric_create(const skald_metric_options *options, skald_metric **out);
 void skald_metric_destroy(skald_metric *metric); /* NULL: nothing */
 
-/* Measures and factorises; the pairs stay (skald_metric_drop_pairs). Reads rows' x alone (dense or CSR), and nothing of
- * the arguments after it returned. h: rows->n, >= 0. p: softmax: rows->n x classes; NULL elsewhere. whole: the sample
- * is all rows: no nu, no damping, `columns` unread. Errors: SKALD_EUNSUPPORTED (OpenBLAS is missing; or more than 8192
- * rows where dim > 4096), SKALD_ENUMERIC (x, h or p not finite, h < 0), SKALD_EINVAL (rows of another dim, no rows with
- * h > 0), SKALD_ENOMEM; the metric is then as if nothing had been measured, with its pairs. */
+/* Measures and factorises; the pairs stay (skald_metric_drop_pairs). Reads rows' x (dense or CSR), and s if there are
+ * `columns`; nothing of the arguments after it returned. h: rows->n, >= 0. p: softmax: rows->n x classes; NULL
+ * elsewhere. whole: the sample is all rows: no nu, no damping, `columns` unread. Errors: SKALD_EUNSUPPORTED (OpenBLAS
+ * is missing; or more than 8192 rows where dim > 4096), SKALD_ENUMERIC (x, h or p not finite, h < 0), SKALD_EINVAL
+ * (rows of another dim, no rows with h > 0), SKALD_ENOMEM; the metric is then as if nothing had been measured, with its
+ * pairs. */
 skald_status skald_metric_measure(skald_metric *metric, const skald_rows *rows, const double *h, const double *p,
                                   bool whole);
 
@@ -92,8 +93,8 @@ void skald_metric_drop_pairs(skald_metric *metric);
 
 /* w = argmin_u g'(u - c) + (u - c)' H (u - c) / (2 sigma) + l1 |u'|_1, u' being u without intercepts; H without pairs.
  * w comes in as where to begin. Zeros are exact. Ends when no entry violates the conditions of a minimum by more than
- * tolerance x max(l1, |g|_inf) (1e-3 is good for a step), or after 200 sweeps; *sweeps (may be NULL): over all columns
- * or those that matter at the time. With l1 = 0: c - sigma H^-1 g.
+ * tolerance x l1 (1e-3 is good for a step), or after 200 sweeps; *sweeps (may be NULL): over the columns that matter at
+ * the time. With l1 = 0: c - sigma H^-1 g.
  * Errors: SKALD_EUNSUPPORTED (softmax measured as SKALD_METRIC_CG), SKALD_EINVAL (nothing measured). */
 skald_status skald_metric_proximal(skald_metric *metric, const double *c, const double *g, double l1, double tolerance,
                                    double *w, uint32_t *sweeps);
