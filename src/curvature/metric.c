@@ -10,7 +10,7 @@
 #include "curvature/state.h"
 #include "curvature/vector.h"
 
-#define INTERCEPT_FLOOR 1e-10 /* of its own curvature: positive, and nothing beside it */
+#define INTERCEPT_FLOOR 1e-8 /* of its own curvature: positive, and nothing beside it */
 enum { EXACT_DIM = 4096, EXACT_COUPLED = 1536 };
 
 static skald_metric_kind kind_of(const skald_metric_options *o) {

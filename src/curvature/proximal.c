@@ -10,7 +10,14 @@
 #include "curvature/vector.h"
 #include "skald/objective.h"
 
-enum { MOST_SWEEPS = 200, NEWTON_EVERY = 4, SWEEPS_OF_COLUMNS = 5, SQUARE_COLUMNS = 2048, ROW_BLOCK = 128 };
+enum {
+    MOST_SWEEPS = 200,
+    NEWTON_EVERY = 4,
+    HALVINGS = 8,
+    SWEEPS_OF_COLUMNS = 5,
+    SQUARE_COLUMNS = 4096,
+    ROW_BLOCK = 128
+};
 
 typedef struct problem {
     skald_metric *m;
@@ -150,11 +157,10 @@ static double sweep_square(problem *p) {
     return worst;
 }
 
-/* e: the change of u. Takes it if the model falls; b follows. */
-static bool take(problem *p) {
+/* change = square e; by how much the model falls if u moves by e (< 0). */
+static double fall_of(problem *p, double *change) {
     const skald_active *a = &p->m->active;
     const size_t n = p->active;
-    double *const change = p->m->scratch;
     double fall = 0;
     memset(change, 0, n * sizeof *change);
     for (size_t k = 0; k < n; k++)
@@ -163,47 +169,91 @@ static bool take(problem *p) {
         const double l1 = penalised(p->m, a->index[k]) ? p->l1 : 0, to = p->u[k] + p->e[k];
         fall += p->e[k] * (p->b[k] + 0.5 * change[k]) + l1 * (fabs(to) - fabs(p->u[k]));
     }
-    if (!(fall < 0)) return false;
-    for (size_t k = 0; k < n; k++) {
+    return fall;
+}
+
+/* The sign that column k has, or would get by moving from 0; 0: it stays. */
+static int sign_of(const problem *p, size_t k) {
+    if (p->u[k] != 0) return p->u[k] > 0 ? 1 : -1;
+    return p->b[k] > p->l1 ? -1 : p->b[k] < -p->l1 ? 1 : 0;
+}
+
+/* d = where the model is least for the `count` columns of the support with slopes b, as if signs were kept: the change.
+ */
+static skald_status solve_support(problem *p, size_t count, const double *b, double *d) {
+    skald_metric *m = p->m;
+    skald_active *a = &m->active;
+    TRY(skald_factor_reserve(&a->newton, count));
+    for (size_t j = 0; j < count; j++) {
+        const size_t at = a->support[j];
+        const double *row = a->square + at * p->active;
+        for (size_t k = 0; k <= j; k++) a->newton.a[j * a->newton.lda + k] = row[a->support[k]];
+        d[j] = -(b[at] + (penalised(m, a->index[at]) ? sign_of(p, at) * p->l1 : 0));
+    }
+    TRY(skald_factor_make(&a->newton, m->blas));
+    skald_factor_solve(&a->newton, m->blas, d);
+    return SKALD_OK;
+}
+
+static bool take(problem *p) {
+    double *const change = p->m->scratch;
+    if (!(fall_of(p, change) < 0)) return false;
+    for (size_t k = 0; k < p->active; k++) {
         p->u[k] += p->e[k];
         p->b[k] += change[k];
     }
     return true;
 }
 
-/* Solves for the columns that are not 0, as if they kept their signs; those that would change it become 0. If that is
- * too far, only as far as the first of them. */
-static skald_status newton(problem *p) {
+/* All columns that are not 0 or want to move go to where the model is least; those that would end on the other side are
+ * held at 0, and the rest is solved again, until none does. *took: the model is less there, so they went. */
+static skald_status jump(problem *p, bool *took) {
     skald_metric *m = p->m;
     skald_active *a = &m->active;
+    double *const b = m->scratch + m->entries, *const d = b + m->entries;
+    size_t count = 0, before = SIZE_MAX;
+    for (size_t k = 0; k < p->active; k++) {
+        p->e[k] = 0;
+        b[k] = p->b[k];
+        if (!penalised(m, a->index[k]) || sign_of(p, k) != 0) a->support[count++] = (uint32_t)k;
+    }
+    while (count > 0 && count < before) {
+        TRY(solve_support(p, count, b, d));
+        before = count;
+        count = 0;
+        for (size_t j = 0; j < before; j++) {
+            const size_t at = a->support[j];
+            p->e[at] = d[j];
+            if (penalised(m, a->index[at]) && sign_of(p, at) * (p->u[at] + d[j]) <= 0) {
+                p->e[at] = -p->u[at];
+                skald_vector_add(p->active, -p->u[at], a->square + at * p->active, b);
+            } else
+                a->support[count++] = (uint32_t)at;
+        }
+    }
+    *took = take(p);
+    return SKALD_OK;
+}
+
+/* The columns that are not 0 go towards where the model is least, until the first of them is 0: it falls on the way. */
+static skald_status walk(problem *p) {
+    skald_metric *m = p->m;
+    skald_active *a = &m->active;
+    double *const d = m->scratch + m->entries, first = 1;
     size_t count = 0;
     for (size_t k = 0; k < p->active; k++)
         if (p->u[k] != 0 || !penalised(m, a->index[k])) a->support[count++] = (uint32_t)k;
     if (count == 0) return SKALD_OK;
-    TRY(skald_factor_reserve(&a->newton, count));
-    double *const d = m->scratch + m->entries;
+    TRY(solve_support(p, count, p->b, d));
     for (size_t j = 0; j < count; j++) {
-        const size_t at = a->support[j];
-        for (size_t k = 0; k <= j; k++) a->newton.a[j * a->newton.lda + k] = a->square[at * p->active + a->support[k]];
-        const double l1 = penalised(m, a->index[at]) ? p->l1 : 0;
-        d[j] = -(p->b[at] + (p->u[at] > 0 ? l1 : -l1));
+        const double u = p->u[a->support[j]];
+        if (penalised(m, a->index[a->support[j]]) && u * (u + d[j]) <= 0) first = fmin(first, -u / d[j]);
     }
-    TRY(skald_factor_make(&a->newton, m->blas));
-    skald_factor_solve(&a->newton, m->blas, d);
-    double first = 1;
     memset(p->e, 0, p->active * sizeof *p->e);
     for (size_t j = 0; j < count; j++) {
-        const size_t at = a->support[j];
-        p->e[at] = d[j];
-        if (!penalised(m, a->index[at]) || p->u[at] * (p->u[at] + d[j]) > 0) continue;
-        p->e[at] = -p->u[at];
-        first = fmin(first, -p->u[at] / d[j]);
-    }
-    if (take(p) || first == 1) return SKALD_OK;
-    for (size_t j = 0; j < count; j++) {
-        const size_t at = a->support[j];
-        const bool ends = penalised(m, a->index[at]) && -p->u[at] / d[j] == first;
-        p->e[at] = ends ? -p->u[at] : first * d[j];
+        const double u = p->u[a->support[j]];
+        const bool ends = penalised(m, a->index[a->support[j]]) && u * (u + d[j]) <= 0 && -u / d[j] <= first;
+        p->e[a->support[j]] = ends ? -u : first * d[j];
     }
     take(p);
     return SKALD_OK;
@@ -219,7 +269,10 @@ static skald_status solve_square(problem *p) {
     for (uint32_t k = 1; p->sweeps < MOST_SWEEPS; k++) {
         p->sweeps++;
         if (sweep_square(p) <= 0.5 * p->enough) break;
-        if (k % NEWTON_EVERY == 0) TRY(newton(p));
+        if (k % NEWTON_EVERY != 0) continue;
+        bool took;
+        TRY(jump(p, &took));
+        if (!took) TRY(walk(p));
     }
     for (size_t k = 0; k < p->active; k++) p->w[a->index[k]] = p->u[k];
     return SKALD_OK;
