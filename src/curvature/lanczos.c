@@ -31,17 +31,23 @@ static int probe(size_t n, uint64_t key, void (*product)(void *, const double *,
     return SKALD_LANCZOS_STEPS;
 }
 
+int skald_lanczos_probes(size_t n) {
+    const size_t wanted = (4096 + n - 1) / n;
+    return wanted < SKALD_LANCZOS_PROBES ? (int)wanted : SKALD_LANCZOS_PROBES;
+}
+
 void skald_lanczos(size_t n, void (*product)(void *, const double *, double *), void *user, double *scratch,
                    skald_spectrum *out) {
     out->n = n;
-    for (int p = 0; p < SKALD_LANCZOS_PROBES; p++)
+    out->probes = skald_lanczos_probes(n);
+    for (int p = 0; p < out->probes; p++)
         out->steps[p] = probe(n, (uint64_t)p + 1, product, user, scratch, out->diagonal[p], out->squares[p]);
 }
 
 /* n (1 - c (T + c)^-1_11), that entry as a continued fraction. */
 double skald_spectrum_effective(const skald_spectrum *s, double c) {
     double sum = 0;
-    for (int p = 0; p < SKALD_LANCZOS_PROBES; p++) {
+    for (int p = 0; p < s->probes; p++) {
         double tail = 0;
         for (int k = s->steps[p] - 1; k >= 0; k--) {
             const double pivot = s->diagonal[p][k] + c - tail;
@@ -49,12 +55,12 @@ double skald_spectrum_effective(const skald_spectrum *s, double c) {
         }
         sum += 1 - tail;
     }
-    return (double)s->n * sum / SKALD_LANCZOS_PROBES;
+    return (double)s->n * sum / s->probes;
 }
 
 double skald_spectrum_ridge(const skald_spectrum *s, double l2, double limit) {
     double top = 0; /* of the diagonals: of the size of the largest eigenvalue */
-    for (int p = 0; p < SKALD_LANCZOS_PROBES; p++)
+    for (int p = 0; p < s->probes; p++)
         for (int k = 0; k < s->steps[p]; k++) top = fmax(top, s->diagonal[p][k]);
     const double floor = fmax(l2, 1e-14 * top);
     if (!(top > 0) || skald_spectrum_effective(s, floor) <= limit) return floor - l2;

@@ -209,19 +209,21 @@ skald_status skald_metric_measure(skald_metric *m, const skald_rows *rows, const
 
 double skald_metric_cost(const skald_metric_options *o, size_t m, double nonzeros) {
     const double rows = (double)m, d = o->dim, classes = o->classes, n = d * classes;
-    const skald_layout layout = nonzeros < rows * d ? SKALD_CSR : SKALD_DENSE;
-    const double gram = skald_gram_cost(layout, rows, d, nonzeros);
-    const bool search = o->ridge < 0 && rows < 3 * d; /* 30 products with 4 vectors */
-    const double products = search ? SKALD_LANCZOS_STEPS * SKALD_LANCZOS_PROBES : 0;
-    switch (kind_of(o)) {
-    case SKALD_METRIC_CHOLESKY:
-        return (classes > 1 ? 0.5 * classes * (classes + 1) : 1) * gram + 20 * products * n * n +
-               (search ? 1 : 2) * n * n * n / 3;
-    case SKALD_METRIC_WOODBURY:
-        return fmin(rows * rows * d, 0.06 * SKALD_GRAM_SCATTER * nonzeros * rows) +
-               products * 4 * SKALD_GRAM_SCATTER * nonzeros + 2 * rows * rows * rows / 3;
-    default:
-        return skald_coupled_blocks(o->dim, o->classes) * (gram + d * d * d / 3) + products * 8 * nonzeros * classes;
+    const skald_metric_kind kind = kind_of(o);
+    const bool sparse = nonzeros < rows * d, search = o->ridge < 0 && rows < 3 * d;
+    const double gram = skald_gram_cost(sparse ? SKALD_CSR : SKALD_DENSE, rows, d, nonzeros);
+    const double entry = sparse ? SKALD_GRAM_SCATTER : 1;
+    const double products = SKALD_LANCZOS_STEPS * skald_lanczos_probes(kind == SKALD_METRIC_WOODBURY ? m : (size_t)n);
+    switch (kind) {
+    case SKALD_METRIC_CHOLESKY: /* a product takes as long as it takes to read the Gram */
+        return (classes > 1 ? 0.5 * classes * (classes + 1) : 1) * gram + n * n * n / 3 +
+               (search ? 20 * products * n * n : n * n * n / 3);
+    case SKALD_METRIC_WOODBURY: /* sparse: measured on columns whose frequencies fall as 1/rank */
+        return fmin(rows * rows * d, 0.06 * entry * nonzeros * rows) + rows * rows * rows / 3 +
+               (search ? 4 * entry * products * nonzeros : rows * rows * rows / 3);
+    default: /* its products are unlike a Gram's: few classes, memory */
+        return skald_coupled_blocks(o->dim, o->classes) * (gram + d * d * d / 3) +
+               (search || o->damp ? products * 8 * nonzeros * classes : 0);
     }
 }
 

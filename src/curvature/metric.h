@@ -63,7 +63,6 @@ typedef struct skald_metric_facts {
     double flops;      /* of the last measure, about */
     uint32_t pairs;    /* held */
     uint64_t products; /* CG: products with H since the last measure */
-    bool single;       /* the Gram was summed from products in single precision */
 } skald_metric_facts;
 
 /* Takes no BLAS. Errors: SKALD_EINVAL, SKALD_ENOMEM. */
