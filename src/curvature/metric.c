@@ -217,10 +217,10 @@ double skald_metric_cost(const skald_metric_options *o, size_t m, double nonzero
     switch (kind) {
     case SKALD_METRIC_CHOLESKY: /* a product takes as long as it takes to read the Gram */
         return (classes > 1 ? 0.5 * classes * (classes + 1) : 1) * gram + n * n * n / 3 +
-               (search ? 20 * products * n * n : n * n * n / 3);
+               (search ? 8 * products * n * n : n * n * n / 3);
     case SKALD_METRIC_WOODBURY: /* sparse: measured on columns whose frequencies fall as 1/rank */
-        return fmin(rows * rows * d, 0.06 * entry * nonzeros * rows) + rows * rows * rows / 3 +
-               (search ? 4 * entry * products * nonzeros : rows * rows * rows / 3);
+        return fmin(rows * rows * d, 0.2 * entry * nonzeros * rows) + rows * rows * rows / 3 +
+               (search ? 12 * entry * products * nonzeros : rows * rows * rows / 3);
     default: /* its products are unlike a Gram's: few classes, memory */
         return skald_coupled_blocks(o->dim, o->classes) * (gram + d * d * d / 3) +
                (search || o->damp ? products * 8 * nonzeros * classes : 0);

@@ -18,7 +18,10 @@
  *
  * One thread at a time may use a metric (apply too: it has one set of temporaries); different metrics are independent.
  * Measuring is all arithmetic: it blocks for as long as skald_metric_cost says, in the calling thread alone. The same
- * calls give the same bits on one machine. Nothing is allocated once a sample of the same size was measured before. */
+ * calls give the same bits on one machine. Nothing is allocated once a sample of the same size was measured before.
+ *
+ * Memory: 8 dim^2 bytes (Cholesky), 8 m^2 and 8 bytes an entry (Woodbury; 4 dense), the rows and 8 C dim^2 up to 256
+ * MiB (CG); a first proximal step: up to twice 8 bytes times the square of the columns that matter, at most 4096. */
 #ifndef SKALD_CURVATURE_METRIC_H
 #define SKALD_CURVATURE_METRIC_H
 
@@ -78,8 +81,8 @@ void skald_metric_destroy(skald_metric *metric); /* NULL: nothing */
 skald_status skald_metric_measure(skald_metric *metric, const skald_rows *rows, const double *h, const double *p,
                                   bool whole);
 
-/* Flops of a measure of m rows with so many stored entries in all (dense: m x dim), for choosing how many and when.
- * Speed: about 40 GFLOP/s a core with AVX-512 (20 with AVX2), 1-2 for CSR rows. Blocks not. */
+/* About how many flops a measure of m rows with so many stored entries takes (dense: m x dim), not whole; those of
+ * sparse rows counted by their time. For choosing how many and when: 40-60 GFLOP/s a core with AVX-512. */
 double skald_metric_cost(const skald_metric_options *options, size_t m, double nonzeros);
 
 /* out = B g; returns g'Bg (the Newton decrement, squared), >= 0. out must not be g. */
