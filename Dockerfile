@@ -26,7 +26,8 @@ RUN ldd /installed/usr/local/bin/skald | sed -n 's|.* => .*/\([^/ ]*\) .*|*/\1|p
 
 FROM ${BASE}
 RUN --mount=type=bind,from=build,source=/packages,target=/packages \
-    apt-get update && DEBIAN_FRONTEND=noninteractive xargs -a /packages apt-get install -y --no-install-recommends && \
+    apt-get update && DEBIAN_FRONTEND=noninteractive xargs -a /packages apt-get install -y --no-install-recommends \
+        libopenblas0-pthread && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb && \
     useradd --create-home --uid 10001 --user-group skald && install -d -o skald -g skald /state
 COPY --from=build /installed/ /

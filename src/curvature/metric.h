@@ -18,7 +18,10 @@
  *
  * One thread at a time may use a metric (apply too: it has one set of temporaries); different metrics are independent.
  * Measuring is all arithmetic: it blocks for as long as skald_metric_cost says, in the calling thread alone. The same
- * calls give the same bits on one machine. Nothing is allocated once a sample of the same size was measured before. */
+ * calls give the same bits on one machine. Nothing is allocated once a sample of the same size was measured before.
+ *
+ * Memory: 8 dim^2 bytes (Cholesky), 8 m^2 and 8 bytes an entry (Woodbury; 4 dense), the rows and 8 C dim^2 up to 256
+ * MiB (CG); a first proximal step: up to twice 8 bytes times the square of the columns that matter, at most 4096. */
 #ifndef SKALD_CURVATURE_METRIC_H
 #define SKALD_CURVATURE_METRIC_H
 
@@ -63,23 +66,23 @@ typedef struct skald_metric_facts {
     double flops;      /* of the last measure, about */
     uint32_t pairs;    /* held */
     uint64_t products; /* CG: products with H since the last measure */
-    bool single;       /* the Gram was summed from products in single precision */
 } skald_metric_facts;
 
 /* Takes no BLAS. Errors: SKALD_EINVAL, SKALD_ENOMEM. */
 skald_status skald_metric_create(const skald_metric_options *options, skald_metric **out);
 void skald_metric_destroy(skald_metric *metric); /* NULL: nothing */
 
-/* Measures and factorises; the pairs stay (skald_metric_drop_pairs). Reads rows' x alone (dense or CSR), and nothing of
- * the arguments after it returned. h: rows->n, >= 0. p: softmax: rows->n x classes; NULL elsewhere. whole: the sample
- * is all rows: no nu, no damping, `columns` unread. Errors: SKALD_EUNSUPPORTED (OpenBLAS is missing; or more than 8192
- * rows where dim > 4096), SKALD_ENUMERIC (x, h or p not finite, h < 0), SKALD_EINVAL (rows of another dim, no rows with
- * h > 0), SKALD_ENOMEM; the metric is then as if nothing had been measured, with its pairs. */
+/* Measures and factorises; the pairs stay (skald_metric_drop_pairs). Reads rows' x (dense or CSR), and s if there are
+ * `columns`; nothing of the arguments after it returned. h: rows->n, >= 0. p: softmax: rows->n x classes; NULL
+ * elsewhere. whole: the sample is all rows: no nu, no damping, `columns` unread. Errors: SKALD_EUNSUPPORTED (OpenBLAS
+ * is missing; or more than 8192 rows where dim > 4096), SKALD_ENUMERIC (x, h or p not finite, h < 0), SKALD_EINVAL
+ * (rows of another dim, no rows with h > 0), SKALD_ENOMEM; the metric is then as if nothing had been measured, with its
+ * pairs. */
 skald_status skald_metric_measure(skald_metric *metric, const skald_rows *rows, const double *h, const double *p,
                                   bool whole);
 
-/* Flops of a measure of m rows with so many stored entries in all (dense: m x dim), for choosing how many and when.
- * Speed: about 40 GFLOP/s a core with AVX-512 (20 with AVX2), 1-2 for CSR rows. Blocks not. */
+/* About how many flops a measure of m rows with so many stored entries takes (dense: m x dim), not whole; those of
+ * sparse rows counted by their time. For choosing how many and when: 40-60 GFLOP/s a core with AVX-512. */
 double skald_metric_cost(const skald_metric_options *options, size_t m, double nonzeros);
 
 /* out = B g; returns g'Bg (the Newton decrement, squared), >= 0. out must not be g. */
@@ -92,8 +95,8 @@ void skald_metric_drop_pairs(skald_metric *metric);
 
 /* w = argmin_u g'(u - c) + (u - c)' H (u - c) / (2 sigma) + l1 |u'|_1, u' being u without intercepts; H without pairs.
  * w comes in as where to begin. Zeros are exact. Ends when no entry violates the conditions of a minimum by more than
- * tolerance x max(l1, |g|_inf) (1e-3 is good for a step), or after 200 sweeps; *sweeps (may be NULL): over all columns
- * or those that matter at the time. With l1 = 0: c - sigma H^-1 g.
+ * tolerance x l1 (1e-3 is good for a step), or after 200 sweeps; *sweeps (may be NULL): over the columns that matter at
+ * the time. With l1 = 0: c - sigma H^-1 g.
  * Errors: SKALD_EUNSUPPORTED (softmax measured as SKALD_METRIC_CG), SKALD_EINVAL (nothing measured). */
 skald_status skald_metric_proximal(skald_metric *metric, const double *c, const double *g, double l1, double tolerance,
                                    double *w, uint32_t *sweeps);

@@ -9,7 +9,7 @@ cd "$root" || exit 1
 # Rows a row may include besides include/skald, itself and base. Arrows point down only.
 declare -A may=(
     [base]="" [objective]="" [data]="objective" [compute]="objective data kernels" [net]="" [wire]="net" [report]="" [http]=""
-    [engine]="objective" [solver]="engine" [worker]="wire engine data compute net" [coordinator]="wire engine data net"
+    [curvature]="objective data" [engine]="objective" [solver]="engine curvature" [worker]="wire engine data compute net" [coordinator]="wire engine data net"
     [replay]="worker engine data compute"
     [collective]="" [cli]="*"
 )
