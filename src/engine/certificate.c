@@ -10,7 +10,11 @@ typedef struct dual {
     uint32_t dim, features, classes;
     double n, losses, excess; /* P and A */
     double furthest;          /* the largest t */
+    double largest;           /* of |g| */
 } dual;
+
+enum { MOST_STEPS = 50 };
+static const double CLOSE = 1e-12; /* D is flat there */
 
 /* |soft(t g/n, l1)|^2, and half its first and second derivative by t. */
 typedef struct penalty {
@@ -18,63 +22,59 @@ typedef struct penalty {
 } penalty;
 
 static penalty penalty_at(const dual *x, double t) {
-    const double l1 = x->o->l1;
-    penalty p = {0, 0, 0};
-    for (uint32_t c = 0; c < x->classes; c++) {
-        const double *g = x->g + (size_t)c * x->dim;
-        for (uint32_t j = 0; j < x->features; j++) {
-            const double a = fabs(g[j]) / x->n, over = t * a - l1;
-            if (over > 0) p.value += over * over, p.slope += over * a, p.bend += a * a;
-        }
-    }
-    return p;
-}
-
-/* The largest t at which the penalty vanishes. */
-static double unpunished(const dual *x) {
-    double largest = 0;
+    const double l1 = x->o->l1 * x->n, n2 = x->n * x->n;
+    double value = 0, slope = 0, bend = 0;
     for (uint32_t c = 0; c < x->classes; c++)
-        for (uint32_t j = 0; j < x->features; j++) largest = fmax(largest, fabs(x->g[(size_t)c * x->dim + j]));
-    return largest > 0 ? x->o->l1 / (largest / x->n) * (1 - 4e-16) : INFINITY;
-}
-
-/* t where D's slope vanishes, by Newton's method. The slope is concave and piecewise linear in t: from where it is
- * negative the steps go left, never past the root. Multiplied by l2, which may be tiny. */
-static double steepest(const dual *x, double t) {
-    const double l2 = x->o->l2;
-    for (int k = 0; k < 50 && t > 0; k++) {
-        const penalty p = penalty_at(x, t);
-        const double slope = l2 * (x->losses + (1 - 2 * t) * x->excess) - p.slope;
-        if (!(slope < 0)) break;
-        const double step = slope / (2 * l2 * x->excess + p.bend);
-        t += step;
-        if (-step <= 1e-15 * t) break;
-    }
-    return fmax(t, 0);
+        for (const double *g = x->g + (size_t)c * x->dim, *end = g + x->features; g < end; g++) {
+            const double a = fabs(*g), over = t * a - l1;
+            if (over > 0) value += over * over, slope += over * a, bend += a * a;
+        }
+    return (penalty){value / n2, slope / n2, bend / n2};
 }
 
 /* F - D(t), at_one being F less the losses' part of D(1): the difference of large terms is left out near t = 1. */
-static double gap_at(const dual *x, double t, double at_one) {
-    const penalty p = penalty_at(x, t);
+static double gap_at(const dual *x, double t, penalty p, double at_one) {
     const double punished = p.value > 0 ? p.value / (2 * x->o->l2) : 0; /* infinite without l2 */
     return (1 - t) * x->losses + at_one - t * (1 - t) * x->excess + punished;
+}
+
+/* Where D is greatest, from `t` to the right of it, by Newton's method on D's slope: that is concave and piecewise
+ * linear, so the steps go left and never past its root. Multiplied by l2, which may be tiny. */
+static double least_with_l2(const dual *x, double t, double at_one) {
+    const double l2 = x->o->l2;
+    double least = INFINITY;
+    for (int k = 0; k < MOST_STEPS && t > 0; k++) {
+        const penalty p = penalty_at(x, t);
+        least = fmin(least, gap_at(x, t, p, at_one));
+        const double slope = l2 * (x->losses + (1 - 2 * t) * x->excess) - p.slope;
+        const double step = slope / (2 * l2 * x->excess + p.bend);
+        if (!(-step > CLOSE * t)) break;
+        t += step;
+    }
+    return least;
 }
 
 static double least_gap(const dual *x, double at_one) {
     /* D has no greater slope without the penalty: its root then is never left of the true one */
     const double most = x->excess > 0 ? (x->losses + x->excess) / (2 * x->excess) : x->furthest;
-    const double top = fmin(most, x->furthest), free = fmin(unpunished(x), top);
+    const double top = fmin(most, x->furthest);
     if (!(top > 0)) return INFINITY;
-    double gap = gap_at(x, free, at_one);
-    if (!(x->o->l2 > 0)) return gap;
-    gap = fmin(gap, gap_at(x, steepest(x, top), at_one));
-    return fmin(gap, gap_at(x, 1, at_one));
+    /* the largest t without a penalty */
+    const double largest = x->largest / x->n, free = largest > 0 ? x->o->l1 / largest * (1 - 4e-16) : INFINITY;
+    double gap = gap_at(x, fmin(free, top), (penalty){0}, at_one);
+    return x->o->l2 > 0 && free < top ? fmin(gap, least_with_l2(x, top, at_one)) : gap;
+}
+
+/* A from the mean of b (1 - b): see certificate.h. */
+static double logistic_excess(double curvature) {
+    const double b = (1 - sqrt(fmax(0, 1 - 4 * curvature))) / 2;
+    return b + b * b / 2;
 }
 
 static dual dual_make(const skald_objective *o, uint32_t dim, double n, const skald_sums *sums, const double *g,
-                      double wg) {
+                      double wg, double largest) {
     const double loss = sums->loss / n;
-    dual x = {o, g, dim, dim - (o->intercept ? 1 : 0), skald_objective_classes(o), n, loss - wg, 0, 1};
+    dual x = {o, g, dim, dim - (o->intercept ? 1 : 0), skald_objective_classes(o), n, loss - wg, 0, 1, largest};
     switch (o->loss) {
     case SKALD_SQUARED:
     case SKALD_SQUARED_HINGE:
@@ -82,7 +82,7 @@ static dual dual_make(const skald_objective *o, uint32_t dim, double n, const sk
         if (loss > 0) x.furthest = INFINITY;
         break;
     case SKALD_LOGISTIC:
-        x.excess = sums->d2phi / n;
+        x.excess = logistic_excess(sums->d2phi / n);
         break;
     case SKALD_HUBER:
         x.excess = fmax(0, 1 - sums->d2phi / n) * o->huber_delta * o->huber_delta / 2;
@@ -104,7 +104,7 @@ skald_certificate skald_certify(const skald_objective *o, uint32_t dim, double n
     skald_certificate out = {sums->loss / n + penalties + o->nonconvex * bounded, INFINITY, NAN};
     if (!g) return out;
 
-    double wg = 0, norm2 = 0, infeasible = 0;
+    double wg = 0, norm2 = 0, infeasible = 0, largest = 0;
     for (uint32_t c = 0; c < classes; c++) {
         const double *wc = w + (size_t)c * dim, *gc = g + (size_t)c * dim;
         for (uint32_t j = 0; j < d; j++) {
@@ -112,6 +112,7 @@ skald_certificate skald_certify(const skald_objective *o, uint32_t dim, double n
             double sub = skald_gradient_entry(wc[j], smooth, o->l1, eta);
             wg += wc[j] * gj;
             norm2 += sub * sub;
+            largest = fmax(largest, fabs(gc[j]));
         }
     }
     for (uint32_t c = 0; o->intercept && c < classes; c++) {
@@ -126,7 +127,7 @@ skald_certificate skald_certify(const skald_objective *o, uint32_t dim, double n
     if (!(o->l2 > 0 || o->l1 > 0) || o->nonconvex > 0) return out;
     out.gap = out.objective;
     if (infeasible <= 1e-10 * slope_scale) {
-        const dual x = dual_make(o, dim, n, sums, g, wg);
+        const dual x = dual_make(o, dim, n, sums, g, wg, largest);
         const double u = least_gap(&x, wg + penalties);
         /* near the optimum the terms cancel to rounding: below that the bound says nothing */
         const double floor = 4e-16 * (fabs(wg) + 2 * penalties + out.objective);

@@ -25,13 +25,19 @@ static inline double skald_gradient_entry(double w, double smooth, double l1, do
  * The gap is Fenchel's at the dual point t phi'(z_i), t >= 0 being the best for the bound:
  *   F* >= D(t) = t P + t (1 - t) A - |soft(t g/n, l1)|^2 / (2 l2)
  * Without l2 the last term stands for |t g/n| <= l1. P = loss/n - w.g/n is the losses' part at t = 1
- * (-phi*(phi'(z)) = phi - z phi'). That part is concave in t and 0 at t = 0 (inf phi = 0), hence t P; A is by how much
- * more than that it is known to be:
- *   squared, squared hinge   loss/n, exact: phi*(a) is a^2/2 and a linear term; any t >= 0
- *   logistic                 sum s_i phi''_i / n, t <= 1, as log(1/t) >= 1 - t and 1 - |a| <= 1: with b = |phi'| < 1
- * and entropy H, H(t b) - t H(b) >= b t log(1/t) >= b (1 - b) t (1 - t) huber                    rows beyond delta
- * (phi'' = 0) have delta^2/2 each, the others at least 0; t <= 1 softmax                  0; t <= 1 Without l1 or l2,
- * or with `nonconvex`, nothing is certified.
+ * (-phi*(phi'(z)) = phi - z phi'). That part is concave in t and 0 at t = 0 (inf phi = 0), hence t P; A is what it is
+ * known to be above that.
+ *
+ * Squared and squared hinge: A = loss/n, exact (phi*(a) is a^2/2 and a linear term), for any t >= 0; the others' t
+ * <= 1.
+ *
+ * Logistic: with b = |phi'| and the entropy H, H(t b) - t H(b) >= t (1 - t) (b + b^2/2), as log(1/t) >= 1 - t and the
+ * second derivative of -x log x is at most -1. In terms of b (1 - b) = phi'' that is convex (and b > 1/2 has more):
+ * A = b + b^2/2 at the b <= 1/2 whose phi'' is the mean.
+ *
+ * Huber: rows beyond delta, where phi'' = 0, make delta^2/2 each, the others 0 or more. Softmax: A = 0.
+ *
+ * Without l1 or l2, or with `nonconvex`, nothing is certified.
  *
  * With an intercept the dual points are feasible only where sum s_i phi'_i = 0, that is where g's last entry (of every
  * class) vanishes: where it does to 1e-10 of slope_scale, which is what phi' is of the order of. Else the gap is F. */
