@@ -63,6 +63,11 @@ void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out);
 /* Once every shard's raw facts are in: sets weight_scale = n / sum of weights, rescales the facts by it,
  * L_max, nonzeros, warnings. SKALD_EDATA when all weights are zero. */
 skald_status skald_problem_loaded(skald_problem *problem);
+/* Mean loss of w = 0, once the facts are there: for classes phi(0, y), the same for all; for real targets y^2/2, which
+ * huber's is at most. */
+double skald_problem_loss_at_zero(const skald_problem *problem);
+/* What labels are of the order of: 1 for classes, for real targets the root of their mean square. */
+double skald_problem_label_scale(const skald_problem *problem);
 /* s_i *= weight_scale: what the holder of the rows does then, before loading them into a backend. */
 void skald_rows_rescale(skald_rows *rows, double weight_scale);
 /* Blocks as little-endian words, SKALD_BLOCK_WORDS each, for the wire. */

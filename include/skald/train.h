@@ -53,8 +53,8 @@ typedef struct skald_evaluation {
     double train_seconds;   /* seconds minus the time when only evaluations were running */
     uint64_t commits, updates;
     double objective;     /* F of the better point */
-    double gap;           /* certified F - F* (infinity: no certificate) */
-    double relative_gap;  /* gap / (F - gap) */
+    double gap;           /* certified F - F*, at most F (infinity: no certificate) */
+    double relative_gap;  /* certified (F - F*) / F* (see certificate.h); infinity while the gap is not below F */
     double gradient_norm; /* |grad F|; with l1, of the proximal step (see certificate.h) */
     double accuracy;      /* share of rows on the right side; NaN for real targets */
     bool average;         /* the better point was the average iterate */

@@ -396,7 +396,7 @@ static int run_command(const command *self, int argc, char **argv) {
     signals_install();
     if (skald_options_given(&args.options, "mode") || skald_options_given(&args.options, "algo"))
         arguments_error(self, "--mode and --algo are --modes and --algos here: lists of what is compared");
-    if (s.l2 == 0) arguments_error(self, "--l2 0: F* is certified only with --l2 above 0");
+    if (s.l2 == 0 && !(s.l1 > 0)) arguments_error(self, "--l2 0: F* is certified only with --l2 or --l1 above 0");
     bench b = {.s = &s, .data = args.words[0], .folder = s.out};
     plan p;
     if (plan_make(&b, &args.options, &p)) arguments_error(self, "%s", skald_error());

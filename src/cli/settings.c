@@ -41,7 +41,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
                                       "max-passes", "max-updates",     "max-time"};
     bool said = false;
     for (size_t i = 0; i < sizeof any / sizeof *any; i++) said |= skald_options_given(given, any[i]);
-    bool certificate = s->l2 != 0 && !(s->nonconvex > 0);
+    bool certificate = (s->l2 != 0 || s->l1 > 0) && !(s->nonconvex > 0);
     if (s->nonconvex > 0 && s->algo != SKALD_SYNTHESIS && !(s->algo == SKALD_SGD && s->local == 0))
         return skald_fail(SKALD_EINVAL,
                           "--nonconvex: %s does not step by it; use --algo synthesis, or sgd with --local off",
@@ -50,8 +50,8 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
         return skald_fail(SKALD_EINVAL,
                           "--target-gap: with --nonconvex no gap can be certified; use --target-gradient");
     if (s->target_gap > 0 && !certificate)
-        return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 above 0: without it no gap can be certified; use "
-                                        "--target-gradient");
+        return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 or --l1 above 0: without either no gap can be "
+                                        "certified; use --target-gradient");
     t->target_gap = s->target_gap;
     t->target_gradient = s->target_gradient;
     t->max_passes = s->max_passes;

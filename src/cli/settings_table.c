@@ -72,7 +72,7 @@
      .help = "What is too late for --stale fold and reject; auto: 8 times the tasks in flight"}, \
     {"seed", INT, AT(seed), "1", 0, 9e15, .help = "Of everything random"}, \
     {"target-gap", REAL, AT(target_gap), NULL, POSITIVE, \
-     .help = "Stop when (F - F*) / F* is certified to be at most this. Needs l2 > 0. Without any target or limit: 1e-6", \
+     .help = "Stop when (F - F*) / F* is certified to be at most this. Needs l2 or l1 above 0. Without any target or limit: 1e-6", \
      .group = "When to stop (what comes first; targets are checked at evaluations):"}, \
     {"target-gradient", REAL, AT(target_gradient), NULL, POSITIVE, .help = "Stop when |grad F| is at most this"}, \
     {"target-objective", REAL, AT(target_objective), .value = "F", .help = "Stop when the objective is at most this"}, \

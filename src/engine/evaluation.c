@@ -1,5 +1,6 @@
 #include "engine/evaluation.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,10 +143,17 @@ static skald_status reduce(skald_evaluator *ev, skald_crew *crew) {
     return SKALD_OK;
 }
 
+/* What phi' is of the order of. */
+static double slope_scale(const skald_problem *p) {
+    const double labels = skald_problem_label_scale(p);
+    return p->objective.loss == SKALD_HUBER ? fmin(labels, p->objective.huber_delta) : labels;
+}
+
 /* One Newton step on b0 for every point; true when all are there. */
 static bool newton(skald_evaluator *ev) {
     bool there = true;
-    double n = ev->problem->n;
+    const double n = ev->problem->n, scale = slope_scale(ev->problem), labels = skald_problem_label_scale(ev->problem);
+    const double longest = ev->problem->objective.loss == SKALD_SQUARED ? INFINITY : 2 * labels;
     if (ev->scratch) { /* the moments come with the shifts only */
         if (ev->phase == SKALD_PHASE_MARGINS) return false;
         for (uint32_t p = 0; p < ev->points; p++)
@@ -155,11 +163,11 @@ static bool newton(skald_evaluator *ev) {
     }
     for (uint32_t p = 0; p < ev->points; p++) {
         double slope = ev->sums[p].dphi / n, curvature = ev->sums[p].d2phi / n;
-        if (fabs(slope) < 1e-14) continue;
+        if (fabs(slope) <= 1e-14 * scale) continue;
         there = false;
         /* a flat spot (all hinges inactive) or a saturated logistic: a bounded step instead of a wild one */
-        double step = curvature > 1e-12 ? slope / curvature : copysign(1, slope);
-        ev->shift[p] -= step > 2 ? 2 : step < -2 ? -2 : step;
+        double step = curvature > 1e-12 ? slope / curvature : copysign(labels, slope);
+        ev->shift[p] -= fmax(-longest, fmin(step, longest));
     }
     return there || ++ev->newton_rounds > NEWTON_MAX;
 }
@@ -173,9 +181,9 @@ static void shift_points(skald_evaluator *ev) {
 
 static void certify(skald_evaluator *ev) {
     for (uint32_t p = 0; p < ev->points; p++)
-        ev->certificate[p] =
-            skald_certify(&ev->problem->objective, ev->problem->dim, ev->problem->n, ev->point[p], ev->sums[p].loss,
-                          ev->gradients ? ev->gradient[p] : NULL, 1 / (ev->problem->L + ev->problem->objective.l2));
+        ev->certificate[p] = skald_certify(&ev->problem->objective, ev->problem->dim, ev->problem->n, ev->point[p],
+                                           &ev->sums[p], ev->gradients ? ev->gradient[p] : NULL,
+                                           1 / (ev->problem->L + ev->problem->objective.l2), slope_scale(ev->problem));
 }
 
 skald_status skald_evaluator_add(skald_evaluator *ev, skald_crew *crew, skald_result *r, bool *done) {

@@ -21,11 +21,14 @@ double skald_run_stationarity(skald_run *run, const double *w, const double *g) 
  * behind. */
 static double estimated_excess(skald_run *run) {
     const skald_train_options *o = run->options;
+    const skald_objective *f = &run->problem->objective;
     double norm = run->history ? skald_run_stationarity(run, run->work.w, run->work.abar) : run->full.norm, excess = 0;
+    if (norm == 0) return 0;
+    const double F = fabs(isnan(run->watch.estimate) ? run->watch.best : run->watch.estimate);
     if (o->target_gap > 0 && run->engine.decrement > 0)
-        excess = run->engine.decrement / (o->target_gap * fabs(run->watch.estimate));
-    else if (o->target_gap > 0)
-        excess = norm * norm / (2 * run->problem->objective.l2) / (o->target_gap * fabs(run->watch.estimate));
+        excess = run->engine.decrement / (o->target_gap * F);
+    else if (o->target_gap > 0) /* what l2 makes of it, or by how much the dual point has to shrink for l1 */
+        excess = fmin(norm * norm / (2 * f->l2) / F, norm / f->l1) / o->target_gap;
     if (o->target_gradient > 0) excess = fmax(excess, norm / o->target_gradient);
     return excess;
 }
@@ -61,15 +64,20 @@ skald_status skald_judge_begin(skald_run *run) {
     return skald_evaluator_begin(&run->evaluator, run->commits, points, run->watch.has_average ? 2 : 1, true);
 }
 
-static double relative(double gap, double objective) {
-    return gap / fabs(objective - gap);
+skald_stop skald_judge_reached(const skald_train_options *o, const skald_evaluation *e) {
+    if (o->has_target_objective &&
+        e->objective <= o->target_objective + o->target_tolerance * fabs(o->target_objective))
+        return SKALD_STOP_OBJECTIVE;
+    if (o->target_gap > 0 && e->relative_gap <= o->target_gap) return SKALD_STOP_GAP;
+    if (o->target_gradient > 0 && e->gradient_norm <= o->target_gradient) return SKALD_STOP_GRADIENT;
+    return SKALD_STOP_NONE;
 }
 
 /* Not there yet: by how much was the estimate wrong? */
 static void calibrate(skald_run *run) {
     const skald_train_options *o = run->options;
     double truth = 0;
-    if (o->target_gap > 0) truth = run->last.relative_gap / o->target_gap;
+    if (o->target_gap > 0) truth = fmin(run->last.relative_gap, 1) / o->target_gap; /* infinite: far, that is all */
     if (o->target_gradient > 0) truth = fmax(truth, run->last.gradient_norm / o->target_gradient);
     if (!(run->eval_estimate > 0) || !isfinite(truth)) return;
     run->calibration = fmin(fmax(truth / run->eval_estimate, 1e-2), 1e6);
@@ -77,7 +85,6 @@ static void calibrate(skald_run *run) {
 
 void skald_judge_done(skald_run *run) {
     const skald_evaluator *ev = &run->evaluator;
-    const skald_train_options *o = run->options;
     uint32_t best = skald_evaluator_best(ev);
     const skald_certificate *c = &ev->certificate[best];
     /* each point bounds F* from below, and the best bound serves all that come after */
@@ -85,6 +92,7 @@ void skald_judge_done(skald_run *run) {
         run->bound = fmax(run->bound, ev->certificate[k].objective - ev->certificate[k].gap);
     double gap = c->objective - run->bound;
     if (!(gap >= 0)) gap = c->gap; /* by rounding */
+    const double at_zero = skald_problem_loss_at_zero(run->problem);
     run->last = (skald_evaluation){.passes = run->eval_passes,
                                    .seconds = run->eval_seconds,
                                    .train_seconds = run->eval_train_seconds,
@@ -92,7 +100,7 @@ void skald_judge_done(skald_run *run) {
                                    .updates = run->eval_updates,
                                    .objective = c->objective,
                                    .gap = gap,
-                                   .relative_gap = relative(gap, c->objective),
+                                   .relative_gap = skald_relative_gap(gap, c->objective, at_zero),
                                    .gradient_norm = c->gradient_norm,
                                    .accuracy = skald_loss_is_classifier(run->problem->objective.loss)
                                                    ? ev->sums[best].correct / ev->sums[best].rows
@@ -102,13 +110,6 @@ void skald_judge_done(skald_run *run) {
     memcpy(run->delivered, ev->point[best], skald_problem_length(run->problem) * sizeof(double));
     if (run->observer && run->observer->evaluation) run->observer->evaluation(run->observer->user, &run->last);
     if (run->stop) return; /* the final one */
-    double target = o->target_objective + o->target_tolerance * fabs(o->target_objective);
-    if (o->has_target_objective && c->objective <= target)
-        run->stop = SKALD_STOP_OBJECTIVE;
-    else if (o->target_gap > 0 && run->last.relative_gap <= o->target_gap)
-        run->stop = SKALD_STOP_GAP;
-    else if (o->target_gradient > 0 && c->gradient_norm <= o->target_gradient)
-        run->stop = SKALD_STOP_GRADIENT;
-    else
-        calibrate(run);
+    run->stop = skald_judge_reached(run->options, &run->last);
+    if (!run->stop) calibrate(run);
 }

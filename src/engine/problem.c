@@ -2,6 +2,7 @@
 
 #include <endian.h>
 #include <float.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,6 +233,18 @@ skald_status skald_problem_loaded(skald_problem *p) {
              "outliers, or use --scale",
              max_norm2 * p->n / sum_norm2);
     return SKALD_OK;
+}
+
+double skald_problem_loss_at_zero(const skald_problem *p) {
+    if (p->objective.loss == SKALD_SOFTMAX) return log(p->objective.classes);
+    if (skald_loss_is_binary(p->objective.loss)) return skald_loss_value(p->objective.loss, 1, 0, 1);
+    double y2 = 0;
+    for (uint32_t k = 0; k < p->shard_count; k++) y2 += p->shards[k].facts.sum_weighted_y2;
+    return 0.5 * y2 / p->n;
+}
+
+double skald_problem_label_scale(const skald_problem *p) {
+    return skald_loss_is_classifier(p->objective.loss) ? 1 : sqrt(2 * skald_problem_loss_at_zero(p));
 }
 
 void skald_problem_free(skald_problem *p) {

@@ -216,6 +216,8 @@ bool skald_judge_due(skald_run *run);
 /* |grad F| at w, g being the data term's gradient, with l1 as the certificate has it and intercepts apart. */
 double skald_run_stationarity(skald_run *run, const double *w, const double *g);
 skald_status skald_judge_begin(skald_run *run);
+/* The target that this evaluation has reached; SKALD_STOP_NONE: none of them. */
+skald_stop skald_judge_reached(const skald_train_options *options, const skald_evaluation *evaluation);
 void skald_judge_done(skald_run *run);
 
 /* full.c: full gradients. Begin: when the work asks for one and none is open. Task: the next one of the open round for

@@ -76,9 +76,9 @@ const char *skald_stop_name(skald_stop stop) {
 /* ---- begin and end --------------------------------------------------------------------------------- */
 
 static skald_status check(const skald_train_options *o, const skald_problem *p) {
-    if (o->target_gap > 0 && p->objective.l2 <= 0)
-        return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 > 0 (the certificate divides by it): use "
-                                        "--target-gradient");
+    if (o->target_gap > 0 && !(p->objective.l2 > 0 || p->objective.l1 > 0))
+        return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 or --l1 above 0: without either no gap can be "
+                                        "certified; use --target-gradient");
     if (!(p->objective.nonconvex > 0)) return SKALD_OK;
     if (o->target_gap > 0)
         return skald_fail(SKALD_EINVAL,
@@ -219,12 +219,7 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->stop = run->stop;
     bool wanted =
         run->options->target_gap > 0 || run->options->target_gradient > 0 || run->options->has_target_objective;
-    const skald_train_options *o = run->options;
-    bool met = (o->target_gap > 0 && run->last.relative_gap <= o->target_gap) ||
-               (o->target_gradient > 0 && run->last.gradient_norm <= o->target_gradient) ||
-               (o->has_target_objective &&
-                run->last.objective <= o->target_objective + o->target_tolerance * fabs(o->target_objective));
-    out->reached = !wanted || met;
+    out->reached = !wanted || skald_judge_reached(run->options, &run->last);
     out->last = run->last;
     out->seconds = (double)skald_run_now(run) * 1e-9;
     out->train_seconds = run->eval_train_seconds;

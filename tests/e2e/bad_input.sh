@@ -20,7 +20,8 @@ expect "bad environment" 2 "SKALD_SEED x: is not a number" env SKALD_SEED=x "$sk
 expect "unknown variable" 0 "SKALD_SEDE" env SKALD_SEDE=1 "$skald" version
 expect "no data" 2 "DATA is missing" "$skald" train
 expect "two data" 2 "unexpected argument 'b.svm'" "$skald" train a.svm b.svm
-expect "gap without l2" 2 "use --target-gradient" "$skald" train --l2 0 --target-gap 1e-6 good.svm
+expect "gap without a regulariser" 2 "--l1 above 0: without either no gap can be certified; use --target-gradient" \
+    "$skald" train --l2 0 --target-gap 1e-6 good.svm
 expect "bad class weights" 2 "--class-weight 1:2" "$skald" train --class-weight 1:2 good.svm
 expect "unsafe address" 2 "--insecure" "$skald" coordinator --listen 0.0.0.0:0 good.svm
 expect "an address that looks safe" 2 "--insecure" "$skald" coordinator --listen 127.0.0.1.example.org:0 good.svm

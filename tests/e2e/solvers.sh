@@ -51,6 +51,13 @@ expect "by version, svrg" 2 "use --algo saga" "${train[@]}" --algo svrg --histor
 expect "by version, local" 2 "leave --local on out" "${train[@]}" --local on --history version data.svm
 expect "versions of a scalar history" 2 "is for --history version" "${train[@]}" --history-versions 9 data.svm
 
+expect "a lasso, certified without l2" 0 "target gap reached" "${train[@]}" --loss squared --l2 0 --l1 1e-2 --target-gap 1e-6 data.svm
+printf '0 1:1 2:2\n0 1:3\n0 2:1\n' >zeros.svm
+expect "a target of zeros" 0 "gap at most    0.000e+00  (relative 0.000e+00)" "$skald" train --loss squared --workers 0 \
+    --progress none --target-gap 1e-6 zeros.svm
+expect "a bound that says next to nothing" 3 "before the target" "$skald" train --workers 0 --progress none --intercept --l2 1e-12 \
+    --target-gap 1.1 --max-passes 1 data.svm
+
 expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --nonconvex 0.1 data.svm
 expect "nonconvex with a certificate" 2 "use --target-gradient" "${train[@]}" --algo synthesis --nonconvex 0.1 --target-gap 1e-3 data.svm
 expect "local svrg" 2 "svrg has no local steps" "${train[@]}" --algo svrg --local on data.svm

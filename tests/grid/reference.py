@@ -247,16 +247,18 @@ def best_constant(p, t):
 
 
 def certify(p, t):
-    """Upper bound of F(t) - F*, with b minimised first: w.g + (l2/2)|w|^2 + l1 |w|_1 + |soft(g, l1)|^2 / (2 l2)."""
+    """Upper bound of F(t) - F*, with b minimised first: w.g + (l2/2)|w|^2 + l1 |w|_1 + |soft(g, l1)|^2 / (2 l2).
+    Without l2 the residuals are shrunk until |g| <= l1; their part of the dual is concave, and 0 at 0."""
     t = best_constant(p, t)
     w = t[p.regular]
-    _, g, _ = p.smooth(t)
+    loss, g, _ = p.smooth(t)
     r = g[p.regular]  # g + l2 w
     if p.l1 == 0:
         return (r @ r) / (2 * p.l2)  # the same, without the cancellation
     data = r - p.l2 * w
     if p.l2 == 0:
-        return np.inf
+        shrink = min(1.0, p.l1 / np.abs(data).max())
+        return max(w @ data + p.l1 * np.abs(w).sum() + (1 - shrink) * (loss - w @ data), 0.0)
     over = np.sign(data) * np.maximum(np.abs(data) - p.l1, 0)
     return max(w @ data + p.l2 / 2 * (w @ w) + p.l1 * np.abs(w).sum() + (over @ over) / (2 * p.l2), 0.0)
 
