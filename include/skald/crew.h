@@ -107,6 +107,7 @@ struct skald_crew {
     const struct skald_manifest *manifest;
     const skald_legacy *legacy;   /* NULL: they have nothing */
     const skald_ranks_ops *ranks; /* NULL: the engine is in one place, and so are all results */
+    bool here; /* the members read models where they lie: none is sent, and none made floats for it */
     /* The memory that models and results are in; the engine keeps its own vectors there too. NULL: the host's. Only of
      * ranks: elsewhere results come from many places, and are looked into. */
     const skald_vectors *vectors;

@@ -91,7 +91,40 @@ failed:
 
 /* ---- operations ----------------------------------------------------------------------------------- */
 
-/* A pass with w[0..points) widened; the rest of *pass as the caller filled it in. */
+typedef struct gathering {
+    const cpu_columns *columns;
+    size_t classes, dim;
+    const double *from;
+    double *to;
+} gathering;
+
+static void gather_block(void *context, size_t block) {
+    const gathering *g = context;
+    const size_t begin = block * CPU_COLUMN_BLOCK, end = skald_min_size(begin + CPU_COLUMN_BLOCK, g->columns->count);
+    cpu_columns_gather(g->columns, g->classes, g->dim, g->from, begin, end, cpu_lanes(g->classes), g->to);
+}
+
+/* A pass of several classes over sparse rows, with w[0..points) over the slots of the batch. */
+static skald_status run_slots(cpu_compute *c, cpu_shard *shard, cpu_pass *pass, double *const g[2], cpu_tally *tally) {
+    const size_t entries = cpu_columns_entries(shard, pass->rows, pass->count);
+    const size_t most = cpu_columns_most(shard, entries) * cpu_lanes(pass->classes);
+    const size_t bytes = cpu_columns_bytes(shard, pass->count, entries);
+    cpu_scratch *scratch;
+    TRY(cpu_scratch_take(c, bytes + pass->points * CPU_SCRATCH_BYTES(most, double), &scratch));
+    const cpu_columns columns = cpu_columns_find(shard, pass->rows, pass->count, entries, scratch);
+    for (uint32_t p = 0; p < pass->points; p++) {
+        double *w = cpu_scratch_carve(scratch, columns.count * cpu_lanes(pass->classes), sizeof *w);
+        gathering to = {&columns, pass->classes, shard->rows.dim, pass->w[p], w};
+        cpu_pool_run(c->pool, cpu_column_blocks(columns.count), gather_block, &to);
+        pass->w[p] = w;
+    }
+    pass->columns = &columns;
+    skald_status st = cpu_pass_run(c, pass, g, tally);
+    cpu_scratch_give(c, scratch);
+    return st;
+}
+
+/* A pass with w[0..points) as the kernels see them; the rest of *pass as the caller filled it in. */
 static skald_status run_pass(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, cpu_pass *pass,
                              double *const g[2], cpu_tally *tally) {
     static const skald_batch all = {0};
@@ -105,8 +138,9 @@ static skald_status run_pass(cpu_compute *c, cpu_shard *shard, const skald_batch
     else if (!pass->count)
         pass->count = shard->rows.n;
     pass->classes = pass->kind == CPU_CURVATURE ? 1 : shard->classes;
+    if (pass->classes > 1 && shard->rows.layout == SKALD_CSR) return run_slots(c, shard, pass, g, tally);
     cpu_scratch *scratch;
-    const size_t room = cpu_room(shard, pass->classes);
+    const size_t room = cpu_width(shard) * pass->classes;
     TRY(cpu_scratch_take(c, pass->points * CPU_SCRATCH_BYTES(room, double), &scratch));
     if (room != shard->rows.dim)
         for (uint32_t p = 0; p < pass->points; p++) pass->w[p] = cpu_widen(shard, pass->classes, pass->w[p], scratch);

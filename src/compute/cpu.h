@@ -3,6 +3,7 @@
  *   cpu.c            shards, argument checks, the table of operations
  *   cpu_pass.c       passes over rows: fixed chunks, reduced in fixed order, so bits do not depend on threads
  *   cpu_local.c      local steps: scratch, outputs, undo
+ *   cpu_columns.c    sparse rows with several classes: the columns of a batch, and their transposes
  *   cpu_pool.c       the threads inside one operation
  *   cpu_<isa>.c      the kernels: the .inc files of kernels/ compiled for one instruction set each
  *
@@ -31,9 +32,24 @@ typedef struct cpu_shard {
 } cpu_shard;
 
 /* Vectors as the kernels see them. One class: `width` entries, zero beyond dim. Softmax, dense rows: width entries a
- * class; sparse rows: for each column `lanes` entries, zero beyond the classes. */
+ * class; sparse rows: for each slot (see cpu_columns) `lanes` entries, zero beyond the classes. */
 static inline size_t cpu_lanes(size_t classes) {
     return (classes + 7) / 8 * 8;
+}
+
+/* The rows of a batch over slots: the columns that they touch, in ascending order (the intercept's is the last one).
+ * Large batches: a slot for every column, and the shard's rows as they lie. */
+typedef struct cpu_columns {
+    size_t count;           /* slots */
+    const uint32_t *column; /* of each slot; NULL: a slot is a column */
+    const uint32_t *rows;   /* row of ptr at each position of the batch; NULL: the position */
+    const uint64_t *ptr;    /* as in skald_rows, idx: slots */
+    const uint32_t *idx;
+    const float *val;
+} cpu_columns;
+
+static inline size_t cpu_columns_row(const cpu_columns *columns, size_t k) {
+    return columns->rows ? columns->rows[k] : k;
 }
 
 /* Softmax: rows whose losses are taken together, and doubles of scratch that a chunk needs. */
@@ -41,9 +57,9 @@ static inline size_t cpu_lanes(size_t classes) {
 static inline size_t cpu_softmax_doubles(size_t classes) {
     return (2 * classes + 5) * CPU_SOFTMAX_TILE + cpu_lanes(classes);
 }
-/* The same of local steps of `room` rows (a multiple of 8). */
+/* The same of local steps of `room` rows. */
 static inline size_t cpu_softmax_step_doubles(size_t classes, size_t room) {
-    return (5 * classes + 8) * room + 4 * cpu_lanes(classes) + classes;
+    return (4 * room + 4) * cpu_lanes(classes) + classes * room;
 }
 
 /* ---- kernels -------------------------------------------------------------------------------------- */
@@ -66,10 +82,11 @@ typedef struct cpu_pass {
     const uint32_t *rows; /* NULL: rows 0 .. count */
     size_t count;
     uint32_t points;
-    uint32_t classes;   /* C; 1: `pass`, more: `softmax_pass` */
-    const double *w[2]; /* as the kernels see them */
-    float *pending;     /* CPU_SAGA: receives phi' by position in the batch */
-    double *margin[2];  /* CPU_OBJECTIVE: receive z by row, or NULL */
+    uint32_t classes;           /* C; 1: `pass`, more: `softmax_pass` */
+    const double *w[2];         /* as the kernels see them */
+    const cpu_columns *columns; /* sparse rows, several classes */
+    float *pending;             /* CPU_SAGA: receives phi' by position in the batch */
+    double *margin[2];          /* CPU_OBJECTIVE: receive z by row, or NULL */
 } cpu_pass;
 
 typedef struct cpu_tally {
@@ -111,10 +128,12 @@ typedef struct cpu_local {
     size_t undo;          /* out: alphas saved in shard->pending */
     double k, k2;         /* out, as in skald_sums */
     /* softmax: */
-    double *classes_tile;  /* cpu_softmax_step_doubles, scratch */
-    double *class_columns; /* CSR: dim x {u, d, a, w0} x lanes; out: u is w */
-    double loss;           /* out, as in skald_sums */
-    double probe;          /* out, as in cpu_tally */
+    double *classes_tile;       /* cpu_softmax_step_doubles, scratch */
+    const cpu_columns *touched; /* CSR */
+    double *class_columns;      /* CSR: slots x {u, d, a, w0} x lanes; out: u is w - w0 */
+    double keep, pull;          /* CSR without l1, out: a column without a slot ends at keep w0 - pull a */
+    double loss;                /* out, as in skald_sums */
+    double probe;               /* out, as in cpu_tally */
 } cpu_local;
 
 typedef struct cpu_kernels {
@@ -126,6 +145,8 @@ typedef struct cpu_kernels {
                          double *tile);
     /* Steps until done or until a coefficient is not finite. */
     void (*local)(cpu_local *local);
+    /* After softmax_local on sparse rows: dw of `count` columns without a slot at w and abar (NULL: sgd). */
+    void (*softmax_rest)(const cpu_local *local, size_t count, const double *w, const double *abar, double *dw);
     /* loss, dphi, d2phi, correct and rows of rows [begin, end) (positions of `rows` when not NULL), whose
      * margins are z[begin..end) + delta. */
     void (*losses)(const skald_objective *objective, const skald_rows *data, const uint32_t *rows, const double *z,
@@ -177,10 +198,10 @@ static inline size_t cpu_width(const cpu_shard *shard) {
     return shard->rows.layout == SKALD_DENSE ? shard->rows.stride : shard->rows.dim;
 }
 
-/* Entries of a vector of `classes` as the kernels see it. */
-static inline size_t cpu_room(const cpu_shard *shard, uint32_t classes) {
+/* Entries of a vector of `classes` as the kernels see it; slots: of sparse rows. */
+static inline size_t cpu_room(const cpu_shard *shard, uint32_t classes, size_t slots) {
     const size_t width = cpu_width(shard);
-    return classes == 1 ? width : shard->rows.layout == SKALD_DENSE ? width * classes : width * cpu_lanes(classes);
+    return classes == 1 ? width : shard->rows.layout == SKALD_DENSE ? width * classes : slots * cpu_lanes(classes);
 }
 
 /* Bytes of a scratch block of `count` T, to be added up before cpu_scratch_take. */
@@ -191,8 +212,29 @@ void cpu_scratch_give(cpu_compute *c, cpu_scratch *scratch);
 
 /* Runs a pass; g[o] receive dim entries, tally the sums. SKALD_ENUMERIC as compute.h says. */
 skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[2], cpu_tally *tally);
-/* A copy of v as the kernels see it: cpu_room entries. */
+/* A copy of v as the kernels see it, but for sparse rows with several classes. */
 double *cpu_widen(const cpu_shard *shard, uint32_t classes, const double *v, cpu_scratch *scratch);
+
+/* Entries of a batch that is worth packing, else 0. rows NULL: all of the shard. */
+size_t cpu_columns_entries(const cpu_shard *shard, const uint32_t *rows, size_t count);
+/* The most slots, and the bytes of scratch, that cpu_columns_find takes for so many entries. */
+size_t cpu_columns_most(const cpu_shard *shard, size_t entries);
+size_t cpu_columns_bytes(const cpu_shard *shard, size_t count, size_t entries);
+cpu_columns cpu_columns_find(const cpu_shard *shard, const uint32_t *rows, size_t count, size_t entries,
+                             cpu_scratch *scratch);
+/* The first slot of a column at or after `column`. */
+size_t cpu_columns_slot(const cpu_columns *columns, size_t column);
+/* Slots begin .. end of v ([class][dim]) to `to` + slot x stride, zeros up to the next multiple of 8 classes; and the
+ * other way, which leaves other columns as they are. */
+void cpu_columns_gather(const cpu_columns *columns, size_t classes, size_t dim, const double *v, size_t begin,
+                        size_t end, size_t stride, double *to);
+void cpu_columns_scatter(const cpu_columns *columns, size_t classes, size_t dim, const double *from, size_t begin,
+                         size_t end, size_t stride, double *v);
+/* Slots, or columns, that one thread takes at a time: eight streams of them stay in L2 with what becomes of them. */
+#define CPU_COLUMN_BLOCK 512
+static inline size_t cpu_column_blocks(size_t count) {
+    return (count + CPU_COLUMN_BLOCK - 1) / CPU_COLUMN_BLOCK;
+}
 
 /* cpu_local.c, cpu_pass.c: operations of skald_compute_ops, arguments checked by cpu.c. */
 skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *batch, const skald_local *local,

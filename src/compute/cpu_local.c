@@ -8,7 +8,7 @@
 
 static void prepare_dense(cpu_local *l, const double *w, const double *abar, cpu_scratch *scratch) {
     const uint32_t classes = l->shard->classes;
-    const size_t width = cpu_width(l->shard), room = cpu_room(l->shard, classes);
+    const size_t width = cpu_width(l->shard), room = width * classes;
     l->w = cpu_widen(l->shard, classes, w, scratch);
     l->w0 = cpu_widen(l->shard, classes, w, scratch);
     l->sum = cpu_scratch_carve(scratch, width, sizeof *l->sum);
@@ -19,17 +19,48 @@ static void prepare_dense(cpu_local *l, const double *w, const double *abar, cpu
     memset(l->d, 0, room * sizeof *l->d);
 }
 
+/* What both ends of a task on sparse rows with several classes share. */
+typedef struct classes_task {
+    cpu_compute *c;
+    cpu_local *l;
+    const double *w, *abar;
+    double *dw, *g;
+} classes_task;
+
+static void prepare_block(void *context, size_t block) {
+    const classes_task *t = context;
+    const cpu_columns *k = t->l->touched;
+    const size_t C = t->l->shard->classes, dim = t->l->shard->rows.dim, lanes = cpu_lanes(C), stride = 4 * lanes;
+    const size_t begin = block * CPU_COLUMN_BLOCK, end = skald_min_size(begin + CPU_COLUMN_BLOCK, k->count);
+    double *const columns = t->l->class_columns;
+    cpu_columns_gather(k, C, dim, t->w, begin, end, stride, columns + 3 * lanes);
+    if (t->l->saga) cpu_columns_gather(k, C, dim, t->abar, begin, end, stride, columns + 2 * lanes);
+    for (size_t slot = begin; slot < end; slot++) {
+        double *const at = columns + slot * stride;
+        memcpy(at, at + 3 * lanes, lanes * sizeof *at);
+        memset(at + lanes, 0, (t->l->saga ? 1 : 2) * lanes * sizeof *at);
+    }
+}
+
+static void finish_block(void *context, size_t block) {
+    const classes_task *t = context;
+    const cpu_columns *k = t->l->touched;
+    const size_t C = t->l->shard->classes, dim = t->l->shard->rows.dim, lanes = cpu_lanes(C), stride = 4 * lanes;
+    const size_t first = block * CPU_COLUMN_BLOCK, count = skald_min_size(CPU_COLUMN_BLOCK, dim - first);
+    const size_t begin = cpu_columns_slot(k, first), end = cpu_columns_slot(k, first + count);
+    for (size_t c = 0; c < C && end - begin < count; c++) {
+        const size_t at = c * dim + first;
+        t->c->kernels->softmax_rest(t->l, count, t->w + at, t->l->saga ? t->abar + at : NULL, t->dw + at);
+        if (t->g) memset(t->g + at, 0, count * sizeof *t->g);
+    }
+    cpu_columns_scatter(k, C, dim, t->l->class_columns, begin, end, stride, t->dw);
+    if (t->g) cpu_columns_scatter(k, C, dim, t->l->class_columns + lanes, begin, end, stride, t->g);
+}
+
 static void prepare_csr(cpu_local *l, size_t steps, const double *w, const double *abar, cpu_scratch *scratch) {
-    const size_t dim = l->shard->rows.dim, C = l->shard->classes, lanes = cpu_lanes(C);
-    if (C > 1) {
-        l->class_columns = cpu_scratch_carve(scratch, dim * 4 * lanes, sizeof(double));
-        memset(l->class_columns, 0, dim * 4 * lanes * sizeof(double));
-        for (size_t c = 0; c < C; c++)
-            for (size_t j = 0; j < dim; j++) {
-                double *at = l->class_columns + j * 4 * lanes + c;
-                at[0] = at[3 * lanes] = w[c * dim + j];
-                at[2 * lanes] = l->saga ? abar[c * dim + j] : 0;
-            }
+    const size_t dim = l->shard->rows.dim, slots = l->touched ? l->touched->count : dim;
+    if (l->touched) {
+        l->class_columns = cpu_scratch_carve(scratch, slots * 4 * cpu_lanes(l->shard->classes), sizeof(double));
     } else {
         l->columns = cpu_scratch_carve(scratch, dim, sizeof *l->columns);
         for (size_t j = 0; j < dim; j++)
@@ -38,8 +69,8 @@ static void prepare_csr(cpu_local *l, size_t steps, const double *w, const doubl
     l->scale = 1;
     l->slope = 0;
     if (!(l->objective->l1 > 0)) return;
-    l->last = cpu_scratch_carve(scratch, dim, sizeof *l->last);
-    memset(l->last, 0, dim * sizeof *l->last);
+    l->last = cpu_scratch_carve(scratch, slots, sizeof *l->last);
+    memset(l->last, 0, slots * sizeof *l->last);
     cpu_skip *skip = cpu_scratch_carve(scratch, steps + 1, sizeof *skip);
     const double q = 1 - l->eta * l->objective->l2;
     skip[0] = (cpu_skip){1, 0};
@@ -55,16 +86,6 @@ static void finish_dense(const cpu_local *l, const double *w, double *dw, double
         if (g && l->saga) memcpy(g + c * dim, l->d + c * width, dim * sizeof *g);
     }
     if (g && !l->saga) memset(g, 0, classes * dim * sizeof *g);
-}
-
-static void finish_csr_classes(const cpu_local *l, double *dw, double *g) {
-    const size_t dim = l->shard->rows.dim, C = l->shard->classes, lanes = cpu_lanes(C);
-    for (size_t c = 0; c < C; c++)
-        for (size_t j = 0; j < dim; j++) {
-            const double *at = l->class_columns + j * 4 * lanes + c;
-            dw[c * dim + j] = at[0] - at[3 * lanes];
-            if (g) g[c * dim + j] = at[lanes];
-        }
 }
 
 static void finish_csr(const cpu_local *l, double *dw, double *g) {
@@ -91,13 +112,19 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
                    .saga = local->saga,
                    .eta = local->eta,
                    .inv_n = local->saga ? 1 / local->n : 0};
+    classes_task task = {c, &l, w, abar, dw, g};
+    cpu_columns columns = {0};
     cpu_scratch *scratch;
     size_t bytes = 2 * CPU_SCRATCH_BYTES(count + 8, double) + CPU_SCRATCH_BYTES(13 * room, double);
-    const size_t vector = cpu_room(shard, shard->classes), many = shard->classes > 1;
+    const bool many = shard->classes > 1, slots = many && !dense;
     const size_t doubles = many ? cpu_softmax_step_doubles(shard->classes, room) : 0;
+    const size_t entries = slots ? cpu_columns_entries(shard, batch->rows, count) : 0;
+    const size_t most = slots ? cpu_columns_most(shard, entries) : width;
+    const size_t vector = cpu_room(shard, shard->classes, most);
+    if (slots) bytes += cpu_columns_bytes(shard, count, entries);
     bytes += dense ? 4 * CPU_SCRATCH_BYTES(vector, double) + 2 * CPU_SCRATCH_BYTES(width, double) +
                          CPU_SCRATCH_BYTES(2 * room, const float *)
-                   : CPU_SCRATCH_BYTES(vector, cpu_column) + CPU_SCRATCH_BYTES(width, uint32_t) +
+                   : CPU_SCRATCH_BYTES(vector, cpu_column) + CPU_SCRATCH_BYTES(most, uint32_t) +
                          CPU_SCRATCH_BYTES(steps + 1, cpu_skip);
     bytes += CPU_SCRATCH_BYTES(doubles, double);
     TRY(cpu_scratch_take(c, bytes, &scratch));
@@ -115,8 +142,13 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
         l.x = cpu_scratch_carve(scratch, 2 * room, sizeof *l.x);
         prepare_dense(&l, w, abar, scratch);
     } else {
+        if (slots) {
+            columns = cpu_columns_find(shard, batch->rows, count, entries, scratch);
+            l.touched = &columns;
+        }
         prepare_csr(&l, steps, w, abar, scratch);
     }
+    if (slots) cpu_pool_run(c->pool, cpu_column_blocks(columns.count), prepare_block, &task);
 
     c->kernels->local(&l);
 
@@ -132,8 +164,8 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
         *sums = (skald_sums){.loss = many ? l.loss : sums->loss, .rows = (double)count, .k = l.k, .k2 = l.k2};
         if (dense)
             finish_dense(&l, w, dw, g);
-        else if (many)
-            finish_csr_classes(&l, dw, g);
+        else if (slots)
+            cpu_pool_run(c->pool, cpu_column_blocks(shard->rows.dim), finish_block, &task);
         else
             finish_csr(&l, dw, g);
     }

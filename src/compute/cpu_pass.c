@@ -25,16 +25,21 @@ typedef struct run {
     cpu_tally tally[MAX_CHUNKS];
 } run;
 
+static size_t slots_of(const cpu_pass *p) {
+    return p->columns ? p->columns->count : p->shard->rows.dim;
+}
+
 /* How many chunks: enough for any number of threads, few enough that clearing and adding their sums costs
  * little beside the rows themselves. */
 static size_t chunk_count(const cpu_pass *p, bool with_sums) {
     size_t most = p->count / MIN_CHUNK_ROWS;
+    const size_t slots = slots_of(p);
     if (with_sums && p->shard->rows.layout == SKALD_CSR) {
         double per_row = p->shard->base.facts.nonzeros / (double)p->shard->rows.n;
-        double worth = (double)p->count * per_row / (16.0 * p->shard->rows.dim);
+        double worth = (double)p->count * per_row / (16.0 * (double)slots);
         if (worth < (double)most) most = (size_t)worth;
     }
-    if (with_sums && p->classes > 1) most = skald_min_size(most, MAX_SUMS / cpu_room(p->shard, p->classes));
+    if (with_sums && p->classes > 1) most = skald_min_size(most, MAX_SUMS / cpu_room(p->shard, p->classes, slots));
     return most < 1 ? 1 : most > MAX_CHUNKS ? MAX_CHUNKS : most;
 }
 
@@ -70,22 +75,36 @@ static void reduce_columns(void *context, size_t block) {
     }
 }
 
-/* Several classes: a block is a class's part of the sum (dense), or that of some columns (CSR). */
+static void add_chunks(const run *r, double *sum, size_t count) {
+    for (size_t k = 1; k < r->chunks; k++)
+        for (size_t j = 0; j < count; j++) sum[j] += sum[k * r->room + j];
+}
+
+/* Several classes, dense rows: a block is a class's part of the sum. */
 static void reduce_classes(void *context, size_t block) {
     run *r = context;
     const skald_rows *rows = &r->pass->shard->rows;
-    const size_t C = r->pass->classes, lanes = cpu_lanes(C), dim = rows->dim;
-    const bool dense = rows->layout == SKALD_DENSE;
-    const size_t first = block * REDUCE_COLUMNS, columns = dense ? 0 : skald_min_size(REDUCE_COLUMNS, dim - first);
-    const size_t begin = dense ? block * rows->stride : first * lanes, count = dense ? dim : columns * lanes;
     for (int o = 0; o < 2; o++) {
         if (!r->partial[o]) continue;
-        double *sum = r->partial[o] + begin;
-        for (size_t k = 1; k < r->chunks; k++)
-            for (size_t j = 0; j < count; j++) sum[j] += sum[k * r->room + j];
-        if (dense) memcpy(r->g[o] + block * dim, sum, dim * sizeof *sum);
-        for (size_t c = 0; !dense && c < C; c++)
-            for (size_t j = 0; j < columns; j++) r->g[o][c * dim + first + j] = sum[j * lanes + c];
+        double *sum = r->partial[o] + block * rows->stride;
+        add_chunks(r, sum, rows->dim);
+        memcpy(r->g[o] + block * rows->dim, sum, rows->dim * sizeof *sum);
+    }
+}
+
+/* Several classes, sparse rows: that of some columns. */
+static void reduce_slots(void *context, size_t block) {
+    run *r = context;
+    const cpu_columns *columns = r->pass->columns;
+    const size_t C = r->pass->classes, lanes = cpu_lanes(C), dim = r->pass->shard->rows.dim;
+    const size_t first = block * CPU_COLUMN_BLOCK, count = skald_min_size(CPU_COLUMN_BLOCK, dim - first);
+    const size_t begin = cpu_columns_slot(columns, first), end = cpu_columns_slot(columns, first + count);
+    for (int o = 0; o < 2; o++) {
+        if (!r->partial[o]) continue;
+        add_chunks(r, r->partial[o] + begin * lanes, (end - begin) * lanes);
+        for (size_t c = 0; c < C && end - begin < count; c++)
+            memset(r->g[o] + c * dim + first, 0, count * sizeof(double));
+        cpu_columns_scatter(columns, C, dim, r->partial[o], begin, end, lanes, r->g[o]);
     }
 }
 
@@ -101,7 +120,7 @@ static void add_tally(cpu_tally *to, const cpu_tally *from) {
 }
 
 skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[2], cpu_tally *tally) {
-    run r = {.c = c, .pass = pass, .g = g, .room = cpu_room(pass->shard, pass->classes)};
+    run r = {.c = c, .pass = pass, .g = g, .room = cpu_room(pass->shard, pass->classes, slots_of(pass))};
     r.chunks = chunk_count(pass, g[0] || g[1]);
     r.chunk_rows = (pass->count + r.chunks - 1) / r.chunks;
     r.chunk_rows = (r.chunk_rows + 7) / 8 * 8;
@@ -116,11 +135,12 @@ skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[
     r.tiles = cpu_scratch_carve(scratch, tiles, sizeof(double));
     cpu_pool_run(c->pool, r.chunks, run_chunk, &r);
     const skald_rows *rows = &pass->shard->rows;
-    const size_t blocks = (rows->dim + REDUCE_COLUMNS - 1) / REDUCE_COLUMNS;
-    if (outputs && pass->classes > 1)
-        cpu_pool_run(c->pool, rows->layout == SKALD_DENSE ? pass->classes : blocks, reduce_classes, &r);
+    if (outputs && pass->columns)
+        cpu_pool_run(c->pool, cpu_column_blocks(rows->dim), reduce_slots, &r);
+    else if (outputs && pass->classes > 1)
+        cpu_pool_run(c->pool, pass->classes, reduce_classes, &r);
     else if (outputs)
-        cpu_pool_run(c->pool, blocks, reduce_columns, &r);
+        cpu_pool_run(c->pool, (rows->dim + REDUCE_COLUMNS - 1) / REDUCE_COLUMNS, reduce_columns, &r);
     cpu_scratch_give(c, scratch);
     memset(tally, 0, sizeof *tally);
     for (size_t k = 0; k < r.chunks; k++) add_tally(tally, &r.tally[k]);
@@ -131,15 +151,8 @@ skald_status cpu_pass_run(cpu_compute *c, const cpu_pass *pass, double *const g[
 }
 
 double *cpu_widen(const cpu_shard *shard, uint32_t classes, const double *v, cpu_scratch *scratch) {
-    const size_t dim = shard->rows.dim, width = cpu_width(shard), room = cpu_room(shard, classes);
-    double *copy = cpu_scratch_carve(scratch, room, sizeof *copy);
-    if (classes > 1 && shard->rows.layout == SKALD_CSR) {
-        const size_t lanes = cpu_lanes(classes);
-        memset(copy, 0, room * sizeof *copy);
-        for (size_t c = 0; c < classes; c++)
-            for (size_t j = 0; j < dim; j++) copy[j * lanes + c] = v[c * dim + j];
-        return copy;
-    }
+    const size_t dim = shard->rows.dim, width = cpu_width(shard);
+    double *copy = cpu_scratch_carve(scratch, width * classes, sizeof *copy);
     for (size_t c = 0; c < classes; c++) {
         double *to = copy + c * width;
         memcpy(to, v + c * dim, dim * sizeof *to);

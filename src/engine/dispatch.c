@@ -11,7 +11,7 @@ skald_status skald_run_publish(skald_run *run) {
     skald_version *v =
         skald_versions_publish(run->versions, run->commits, vectors, run->work.local && run->work.history ? 2 : 1);
     if (!v) return SKALD_ENOMEM;
-    if (run->work.local && !run->crew->ranks) skald_versions_narrow(v, run->current); /* those send no models */
+    if (run->work.local && !run->crew->ranks && !run->crew->here) skald_versions_narrow(v, run->current);
     skald_version_unref(run->current);
     run->current = v;
     run->dirty = false;

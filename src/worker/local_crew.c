@@ -94,6 +94,7 @@ skald_status skald_crew_local_open(const skald_data_options *data, const skald_o
     c->member.shards = c->shards;
     c->member.shard_count = p->shard_count;
     c->crew.ops = &ops;
+    c->crew.here = true;
     c->crew.problem = p;
 out:
     if (st == SKALD_OK)

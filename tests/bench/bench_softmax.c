@@ -1,14 +1,20 @@
-/* Softmax on dense rows, one thread: the gradient of Skald's CPU backend beside two matrix products of OpenBLAS.
+/* Softmax, one thread.
  *
- *   bench_softmax
+ *   bench_softmax [dense | sparse]
  *
- * The peer makes Z = X W' and G = R' X over sub-batches that stay in the caches, without the losses in between: dgemm
- * on rows widened to doubles, as Skald's sums are, and sgemm, which has half of the digits. Times are medians of turns.
+ * Sparse rows: nanoseconds an entry and class of each operation (of the processor's time), beside logistic on the same
+ * rows. Tasks are 1/16 of the rows, as `train` makes them.
+ *
+ * Dense rows: the gradient of Skald's CPU backend beside two matrix products of OpenBLAS. The peer makes Z = X W' and G
+ * = R' X over sub-batches that stay in the caches, without the losses in between: dgemm on rows widened to doubles, as
+ * Skald's sums are, and sgemm, which has half of the digits. Times are medians of turns.
  */
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/base.h"
 #include "skald/compute.h"
@@ -121,7 +127,159 @@ static void measure(size_t n, int d, int classes, void *blas) {
     free(b.zf);
 }
 
-int main(void) {
+/* ---- sparse rows ---------------------------------------------------------------------------------- */
+
+enum { TURNS = 5, SPARSE_ROWS = 20000, SPARSE_COLUMNS = 60000, TASK = SPARSE_ROWS / 16 };
+
+/* About eleven entries a row, columns by Zipf's law: short texts. */
+static skald_rows sparse_rows(uint32_t classes) {
+    skald_rows r = {.layout = SKALD_CSR, .n = SPARSE_ROWS, .dim = SPARSE_COLUMNS};
+    r.ptr = skald_zalloc(r.n + 1, sizeof *r.ptr);
+    r.idx = skald_alloc(r.n * 32, sizeof *r.idx);
+    r.val = skald_alloc(r.n * 32, sizeof *r.val);
+    r.y = skald_alloc(r.n, sizeof *r.y);
+    r.s = skald_alloc(r.n, sizeof *r.s);
+    uint64_t end = 0, draw = 0;
+    for (size_t i = 0; i < r.n; i++) {
+        const uint64_t want = 2 + skald_random(3, i) % 19;
+        uint32_t column[32];
+        size_t count = 0;
+        for (uint64_t k = 0; k < want; k++) {
+            const uint32_t j = (uint32_t)skald_permute(5, r.dim, (uint64_t)pow(r.dim, skald_uniform(4, draw++)) - 1);
+            size_t at = 0;
+            while (at < count && column[at] < j) at++;
+            if (at < count && column[at] == j) continue;
+            memmove(column + at + 1, column + at, (count++ - at) * sizeof *column);
+            column[at] = j;
+        }
+        for (size_t k = 0; k < count; k++, end++) {
+            r.idx[end] = column[k];
+            r.val[end] = (float)(1 / sqrt((double)count));
+        }
+        r.ptr[i + 1] = end;
+        r.y[i] = classes > 1 ? (float)(i % classes) : i & 1 ? 1 : -1;
+        r.s[i] = 1;
+    }
+    return r;
+}
+
+typedef struct sparse {
+    skald_compute *c;
+    skald_shard *shard;
+    uint32_t classes, *rows;
+    double entries, *w, *a, *g, *d; /* entries: in all rows */
+    uint64_t position;
+} sparse;
+
+static skald_batch next_task(sparse *b) {
+    skald_batch batch = {b->rows, 0};
+    batch.count = skald_draw(1, 0, SPARSE_ROWS, b->position, TASK, b->rows);
+    b->position += batch.count;
+    return batch;
+}
+
+static void gradient_task(sparse *b) {
+    const skald_batch batch = next_task(b);
+    skald_sums sums;
+    must(b->c->ops->gradient(b->c, b->shard, &batch, b->w, b->g, &sums));
+}
+static void saga_task(sparse *b) {
+    const skald_batch batch = next_task(b);
+    skald_sums sums;
+    must(b->c->ops->saga(b->c, b->shard, &batch, b->w, b->g, &sums));
+}
+static void local_task(sparse *b) {
+    const skald_batch batch = next_task(b);
+    const skald_local local = {true, 1, 0.5, SPARSE_ROWS};
+    skald_sums sums;
+    must(b->c->ops->local(b->c, b->shard, &batch, &local, b->w, b->a, b->d, b->g, &sums));
+}
+static void gradient_all(sparse *b) {
+    const skald_batch all = {0};
+    skald_sums sums;
+    must(b->c->ops->gradient(b->c, b->shard, &all, b->w, b->g, &sums));
+}
+static void objective_all(sparse *b) {
+    skald_sums sums;
+    must(b->c->ops->objective(b->c, b->shard, 1, (const double *const[]){b->w}, NULL, false, &sums));
+}
+
+static void sparse_open(sparse *b, uint32_t classes) {
+    const skald_objective o = {.loss = classes > 1 ? SKALD_SOFTMAX : SKALD_LOGISTIC, .l2 = 1e-4, .classes = classes};
+    const skald_compute_options options = {.device = "cpu", .threads = 1, .isa = getenv("BENCH_ISA")};
+    const size_t length = (size_t)SPARSE_COLUMNS * classes;
+    skald_rows rows = sparse_rows(classes);
+    *b = (sparse){.classes = classes, .entries = (double)rows.ptr[rows.n]};
+    b->w = skald_alloc(length, sizeof *b->w);
+    b->a = skald_zalloc(length, sizeof *b->a);
+    b->g = skald_zalloc(length, sizeof *b->g);
+    b->d = skald_zalloc(length, sizeof *b->d);
+    b->rows = skald_alloc(TASK, sizeof *b->rows);
+    for (size_t k = 0; k < length; k++) b->w[k] = 0.1 * skald_normal(2, k);
+    must(skald_compute_open(&options, &o, rows.dim, &b->c));
+    must(b->c->ops->load(b->c, &rows, &b->shard));
+}
+
+static void sparse_close(sparse *b) {
+    b->c->ops->unload(b->c, b->shard);
+    b->c->ops->destroy(b->c);
+    free(b->w);
+    free(b->a);
+    free(b->g);
+    free(b->d);
+    free(b->rows);
+}
+
+/* What other programs take meanwhile does not count. */
+static double processor_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void measure_sparse(uint32_t classes) {
+    static const struct {
+        const char *name;
+        void (*run)(sparse *);
+        double part; /* of the rows */
+    } operation[] = {{"gradient, a task", gradient_task, 1.0 / 16},
+                     {"saga, a task", saga_task, 1.0 / 16},
+                     {"local steps, a task", local_task, 1.0 / 16},
+                     {"gradient, all rows", gradient_all, 1},
+                     {"objective, all rows", objective_all, 1}};
+    sparse b[2];
+    sparse_open(&b[0], 1);
+    sparse_open(&b[1], classes);
+    printf("%d rows x %d columns, %.1f entries a row, %u classes\n", SPARSE_ROWS, SPARSE_COLUMNS,
+           b[1].entries / SPARSE_ROWS, classes);
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(operation); k++) {
+        double taken[2][TURNS], ns[2];
+        for (int r = -1; r < TURNS; r++)
+            for (int side = 0; side < 2; side++) {
+                const double start = processor_ns();
+                operation[k].run(&b[side]);
+                if (r >= 0) taken[side][r] = processor_ns() - start;
+            }
+        for (int side = 0; side < 2; side++) {
+            qsort(taken[side], TURNS, sizeof taken[side][0], by_value);
+            ns[side] = taken[side][TURNS / 2] / (operation[k].part * b[side].entries * b[side].classes);
+        }
+        printf("  %-26s %8.2f ns an entry and class; logistic %8.2f ns an entry; %6.1f times logistic\n",
+               operation[k].name, ns[1], ns[0], ns[1] * classes / ns[0]);
+        fflush(stdout);
+    }
+    sparse_close(&b[0]);
+    sparse_close(&b[1]);
+}
+
+int main(int argc, char **argv) {
+    const char *only = argc > 1 ? argv[1] : "";
+    if (strcmp(only, "dense") != 0) {
+        measure_sparse(10);
+        measure_sparse(60);
+        measure_sparse(300);
+    }
+    if (strcmp(only, "sparse") == 0) return 0;
     void *blas = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
     void (*threads)(int) = NULL;
     if (blas) *(void **)&threads = dlsym(blas, "openblas_set_num_threads");

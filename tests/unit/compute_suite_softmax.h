@@ -387,6 +387,20 @@ static inline void suite_softmax_local(const compute_suite *suite, bool brief) {
         }
 }
 
+/* Model entries that decay so fast that scaled ones become too small to divide by, also where no row comes. */
+static inline void suite_softmax_decay(const compute_suite *suite) {
+    const skald_objective o = softmax_of(3, 1.9, 0, true);
+    const shape s = {SKALD_CSR, 203, 801, true, 0.2, 77, 0};
+    problem p = problem_open(suite, &s, &o);
+    uint32_t *rows = draw(p.n, 155, 1); /* q = 0.05: below 1e-100 a step before the end, once and twice */
+    check_class_local(&p, rows, 78, true, 1, 0.5, 1);
+    check_class_local(&p, rows, 155, true, 1, 0.5, 2);
+    check_class_local(&p, rows, 78, false, 1, 0.5, 2);
+    check_class_local(&p, rows, 3, true, 2, 0.5, 3);
+    free(rows);
+    problem_close(&p);
+}
+
 /* Margins up to 1e4 of either sign, one row at a time, to 1e-12 relative: no overflow, no cancellation. */
 static inline void suite_softmax_range(const compute_suite *suite) {
     static const uint32_t classes[] = {2, 3, 10};
@@ -514,6 +528,7 @@ static inline void compute_suite_softmax(const compute_suite *suite, bool brief)
     suite_softmax_range(suite);
     suite_softmax_operations(suite, brief);
     suite_softmax_local(suite, brief);
+    suite_softmax_decay(suite);
     suite_softmax_two(suite);
     suite_softmax_refusals(suite);
 }

@@ -45,10 +45,10 @@ static void list_cpu(void **state) {
 }
 
 /* What a sequence of operations leaves behind, as bytes; up to three classes. */
-enum { WIDE = 3 * 301 };
+enum { COLUMNS = 1201, WIDE = 3 * COLUMNS };
 typedef struct record {
-    double g[4][WIDE], dw[WIDE];
-    skald_sums sums[5];
+    double g[6][WIDE], dw[2][WIDE];
+    skald_sums sums[6];
     float alpha[3 * 6000];
 } record;
 
@@ -61,11 +61,13 @@ static void run_sequence(skald_compute *c, skald_shard *shard, record *out) {
         abar[j] = 0;
     }
     uint32_t *rows = draw(6000, 5001, 9);
-    const skald_batch all = {NULL, 0}, some = {rows, 5001};
+    const skald_batch all = {NULL, 0}, some = {rows, 5001}, few = {rows, 150};
     const skald_local l = {true, 7, 0.01, 6000};
     OK(ops->gradient(c, shard, &all, w, out->g[0], &out->sums[0]));
     OK(ops->saga(c, shard, &some, w, out->g[1], &out->sums[1]));
-    OK(ops->local(c, shard, &some, &l, w, abar, out->dw, out->g[2], &out->sums[2]));
+    OK(ops->local(c, shard, &some, &l, w, abar, out->dw[0], out->g[2], &out->sums[2]));
+    OK(ops->gradient(c, shard, &few, w, out->g[4], &out->sums[4]));
+    OK(ops->local(c, shard, &few, &l, w, abar, out->dw[1], out->g[5], &out->sums[5]));
     const double *points[2] = {w, abar};
     double *none[2] = {NULL, out->g[3]};
     OK(ops->objective(c, shard, 2, points, none, true, &out->sums[3]));
@@ -89,11 +91,11 @@ static void *run_job(void *argument) {
     return NULL;
 }
 
-/* Bits do not depend on the number of threads, nor on what other threads do with other shards. Seen to fail
- * when chunks were cut by the number of threads. */
+/* Bits do not depend on the number of threads (enough columns for several blocks of them), nor on what other threads do
+ * with other shards. Seen to fail when chunks were cut by the number of threads. */
 static void test_threads(void **state) {
     for (int kind = 0; kind < 4; kind++) {
-        const shape s = {kind & 1 ? SKALD_CSR : SKALD_DENSE, 6000, 301, true, 0.1, 11, 0};
+        const shape s = {kind & 1 ? SKALD_CSR : SKALD_DENSE, 6000, COLUMNS, true, 0.1, 11, 0};
         const skald_objective o = kind & 2 ? softmax_of(3, 1e-3, 0, true) : objective_of(SKALD_LOGISTIC, 1e-3, 0, true);
         record *want = malloc(sizeof *want),
                *got[3] = {malloc(sizeof *want), malloc(sizeof *want), malloc(sizeof *want)};
