@@ -257,7 +257,7 @@ def with_l1(m, rounds=100):
         new, ended = quadratic(h, h @ v - g, weight, v, 20 * min(m.size, 4 * m.p.n) + 100)
         step = new - v
         fall = -(g @ step) + weight @ (np.abs(v) - np.abs(new))
-        if fall <= 1e-15 * f:
+        if fall <= 1e-20 * f:
             break
         a, dz = 1.0, m.margins(step)
         while a > 1e-10:
@@ -270,7 +270,7 @@ def with_l1(m, rounds=100):
         v = new if a == 1.0 else v + a * step
         z = m.margins(v)
         f, last = m.value(z, v) + weight @ np.abs(v), f
-        if f >= last and fall < 1e-11 * f:
+        if f >= last and fall < 1e-15 * f:
             break
     return v, ended
 
