@@ -33,7 +33,7 @@ typedef struct skald_facts {
     double l1, l2;
     double L, L_max; /* smoothness of the data term; L 0: not measured yet */
     bool nonconvex;
-    uint32_t workers; /* 0: this process alone */
+    uint32_t workers; /* at least 1, which may be this process */
     skald_mode mode;
     bool stochastic; /* options were given that only solvers of steps over some of the rows have (--step, ...) */
 } skald_facts;
@@ -53,8 +53,9 @@ typedef struct skald_workers_choice {
     uint32_t workers; /* 0: this process alone */
     char why[SKALD_WHY];
 } skald_workers_choice;
-/* Of at most `most` (cores, cards): those that pay. L, L_max, l1 and l2 are not read. */
-skald_workers_choice skald_choose_workers(const skald_facts *facts, uint32_t most);
+/* One a card, or without cards a core, where they pay and the data divide into as many blocks. L, L_max, l1 and l2 are
+ * not read. */
+skald_workers_choice skald_choose_workers(const skald_facts *facts, uint32_t cores, uint32_t cards, uint64_t blocks);
 
 /* The passes after which a run without any limit ends: some minutes of one core, at least a hundred. */
 double skald_choose_passes(const skald_facts *facts);

@@ -219,7 +219,7 @@ static void say_what_lacks(run *r, const skald_problem *p, const skald_outcome *
 
 int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st) {
     r->crew = crew;
-    training_choose(&r->t, crew->problem, r->workers == 0 ? 0 : crew->ops->size(crew));
+    training_choose(&r->t, crew->problem, crew->ops->size(crew));
     describe(r, crew);
     if (r->page) skald_page_stage(r->page, "starting");
     const bool merged = r->s->record || r->replay;

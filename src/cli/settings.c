@@ -68,7 +68,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     if (!said) {
         if (certificate) t->target_gap = 1e-6;
         t->max_passes = 100;
-        out->choose_passes = certificate;
+        out->choose_passes = true;
     }
     return SKALD_OK;
 }
@@ -141,7 +141,7 @@ static void resolve_algo(const settings *s, const skald_options *given, training
 }
 
 void training_choose(training *t, const skald_problem *problem, uint32_t workers) {
-    char loss[200] = "", algo[200] = "", limit[80] = "";
+    char loss[200] = "", algo[200] = "", limit[120] = "";
     skald_facts facts = skald_facts_of(problem, &t->train, workers);
     facts.stochastic = t->stochastic;
     if (t->choose_algo) {
@@ -151,7 +151,10 @@ void training_choose(training *t, const skald_problem *problem, uint32_t workers
     } else if (t->algo_why) {
         snprintf(algo, sizeof algo, "algo %s (%s)", skald_algo_name(t->train.algo), t->algo_why);
     }
-    if (t->choose_passes) {
+    if (t->choose_passes && !(t->train.target_gap > 0)) {
+        snprintf(limit, sizeof limit, "%g passes (no gap can be certified; --target-gradient is a target)",
+                 t->train.max_passes);
+    } else if (t->choose_passes) {
         t->train.max_passes = skald_choose_passes(&facts);
         snprintf(limit, sizeof limit, "until a gap of %g or %g passes", t->train.target_gap, t->train.max_passes);
     }

@@ -94,7 +94,7 @@ extern const skald_option train_options[], coordinator_options[], simulate_optio
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);
 
-/* What could not be chosen without the problem, on so many workers (0: this process); t->chosen says what and why. */
+/* What could not be chosen without the problem, for so many workers; t->chosen says what and why. */
 void training_choose(training *t, const skald_problem *problem, uint32_t workers);
 
 /* Frees what resolving made. */

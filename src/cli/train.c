@@ -59,9 +59,11 @@ static skald_facts facts_of_manifest(const run *r, const skald_manifest *m) {
                          .classes = loss == SKALD_SOFTMAX ? m->label_count : 1};
 }
 
-/* --workers auto: `most` or none, by the size of the data. What was read for that is kept: by r->t.data. */
-static skald_status choose_workers(run *r, uint32_t most, bool cards, survey *seen) {
+/* --workers auto: one a card or core, or none, by the size of the data. What was read for that is kept: by r->t.data.
+ */
+static skald_status choose_workers(run *r, uint32_t cores, uint32_t cards, survey *seen) {
     training *t = &r->t;
+    const uint32_t most = cards ? cards : cores;
     const char *const unit = cards ? "card" : "core", *option = about_workers(&r->args->options);
     r->workers = most;
     if (option || !is_small(r->data)) {
@@ -71,7 +73,7 @@ static skald_status choose_workers(run *r, uint32_t most, bool cards, survey *se
     }
     TRY(skald_local_data_scan(&t->data, &seen->source, &seen->manifest));
     const skald_facts facts = facts_of_manifest(r, &seen->manifest);
-    const skald_workers_choice c = skald_choose_workers(&facts, most);
+    const skald_workers_choice c = skald_choose_workers(&facts, cores, cards, seen->manifest.block_count);
     r->workers = c.workers;
     if (c.workers)
         snprintf(t->place, sizeof t->place, "a worker a %s: %u (%s)", unit, c.workers, c.why);
@@ -200,8 +202,7 @@ static int run_command(const command *self, int argc, char **argv) {
     survey seen = {0};
     const uint32_t count = st == SKALD_OK ? usable_cards(&s, cards) : 0;
     if (st == SKALD_OK && s.workers == WORKERS_CORES) r.workers = usable_cores();
-    if (st == SKALD_OK && s.workers == WORKERS_AUTO)
-        st = choose_workers(&r, count ? count : (uint32_t)usable_cores(), count > 0, &seen);
+    if (st == SKALD_OK && s.workers == WORKERS_AUTO) st = choose_workers(&r, (uint32_t)usable_cores(), count, &seen);
     int code = st != SKALD_OK   ? report_failure(self)
                : r.workers == 0 ? train_alone(&r)
                                 : train_here(&r, (int)r.workers, cards, count);

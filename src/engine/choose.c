@@ -106,15 +106,16 @@ skald_algo_choice skald_choose_algo(const skald_facts *f) {
  * (README, "Who computes"), where also the data begin to be large enough that reading them in parallel counts. */
 static const double PAYS_NS = 50e6;
 
-skald_workers_choice skald_choose_workers(const skald_facts *f, uint32_t most) {
+skald_workers_choice skald_choose_workers(const skald_facts *f, uint32_t cores, uint32_t cards, uint64_t blocks) {
     skald_workers_choice c = {0};
+    const uint32_t most = cards ? cards : cores;
     const double pass = skald_pass_ns(f);
     if (pass < PAYS_NS) {
         snprintf(c.why, sizeof c.why, "a pass takes about %.2g ms", pass * 1e-6);
-    } else if (most < 2) {
+    } else if (!cards && cores < 2) {
         snprintf(c.why, sizeof c.why, "there is one core");
     } else {
-        c.workers = f->rows < most ? (uint32_t)f->rows : most;
+        c.workers = blocks < most ? (uint32_t)blocks : most;
         snprintf(c.why, sizeof c.why, "a pass takes one core about %.2g s", pass * 1e-9);
     }
     return c;

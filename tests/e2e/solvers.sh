@@ -51,9 +51,9 @@ expect "by version, svrg" 2 "use --algo saga" "${train[@]}" --algo svrg --histor
 expect "by version, local" 2 "leave --local on out" "${train[@]}" --local on --history version data.svm
 expect "versions of a scalar history" 2 "is for --history version" "${train[@]}" --history-versions 9 data.svm
 
-expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --nonconvex 0.1 data.svm
+expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --algo saga --nonconvex 0.1 data.svm
 expect "nonconvex with a certificate" 2 "use --target-gradient" "${train[@]}" --algo synthesis --nonconvex 0.1 --target-gap 1e-3 data.svm
 expect "local svrg" 2 "svrg has no local steps" "${train[@]}" --algo svrg --local on data.svm
 expect "a policy for synthesis" 2 "leave --stale out" "${train[@]}" --algo synthesis --target-gradient 1e-3 --stale fold data.svm
-expect "an epoch of saga" 2 "use --algo svrg" "${train[@]}" --epoch 3 data.svm
+expect "an epoch of saga" 2 "use --algo svrg" "${train[@]}" --algo saga --epoch 3 data.svm
 finish
