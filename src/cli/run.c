@@ -1,5 +1,6 @@
 #include "cli/run.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,7 +205,9 @@ static void say_what_lacks(run *r, const skald_problem *p, const skald_outcome *
         snprintf(limit, sizeof limit, "--max-time, %g s", t->max_seconds);
     else
         snprintf(limit, sizeof limit, "--max-updates, %llu", (unsigned long long)t->max_updates);
-    if (t->target_gap > 0)
+    if (t->target_gap > 0 && !isfinite(gap))
+        snprintf(far, sizeof far, "no gap is certified yet, %g was asked for", t->target_gap);
+    else if (t->target_gap > 0)
         snprintf(far, sizeof far, "a gap of %.2g is certified, %g was asked for", gap, t->target_gap);
     else if (t->target_gradient > 0)
         snprintf(far, sizeof far, "|grad| is %.2g, %g was asked for", gradient, t->target_gradient);

@@ -85,7 +85,7 @@ typedef struct training {
     bool choose_passes;              /* nobody gave a target or limit */
     const char *loss_why, *algo_why; /* auto, but other options or a checkpoint left no choice; NULL: not so */
     char place[160];                 /* who computes, where that was chosen; "": it was given */
-    char chosen[640];                /* once chosen: "loss ..., algo ..., ..."; "": all was given */
+    char chosen[800];                /* once chosen: "loss ..., algo ..., ..."; "": all was given */
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 
