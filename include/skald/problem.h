@@ -12,6 +12,7 @@ typedef struct skald_data_options {
     skald_source_options source;
     skald_scaling scaling;
     bool intercept;
+    bool choose_loss;            /* by the labels (choose.h): the objective's loss is not read */
     bool balanced;               /* class weights n / (classes * count) */
     uint32_t class_weight_count; /* explicit class weights, by label value as in the file */
     const double *class_weight_label, *class_weight;
@@ -19,6 +20,9 @@ typedef struct skald_data_options {
     uint32_t least_shards; /* of 0 above: but no fewer (those of the run that goes on) */
     bool contiguous;       /* shards are runs of the file instead of dealt blocks */
     uint64_t seed;
+    /* Of `path`, opened and scanned already, for who reads it in this process; NULL: neither is. Both the caller's. */
+    skald_source *opened;
+    const skald_manifest *scanned;
 } skald_data_options;
 
 typedef struct skald_shard_info {
@@ -45,6 +49,7 @@ typedef struct skald_problem {
     double *column_mean2;      /* dim: mean of x^2, as trained (scaled), by column; without weights */
     skald_label *labels;
     uint32_t label_count; /* 0: real targets */
+    char chosen[160];     /* "loss logistic (two labels, -1 and 1)"; "": it was given */
     char warnings[1024];  /* for people; "" if none */
 } skald_problem;
 

@@ -13,6 +13,7 @@
 typedef enum skald_mode { SKALD_ASYNC = 0, SKALD_SYNC } skald_mode;
 typedef enum skald_algo { SKALD_SGD = 0, SKALD_SAGA, SKALD_SVRG, SKALD_SYNTHESIS, SKALD_NEWTON } skald_algo;
 const char *skald_algo_name(skald_algo algo); /* "sgd", ... */
+bool skald_algo_parse(const char *name, skald_algo *out);
 
 typedef struct skald_train_options {
     skald_mode mode;
@@ -30,6 +31,7 @@ typedef struct skald_train_options {
     skald_barrier barrier; /* async: who may be given work; NULL: everybody. A slot holds one task at a time then */
     void *barrier_user;
     const char *barrier_text, *mode_name; /* for messages and status; may be NULL */
+    const char *chosen;                   /* what was chosen where nothing was said, and why; for status, may be NULL */
     uint32_t history_versions; /* saga: 0: a number a row; else by version, of which a worker keeps so many */
     double epoch;              /* svrg, synthesis: passes between full gradients; 0 = auto (2; about 1) */
     double q_cap; /* sgd, svrg, synthesis: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */

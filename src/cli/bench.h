@@ -55,6 +55,7 @@ typedef struct bench {
     const settings *s;
     const char *data, *folder;
     double optimum; /* F* */
+    bool logistic;  /* the loss of the runs: --loss auto is seen by then */
     double n;
     bench_run *runs;
     int run_count;

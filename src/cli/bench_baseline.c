@@ -215,7 +215,7 @@ skald_status bench_baselines(bench *b) {
     if (!b->s->baselines) return SKALD_OK;
     char *names = strdup(b->s->baselines), *rest = NULL;
     if (!names) return skald_fail(SKALD_ENOMEM, "out of memory");
-    const bool fits = b->s->loss == SKALD_LOGISTIC && b->s->l1 == 0 && !b->s->intercept && b->s->scale == 0;
+    const bool fits = b->logistic && b->s->l1 == 0 && !b->s->intercept && b->s->scale == 0;
     for (char *w = strtok_r(names, ", ", &rest); w; w = strtok_r(NULL, ", ", &rest)) {
         if (!fits)
             skip(b, w, "baselines are for --loss logistic with --l2 alone, no --intercept, no --scale");

@@ -113,7 +113,11 @@ skald_status bench_read(bench *b, bench_run *run, const char *log, const char *r
             const double gap = b->optimum != 0 ? (objective - b->optimum) / fabs(b->optimum) : objective;
             st = add_point(run, (bench_point){number(o, "train_seconds"), number(o, "passes"), gap});
         }
-        if (event && strcmp(event, "start") == 0) b->n = number(o, "n");
+        if (event && strcmp(event, "start") == 0) {
+            const char *loss = json_string_value(json_object_get(o, "loss"));
+            b->n = number(o, "n");
+            b->logistic = loss && strcmp(loss, "logistic") == 0;
+        }
         if (event && strcmp(event, "end") == 0) read_end(run, o), ended = true;
         json_decref(o);
     }

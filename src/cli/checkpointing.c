@@ -90,6 +90,19 @@ static skald_status fall_back(checkpointing *c, const char *path, skald_status s
     return can ? SKALD_OK : skald_fail(st, "%s", why);
 }
 
+/* What nobody says now is what it was. */
+static skald_status take_choices(const checkpointing *c, const char *from, training *t) {
+    if (t->data.choose_loss && skald_loss_parse(c->from.loss, &t->objective.loss) != SKALD_OK)
+        return skald_context(SKALD_EMODEL, "%s", from);
+    if (t->data.choose_loss) t->loss_why = "the checkpoint's";
+    t->data.choose_loss = false;
+    if (t->choose_algo && !skald_algo_parse(c->from.algo, &t->train.algo))
+        return skald_fail(SKALD_EMODEL, "%s: its algorithm '%s' is not known", from, c->from.algo);
+    if (t->choose_algo) t->algo_why = "the checkpoint's";
+    t->choose_algo = false;
+    return SKALD_OK;
+}
+
 skald_status checkpointing_open(checkpointing *c, const settings *s, training *t) {
     *c = (checkpointing){0};
     if (!s->checkpoint && !s->resume) return SKALD_OK;
@@ -112,6 +125,7 @@ skald_status checkpointing_open(checkpointing *c, const settings *s, training *t
         memcpy(c->run, c->from.run, sizeof c->run);
         t->train.resume = &c->from;
         t->train.resume_path = from;
+        if (st == SKALD_OK) st = take_choices(c, from, t);
         t->data.least_shards = (uint32_t)c->from.shard_count;
     } else {
         skald_run_id(c->run);

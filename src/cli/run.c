@@ -1,10 +1,14 @@
 #include "cli/run.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/model_io.h"
 #include "skald/solver.h"
+
+/* L_max / (l2 n) above this takes many passes (see choose.c). */
+static const double SLOW_CONDITION = 3;
 
 static void complain(void *user, const char *text) {
     run *r = user;
@@ -21,7 +25,7 @@ static skald_status serve(run *r) {
 }
 
 skald_status run_open(run *r, const command *self, const settings *s, const arguments *args, const char *data) {
-    *r = (run){.self = self, .s = s, .args = args, .data = data};
+    *r = (run){.self = self, .s = s, .args = args, .data = data, .workers = s->workers};
     r->begin_ns = skald_now_ns(skald_clock_system());
     if (settings_resolve(s, &args->options, data, &r->t)) arguments_error(self, "%s", skald_error());
     const char *export_path = NULL;
@@ -58,7 +62,7 @@ int run_close(run *r, int code) {
 static void start_log(run *r) {
     if (r->log_started || !r->crew) return;
     r->log_started = true;
-    skald_runlog_start(&r->log, &r->args->options, r->data, r->crew->problem, r->crew);
+    skald_runlog_start(&r->log, &r->args->options, r->data, r->crew->problem, r->crew, r->t.train.chosen);
 }
 
 void run_notice(void *user, const char *text) {
@@ -104,10 +108,15 @@ static void describe(run *r, const skald_crew *crew) {
     const skald_problem *p = crew->problem;
     uint32_t workers = crew->ops->size(crew);
     char text[512];
-    if (r->s->workers == 0) {
+    if (r->workers == 0) {
         snprintf(text, sizeof text, "%.0f rows x %u columns, %s, computed here", p->n, p->features,
                  p->dense ? "dense" : "sparse");
         skald_progress_notice(&r->view, text);
+    }
+    if (r->t.chosen[0]) {
+        char chosen[sizeof r->t.chosen + 10];
+        snprintf(chosen, sizeof chosen, "chosen: %s", r->t.chosen);
+        skald_progress_notice(&r->view, chosen);
     }
     for (uint32_t k = 0; k < workers && workers <= 16; k++) {
         const skald_member *m = crew->ops->member(crew, k);
@@ -170,7 +179,7 @@ static skald_status train_on_record(run *r, skald_crew *crew, const skald_observ
                                   .command = r->self->name,
                                   .data = r->data,
                                   .options = &r->args->options,
-                                  .floats = r->s->workers != 0};
+                                  .floats = r->workers != 0};
     TRY(skald_recorder_open(&what, crew, clock, stop, &r->recorder));
     const skald_status st =
         skald_train(skald_recorder_crew(r->recorder), solver, &r->t.train, skald_recorder_clock(r->recorder), observer,
@@ -181,8 +190,39 @@ static skald_status train_on_record(run *r, skald_crew *crew, const skald_observ
     return st != SKALD_OK ? skald_fail(st, "%s", error) : kept;
 }
 
+/* A limit came before the target: which one, how far it is, what helps. */
+static void say_what_lacks(run *r, const skald_problem *p, const skald_outcome *o) {
+    const skald_train_options *t = &r->t.train;
+    const skald_evaluation *e = &o->last;
+    const double gap = e->relative_gap, gradient = e->gradient_norm;
+    const bool passes = o->stop == SKALD_STOP_PASSES;
+    char limit[80] = "", far[120] = "", text[512];
+    if (o->stop != SKALD_STOP_PASSES && o->stop != SKALD_STOP_TIME && o->stop != SKALD_STOP_UPDATES) return;
+    if (passes)
+        snprintf(limit, sizeof limit, "%s%g passes", r->t.choose_passes ? "the default limit of " : "--max-passes, ",
+                 t->max_passes);
+    else if (o->stop == SKALD_STOP_TIME)
+        snprintf(limit, sizeof limit, "--max-time, %g s", t->max_seconds);
+    else
+        snprintf(limit, sizeof limit, "--max-updates, %llu", (unsigned long long)t->max_updates);
+    if (t->target_gap > 0 && !isfinite(gap))
+        snprintf(far, sizeof far, "no gap is certified yet, %g was asked for", t->target_gap);
+    else if (t->target_gap > 0)
+        snprintf(far, sizeof far, "a gap of %.2g is certified, %g was asked for", gap, t->target_gap);
+    else if (t->target_gradient > 0)
+        snprintf(far, sizeof far, "|grad| is %.2g, %g was asked for", gradient, t->target_gradient);
+    else
+        snprintf(far, sizeof far, "F is %.10g, %.10g was asked for", e->objective, t->target_objective);
+    const bool scale = r->s->scale == 0 && p->L_max > SLOW_CONDITION * p->n * p->objective.l2;
+    const char *const option = passes ? "--max-passes" : o->stop == SKALD_STOP_TIME ? "--max-time" : "--max-updates";
+    snprintf(text, sizeof text, "stopped by %s: %s; a higher %s%s goes further%s", limit, far, option,
+             r->kept.writer ? " with --resume" : "", scale ? ", --scale or a larger --l2 arrives sooner" : "");
+    run_notice(r, text);
+}
+
 int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st) {
     r->crew = crew;
+    training_choose(&r->t, crew->problem, crew->ops->size(crew));
     describe(r, crew);
     if (r->page) skald_page_stage(r->page, "starting");
     const bool merged = r->s->record || r->replay;
@@ -201,6 +241,7 @@ int run_train(run *r, skald_crew *crew, skald_outcome *outcome, skald_status *st
 
     if (r->page) skald_page_end(r->page, skald_outcome_status(&r->t.train, crew->problem, outcome), NULL);
     if (!r->s->quiet) skald_summary_print(stdout, outcome);
+    if (!outcome->reached) say_what_lacks(r, crew->problem, outcome);
     *st = write_model(r, crew->problem, outcome);
     if (*st != SKALD_OK) return EXIT_FAILED;
     skald_runlog_end(&r->log, crew->problem, outcome, NULL);

@@ -22,6 +22,7 @@ typedef struct run {
     skald_crew *crew; /* while training */
     bool log_started;
     int64_t begin_ns;
+    int64_t workers;          /* processes, 0: this one computes; where `auto` is allowed, what it came to */
     char why_no_card[256];    /* when auto meant the CPU although the CUDA plugin is there; else "" */
     skald_recorder *recorder; /* while training, with --record */
     skald_replay *replay;     /* set by `replay`: what is trained is a record */

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base.h"
 #include "base/straggler.h"
+#include "skald/choose.h"
 
 /* "1=2.5,-1=1", or "balanced". */
 static skald_status parse_class_weights(const char *text, training *out) {
@@ -36,16 +38,17 @@ static skald_status parse_class_weights(const char *text, training *out) {
     return SKALD_OK;
 }
 
-static skald_status resolve_stopping(const settings *s, const skald_options *given, skald_train_options *t) {
+static skald_status resolve_stopping(const settings *s, const skald_options *given, training *out) {
+    skald_train_options *t = &out->train;
     static const char *const any[] = {"target-gap", "target-gradient", "target-objective",
                                       "max-passes", "max-updates",     "max-time"};
     bool said = false;
     for (size_t i = 0; i < sizeof any / sizeof *any; i++) said |= skald_options_given(given, any[i]);
     bool certificate = (s->l2 != 0 || s->l1 > 0) && !(s->nonconvex > 0);
-    if (s->nonconvex > 0 && s->algo != SKALD_SYNTHESIS && !(s->algo == SKALD_SGD && s->local == 0))
+    if (s->nonconvex > 0 && t->algo != SKALD_SYNTHESIS && !(t->algo == SKALD_SGD && s->local == 0))
         return skald_fail(SKALD_EINVAL,
                           "--nonconvex: %s does not step by it; use --algo synthesis, or sgd with --local off",
-                          skald_algo_name((skald_algo)s->algo));
+                          skald_algo_name(t->algo));
     if (s->target_gap > 0 && s->nonconvex > 0)
         return skald_fail(SKALD_EINVAL,
                           "--target-gap: with --nonconvex no gap can be certified; use --target-gradient");
@@ -65,6 +68,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     if (!said) {
         if (certificate) t->target_gap = 1e-6;
         t->max_passes = 100;
+        out->choose_passes = true;
     }
     return SKALD_OK;
 }
@@ -108,15 +112,73 @@ void settings_release(training *t) {
     t->stale_rules = NULL;
 }
 
+static bool any_given(const skald_options *given, const char *const *names, size_t count) {
+    for (size_t k = 0; k < count; k++)
+        if (skald_options_given(given, names[k])) return true;
+    return false;
+}
+
+/* The algorithm that was asked for, or that other options leave; else saga, until the problem is known. */
+static void resolve_algo(const settings *s, const skald_options *given, training *out) {
+    static const char *const steps[] = {"step",  "step-decay", "theta",     "batch",   "task-rows",
+                                        "local", "stale",      "max-stale", "barrier", "eval-beside"};
+    skald_algo algo = SKALD_SAGA;
+    if (s->algo != CHOICE_AUTO) {
+        algo = (skald_algo)(s->algo - CHOICE_FIRST);
+    } else if (s->nonconvex > 0) {
+        algo = SKALD_SYNTHESIS;
+        out->algo_why = "--nonconvex is given";
+    } else if (s->history == 1) {
+        out->algo_why = "--history version is given";
+    } else if (s->epoch > 0) {
+        algo = SKALD_SVRG;
+        out->algo_why = "--epoch is given";
+    } else {
+        out->choose_algo = true;
+        out->stochastic = any_given(given, steps, SKALD_ARRAY_LENGTH(steps));
+    }
+    out->train.algo = algo;
+}
+
+void training_choose(training *t, const skald_problem *problem, uint32_t workers) {
+    char loss[200] = "", algo[200] = "", limit[120] = "";
+    skald_facts facts = skald_facts_of(problem, &t->train, workers);
+    facts.stochastic = t->stochastic;
+    if (t->choose_algo) {
+        const skald_algo_choice c = skald_choose_algo(&facts);
+        t->train.algo = c.algo;
+        snprintf(algo, sizeof algo, "algo %s (%s)", skald_algo_name(c.algo), c.why);
+    } else if (t->algo_why) {
+        snprintf(algo, sizeof algo, "algo %s (%s)", skald_algo_name(t->train.algo), t->algo_why);
+    }
+    if (t->choose_passes && !(t->train.target_gap > 0)) {
+        snprintf(limit, sizeof limit, "%g passes (no gap can be certified; --target-gradient is a target)",
+                 t->train.max_passes);
+    } else if (t->choose_passes) {
+        t->train.max_passes = skald_choose_passes(&facts);
+        snprintf(limit, sizeof limit, "until a gap of %g or %g passes", t->train.target_gap, t->train.max_passes);
+    }
+    if (t->loss_why) snprintf(loss, sizeof loss, "loss %s (%s)", skald_loss_name(problem->objective.loss), t->loss_why);
+    const char *const parts[] = {problem->chosen, loss, algo, t->place, limit};
+    size_t used = 0;
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(parts); k++) {
+        if (!parts[k][0]) continue;
+        snprintf(t->chosen + used, sizeof t->chosen - used, "%s%s", used ? ", " : "", parts[k]);
+        used = strlen(t->chosen);
+    }
+    t->train.chosen = t->chosen[0] ? t->chosen : NULL;
+}
+
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out) {
     *out = (training){0};
-    out->objective = (skald_objective){.loss = (skald_loss)s->loss,
-                                       .huber_delta = s->huber_delta,
-                                       .l2 = s->l2,
-                                       .l1 = s->l1,
-                                       .nonconvex = s->nonconvex,
-                                       .intercept = s->intercept,
-                                       .classes = 1};
+    out->objective =
+        (skald_objective){.loss = s->loss == CHOICE_AUTO ? SKALD_SQUARED : (skald_loss)(s->loss - CHOICE_FIRST),
+                          .huber_delta = s->huber_delta,
+                          .l2 = s->l2,
+                          .l1 = s->l1,
+                          .nonconvex = s->nonconvex,
+                          .intercept = s->intercept,
+                          .classes = 1};
     out->data = (skald_data_options){.path = data_path,
                                      .source = {.weights_path = s->sample_weights,
                                                 .index_base = s->index_base - 1,
@@ -124,24 +186,27 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                                 .threads = (int)(s->threads > 0 ? s->threads : 1)},
                                      .scaling = (skald_scaling)s->scale,
                                      .intercept = s->intercept,
+                                     .choose_loss = s->loss == CHOICE_AUTO,
                                      .shards = (uint32_t)s->shards,
                                      .contiguous = s->contiguous,
                                      .seed = (uint64_t)s->seed};
     TRY(parse_class_weights(s->class_weight, out));
-    if (s->local == 1 && s->algo != SKALD_SGD && s->algo != SKALD_SAGA)
+    resolve_algo(s, given, out);
+    const skald_algo algo = out->train.algo;
+    if (s->local == 1 && algo != SKALD_SGD && algo != SKALD_SAGA)
         return skald_fail(SKALD_EINVAL, "--local on: %s has no local steps; leave --local out, or use --algo saga",
-                          skald_algo_name((skald_algo)s->algo));
-    if (s->history == 1 && s->algo != SKALD_SAGA)
+                          skald_algo_name(algo));
+    if (s->history == 1 && algo != SKALD_SAGA)
         return skald_fail(SKALD_EINVAL, "--history version: %s keeps no history of rows; use --algo saga",
-                          skald_algo_name((skald_algo)s->algo));
+                          skald_algo_name(algo));
     if (s->history == 1 && s->local == 1)
         return skald_fail(SKALD_EINVAL, "--history version: local steps keep numbers; leave --local on out");
     if (s->history == 0 && skald_options_given(given, "history-versions"))
         return skald_fail(SKALD_EINVAL, "--history-versions is for --history version");
-    if (s->epoch > 0 && s->algo != SKALD_SVRG && s->algo != SKALD_SYNTHESIS)
+    if (s->epoch > 0 && algo != SKALD_SVRG && algo != SKALD_SYNTHESIS)
         return skald_fail(SKALD_EINVAL, "--epoch: %s takes no full gradients; leave --epoch out, or use --algo svrg",
-                          skald_algo_name((skald_algo)s->algo));
-    if (s->algo == SKALD_SYNTHESIS && skald_options_given(given, "stale"))
+                          skald_algo_name(algo));
+    if (algo == SKALD_SYNTHESIS && skald_options_given(given, "stale"))
         return skald_fail(SKALD_EINVAL, "--stale: synthesis needs every piece of the way whole; leave --stale out "
                                         "(--max-stale bounds how late one may come)");
     if (s->record && s->resume)
@@ -153,7 +218,7 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
                                            .storage = (skald_storage_kind)s->storage,
                                            .resident = (skald_resident)s->resident,
                                            .deterministic = s->deterministic};
-    out->train = (skald_train_options){.algo = (skald_algo)s->algo,
+    out->train = (skald_train_options){.algo = algo,
                                        .step = s->step,
                                        .step_decay = s->step_decay,
                                        .epoch = s->epoch,
@@ -167,5 +232,5 @@ skald_status settings_resolve(const settings *s, const skald_options *given, con
     TRY(resolve_mode(s, out));
     TRY(skald_stale_parse(s->stale, &out->train.stale, &out->stale_rules));
     out->train.stale_rules = out->stale_rules;
-    return resolve_stopping(s, given, &out->train);
+    return resolve_stopping(s, given, out);
 }

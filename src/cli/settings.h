@@ -66,6 +66,11 @@ typedef struct settings {
 
 enum { MAX_CLASS_WEIGHTS = SKALD_MAX_LABELS };
 
+/* Of --workers, where it may be. */
+enum { WORKERS_AUTO = -1, WORKERS_CORES = -2 };
+/* Of the choices --loss and --algo: 0 is auto, the others follow in their enum's order. */
+enum { CHOICE_AUTO = 0, CHOICE_FIRST = 1 };
+
 /* The same, as the layers below want it. Pointers lead into the settings and into this struct: do not copy it. */
 typedef struct training {
     skald_objective objective;
@@ -74,7 +79,13 @@ typedef struct training {
     skald_train_options train;
     skald_barrier_rule *barrier; /* NULL: none; owned */
     char barrier_text[80];
-    skald_stale_rules *stale_rules; /* the same */
+    skald_stale_rules *stale_rules;  /* the same */
+    bool choose_algo;                /* by the problem, once there is one: training_choose */
+    bool stochastic;                 /* as in skald_facts */
+    bool choose_passes;              /* nobody gave a target or limit */
+    const char *loss_why, *algo_why; /* auto, but other options or a checkpoint left no choice; NULL: not so */
+    char place[160];                 /* who computes, where that was chosen; "": it was given */
+    char chosen[800];                /* once chosen: "loss ..., algo ..., ..."; "": all was given */
     double class_labels[MAX_CLASS_WEIGHTS], class_weights[MAX_CLASS_WEIGHTS];
 } training;
 
@@ -82,6 +93,9 @@ extern const skald_option train_options[], coordinator_options[], simulate_optio
 
 /* Checks what no single option can tell (SKALD_EINVAL names the options), fills in defaults that depend on others. */
 skald_status settings_resolve(const settings *s, const skald_options *given, const char *data_path, training *out);
+
+/* What could not be chosen without the problem, for so many workers; t->chosen says what and why. */
+void training_choose(training *t, const skald_problem *problem, uint32_t workers);
 
 /* Frees what resolving made. */
 void settings_release(training *t);

@@ -2,12 +2,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/base.h"
 #include "cli/children.h"
 #include "cli/follow.h"
 #include "cli/run.h"
+#include "skald/choose.h"
 #include "skald/coordinator.h"
 #include "skald/worker.h"
+#include "worker/local_data.h"
 
 /* The cards that workers are dealt to, none on the CPU; returns how many. */
 static uint32_t usable_cards(const settings *s, skald_device cards[SKALD_MAX_CARDS]) {
@@ -15,6 +19,69 @@ static uint32_t usable_cards(const settings *s, skald_device cards[SKALD_MAX_CAR
     if (strcmp(s->device, "auto") != 0 && strcmp(s->device, "cuda") != 0)
         return strncmp(s->device, "cuda:", 5) == 0 ? 1 : 0; /* which they are told anyway */
     return skald_compute_cards(cards, SKALD_MAX_CARDS, why, NULL);
+}
+
+/* What train has seen of the data before anybody computes. */
+typedef struct survey {
+    skald_source *source;
+    skald_manifest manifest;
+} survey;
+
+/* Larger files are read by the workers that they need anyway, each a part. */
+static const off_t SURVEYED_BYTES = 64 << 20;
+
+static bool is_small(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size < SURVEYED_BYTES;
+}
+
+/* An option that is about processes: who gives it wants some. NULL: none is given. */
+static const char *about_workers(const skald_options *given) {
+    static const char *const names[] = {"listen",          "insecure",       "threads",   "mode",
+                                        "barrier",         "stale",          "max-stale", "max-workers",
+                                        "on-loss",         "version-budget", "overdue",   "heartbeat-timeout",
+                                        "reconnect-grace", "pace",           "straggler", "slow-ratio"};
+    for (size_t k = 0; k < SKALD_ARRAY_LENGTH(names); k++)
+        if (skald_options_given(given, names[k])) return names[k];
+    return NULL;
+}
+
+static skald_facts facts_of_manifest(const run *r, const skald_manifest *m) {
+    const training *t = &r->t;
+    const skald_loss loss =
+        t->data.choose_loss ? skald_choose_loss(m->labels, m->label_count, m->rows).loss : t->objective.loss;
+    const bool dense = skald_manifest_wants_dense(m, 0.25);
+    const double rows = (double)m->rows;
+    return (skald_facts){.rows = rows,
+                         .dim = m->dim,
+                         .dense = dense,
+                         .nonzeros = dense ? rows * m->dim : (double)m->nonzeros,
+                         .classes = loss == SKALD_SOFTMAX ? m->label_count : 1};
+}
+
+/* --workers auto: one a card or core, or none, by the size of the data. What was read for that is kept: by r->t.data.
+ */
+static skald_status choose_workers(run *r, uint32_t cores, uint32_t cards, survey *seen) {
+    training *t = &r->t;
+    const uint32_t most = cards ? cards : cores;
+    const char *const unit = cards ? "card" : "core", *option = about_workers(&r->args->options);
+    r->workers = most;
+    if (option || !is_small(r->data)) {
+        snprintf(t->place, sizeof t->place, "a worker a %s: %u (%s%s)", unit, most, option ? "--" : "",
+                 option ? option : "the file is large");
+        return SKALD_OK;
+    }
+    TRY(skald_local_data_scan(&t->data, &seen->source, &seen->manifest));
+    const skald_facts facts = facts_of_manifest(r, &seen->manifest);
+    const skald_workers_choice c = skald_choose_workers(&facts, cores, cards, seen->manifest.block_count);
+    r->workers = c.workers;
+    if (c.workers)
+        snprintf(t->place, sizeof t->place, "a worker a %s: %u (%s)", unit, c.workers, c.why);
+    else
+        snprintf(t->place, sizeof t->place, "in this process (%s)", c.why);
+    t->data.opened = seen->source;
+    t->data.scanned = &seen->manifest;
+    return SKALD_OK;
 }
 
 /* No processes: this one computes, in order. */
@@ -132,12 +199,15 @@ static int run_command(const command *self, int argc, char **argv) {
     /* what every worker would fail of is better said at once */
     if (st == SKALD_OK) st = skald_compute_describe(&r.t.compute, device, r.why_no_card);
     skald_device cards[SKALD_MAX_CARDS];
+    survey seen = {0};
     const uint32_t count = st == SKALD_OK ? usable_cards(&s, cards) : 0;
-    const int automatic = count && s.workers == -1 ? (int)count : usable_cores();
-    const int workers = s.workers < 0 ? automatic : (int)s.workers;
-    int code = st != SKALD_OK ? report_failure(self)
-               : workers == 0 ? train_alone(&r)
-                              : train_here(&r, workers, cards, count);
+    if (st == SKALD_OK && s.workers == WORKERS_CORES) r.workers = usable_cores();
+    if (st == SKALD_OK && s.workers == WORKERS_AUTO) st = choose_workers(&r, (uint32_t)usable_cores(), count, &seen);
+    int code = st != SKALD_OK   ? report_failure(self)
+               : r.workers == 0 ? train_alone(&r)
+                                : train_here(&r, (int)r.workers, cards, count);
+    skald_manifest_free(&seen.manifest);
+    skald_source_close(seen.source);
     code = run_close(&r, code);
     arguments_free(&args);
     return code;
@@ -147,10 +217,13 @@ const command command_train = {
     .name = "train",
     .words = "DATA",
     .summary = "train a model on this machine's cores, or follow a run elsewhere",
-    .about =
-        "Trains a model on DATA: LIBSVM text (plain, .gz or .xz) or HDF5. Starts a coordinator and --workers worker "
-        "processes, and stops when the certified gap, or another target or limit, is reached.",
+    .about = "Trains a model on DATA: LIBSVM text (plain, .gz or .xz) or HDF5; alone, or with a coordinator and "
+             "--workers worker "
+             "processes. Stops when the certified gap, or another target or limit, is reached. What is not said (loss, "
+             "algorithm, "
+             "who computes, how long) is chosen by the data, and told in a line with the reasons.",
     .notes = "For example:\n\n"
+             "  skald train --model model.h5 train.svm\n"
              "  skald train --loss logistic --l2 1e-4 --target-gap 1e-8 --model model.h5 train.svm\n"
              "  skald train --loss squared --l2 1/n --scale standard --mode sync --log run.jsonl train.h5\n"
              "  skald train --l1 1e-4 --l2 1e-6 --workers 8 --max-time 10m --model model.h5 train.svm.xz\n"

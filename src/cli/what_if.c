@@ -203,9 +203,11 @@ static skald_status ask(past *p, const char *data, const char *mode, uint32_t wi
     skald_outcome outcome = {0};
     t.compute = (skald_compute_options){.device = "cpu", .threads = 1, .isa = s.isa};
     if (st == SKALD_OK) st = skald_simulation_open(&t.data, &t.objective, &t.compute, workers, &timing, &simulation);
-    if (st == SKALD_OK)
+    if (st == SKALD_OK) {
+        training_choose(&t, skald_simulation_crew(simulation)->problem, workers);
         st = skald_train(skald_simulation_crew(simulation), skald_solver_of(t.train.algo), &t.train,
                          skald_simulation_clock(simulation), NULL, signals_stop_flag(), &outcome);
+    }
     *out = (answer){outcome.reached, outcome.last.train_seconds, outcome.passes};
     if (st == SKALD_OK && outcome.stop == SKALD_STOP_INTERRUPTED) st = skald_fail(SKALD_INTERRUPTED, "interrupted");
     skald_outcome_free(&outcome);

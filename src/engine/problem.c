@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "skald/choose.h"
 
 static void warn(skald_problem *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void warn(skald_problem *p, const char *format, ...) {
@@ -30,8 +31,10 @@ static skald_status map_labels(const skald_manifest *m, const skald_data_options
         return SKALD_OK;
     }
     if (m->label_count == 1)
-        return skald_fail(SKALD_EDATA, "%s: every row has the label %g: %s needs two classes", o->path,
-                          m->labels[0].value, skald_loss_name(p->objective.loss));
+        return skald_fail(SKALD_EDATA,
+                          "%s: every row has the label %g: %s needs two classes (--loss squared fits a "
+                          "number)",
+                          o->path, m->labels[0].value, skald_loss_name(p->objective.loss));
     if (many && m->label_count > SKALD_MAX_LABELS)
         return skald_fail(
             SKALD_EDATA,
@@ -75,6 +78,12 @@ static skald_status map_labels(const skald_manifest *m, const skald_data_options
         weights[k] *= o->class_weight[c];
     }
     return SKALD_OK;
+}
+
+static void choose_loss(const skald_manifest *m, skald_problem *p) {
+    const skald_loss_choice c = skald_choose_loss(m->labels, m->label_count, m->rows);
+    p->objective.loss = c.loss;
+    snprintf(p->chosen, sizeof p->chosen, "loss %s (%s)", skald_loss_name(c.loss), c.why);
 }
 
 /* Blocks of one shard together, in file order. */
@@ -150,6 +159,7 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
     p->objective = *objective;
     p->objective.intercept = o->intercept;
     if (!p->objective.classes) p->objective.classes = 1;
+    if (o->choose_loss) choose_loss(m, p);
     p->features = m->dim; /* a scan with options.dim reports that */
     if (p->features == 0) return skald_fail(SKALD_EDATA, "%s: no row has a feature", o->path);
     p->dim = p->features + (o->intercept ? 1 : 0);

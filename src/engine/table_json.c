@@ -116,6 +116,7 @@ char *skald_table_json(const skald_run *run, bool audit) {
     json_object_set_new(root, "rejected", json_integer((json_int_t)run->rejected));
     if (p.slowest != UINT32_MAX)
         json_object_set_new(root, "slowest", json_pack("{s:s,s:f}", "name", p.slowest_name, "ratio", p.slowest_ratio));
+    if (run->options->chosen) json_object_set_new(root, "chosen", json_string(run->options->chosen));
     json_object_set_new(root, "problem", problem_json(run->problem));
     if (audit)
         json_object_set_new(root, "audit",

@@ -44,6 +44,15 @@ const char *skald_algo_name(skald_algo algo) {
     return "unknown";
 }
 
+bool skald_algo_parse(const char *name, skald_algo *out) {
+    for (int a = SKALD_SGD; strcmp(skald_algo_name((skald_algo)a), "unknown") != 0; a++)
+        if (strcmp(skald_algo_name((skald_algo)a), name) == 0) {
+            *out = (skald_algo)a;
+            return true;
+        }
+    return false;
+}
+
 void skald_run_drop(skald_run *run, double **x) {
     if (*x) run->engine.vectors.ops->destroy(&run->engine.vectors, *x);
     *x = NULL;

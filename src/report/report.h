@@ -51,8 +51,9 @@ typedef struct skald_runlog {
 /* Truncates. SKALD_EIO. complain is called once, should a later write fail. */
 skald_status skald_runlog_open(skald_runlog *log, const char *path, void (*complain)(void *user, const char *text),
                                void *user);
+/* chosen: as in skald_train_options. */
 void skald_runlog_start(skald_runlog *log, const skald_options *options, const char *data, const skald_problem *problem,
-                        const skald_crew *crew);
+                        const skald_crew *crew, const char *chosen);
 void skald_runlog_evaluation(skald_runlog *log, const skald_evaluation *e);
 void skald_runlog_notice(skald_runlog *log, double seconds, const char *text);
 /* error: NULL, or why the run ended early. */

@@ -69,7 +69,7 @@ static json_t *evaluation_json(json_t *o, const skald_evaluation *e) {
 }
 
 void skald_runlog_start(skald_runlog *log, const skald_options *options, const char *data, const skald_problem *p,
-                        const skald_crew *crew) {
+                        const skald_crew *crew, const char *chosen) {
     if (!log->file) return;
     json_t *o = event("start"), *config = json_object(), *workers = json_array();
     json_object_set_new(o, "skald", json_string(SKALD_VERSION));
@@ -89,6 +89,7 @@ void skald_runlog_start(skald_runlog *log, const skald_options *options, const c
         if (!options->table[i].hidden && options->texts[i])
             json_object_set_new(config, options->table[i].name, json_string(options->texts[i]));
     json_object_set_new(o, "config", config);
+    if (chosen) json_object_set_new(o, "chosen", json_string(chosen));
     for (uint32_t k = 0; k < crew->ops->size(crew); k++) {
         const skald_member *m = crew->ops->member(crew, k);
         json_array_append_new(workers,
@@ -193,6 +194,7 @@ char *skald_outcome_status(const skald_train_options *options, const skald_probl
     json_object_set_new(o, "reached", json_boolean(out->reached));
     json_object_set_new(o, "mode", json_string(skald_mode_name(options)));
     json_object_set_new(o, "algo", json_string(skald_algo_name(options->algo)));
+    if (options->chosen) json_object_set_new(o, "chosen", json_string(options->chosen));
     json_object_set_new(o, "version", whole((double)out->commits));
     json_object_set_new(o, "updates", whole((double)out->updates));
     json_object_set_new(o, "passes", real(out->passes));

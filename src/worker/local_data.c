@@ -23,23 +23,34 @@ static skald_status read_shards(skald_local_data *d, skald_source *source, skald
     return SKALD_OK;
 }
 
+skald_status skald_local_data_scan(const skald_data_options *data, skald_source **source, skald_manifest *manifest) {
+    *manifest = (skald_manifest){0};
+    TRY(skald_source_open(data->path, &data->source, source));
+    skald_status st = skald_source_scan(*source, 0, skald_source_parts(*source), manifest);
+    if (st == SKALD_OK && (st = skald_manifest_finish(manifest)) != SKALD_OK) skald_context(st, "%s", data->path);
+    if (st != SKALD_OK) {
+        skald_manifest_free(manifest);
+        skald_source_close(*source);
+        *source = NULL;
+    }
+    return st;
+}
+
 skald_status skald_local_data_open(const skald_data_options *data, const skald_objective *objective,
                                    const skald_compute_options *compute, uint32_t workers, uint64_t slots,
                                    skald_local_data *d) {
     memset(d, 0, sizeof *d);
-    skald_source *source = NULL;
-    skald_manifest manifest = {0};
+    skald_source *source = data->opened;
+    skald_manifest own = {0};
+    const skald_manifest *manifest = data->scanned;
     skald_rows *rows = NULL;
     skald_problem *p = &d->problem;
     skald_status st;
-    TRY_GOTO(st, skald_source_open(data->path, &data->source, &source), out);
-    TRY_GOTO(st, skald_source_scan(source, 0, skald_source_parts(source), &manifest), out);
-    st = skald_manifest_finish(&manifest);
-    if (st != SKALD_OK) {
-        skald_context(st, "%s", data->path);
-        goto out;
+    if (!manifest) {
+        TRY_GOTO(st, skald_local_data_scan(data, &source, &own), out);
+        manifest = &own;
     }
-    TRY_GOTO(st, skald_problem_make(&manifest, data, objective, workers, slots, p), out);
+    TRY_GOTO(st, skald_problem_make(manifest, data, objective, workers, slots, p), out);
     rows = skald_zalloc(p->shard_count, sizeof *rows);
     st = SKALD_ENOMEM;
     if (!rows) goto out;
@@ -48,8 +59,8 @@ skald_status skald_local_data_open(const skald_data_options *data, const skald_o
 out:
     for (uint32_t k = 0; rows && k < p->shard_count; k++) skald_rows_free(&rows[k]);
     free(rows);
-    skald_manifest_free(&manifest);
-    skald_source_close(source);
+    skald_manifest_free(&own);
+    if (source != data->opened) skald_source_close(source);
     if (st != SKALD_OK) skald_local_data_close(d);
     return st;
 }

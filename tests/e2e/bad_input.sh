@@ -46,7 +46,7 @@ for workers in 0 1; do
     expect "duplicate index, $workers" 1 "duplicate.svm:401" "${train[@]}" duplicate.svm
     expect "a folder, $workers" 1 "$work" "${train[@]}" "$work"
     { cat good.svm; printf '5 1:1\n'; } >three.svm
-    expect "three labels, $workers" 1 "two" "${train[@]}" three.svm
+    expect "three labels, $workers" 1 "two" "${train[@]}" --loss logistic three.svm
     grep '^+1' good.svm >one.svm
     expect "one label, $workers" 1 "every row has the label 1" "${train[@]}" one.svm
     expect "too few columns, $workers" 1 "good.svm" "${train[@]}" --dim 2 good.svm

@@ -97,8 +97,9 @@ trained "two threads, two shards on one card" threads.jsonl "$want" "cuda:0 (" \
 trained "rows in host memory, deterministic" resident.jsonl "$(objective sparse.cpu)" "cuda:0 (" \
     "$skald" train "${settings[@]}" --workers 1 --resident host --deterministic sparse.svm
 
+# so small data are computed in one process unless asked otherwise; --mode is about workers
 SKALD_EMULATED_DEVICES=2 trained "a worker a card" cards.jsonl "$want" "worker 2 of 2 joined" \
-    "$skald" train "${settings[@]}" dense.svm
+    "$skald" train "${settings[@]}" --mode async dense.svm
 check "on both" grep -q '"cuda:1 (' cards.jsonl
 
 # --- an intercept: certified as on CPUs, though rows meet models as floats. Seen to end without a gap when it was one of

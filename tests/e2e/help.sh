@@ -18,6 +18,8 @@ completed "train" skald tr
 completed "simulate" skald help si
 completed "--loss= --local= --log=" skald train --lo
 completed "squared squared-hinge softmax" skald train --loss s
+completed "auto" skald train --algo a
+completed "auto cores" skald train --workers ""
 completed "squared squared-hinge softmax" skald train --loss = s
 completed "off on auto" skald train --theta 1 --local = ""
 completed "async" skald coordinator --mode a

@@ -58,9 +58,9 @@ expect "a target of zeros" 0 "gap at most    0.000e+00  (relative 0.000e+00)" "$
 expect "a bound that says next to nothing" 3 "before the target" "$skald" train --workers 0 --progress none --intercept --l2 1e-12 \
     --target-gap 1.1 --max-passes 1 data.svm
 
-expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --nonconvex 0.1 data.svm
+expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --algo saga --nonconvex 0.1 data.svm
 expect "nonconvex with a certificate" 2 "use --target-gradient" "${train[@]}" --algo synthesis --nonconvex 0.1 --target-gap 1e-3 data.svm
 expect "local svrg" 2 "svrg has no local steps" "${train[@]}" --algo svrg --local on data.svm
 expect "a policy for synthesis" 2 "leave --stale out" "${train[@]}" --algo synthesis --target-gradient 1e-3 --stale fold data.svm
-expect "an epoch of saga" 2 "use --algo svrg" "${train[@]}" --epoch 3 data.svm
+expect "an epoch of saga" 2 "use --algo svrg" "${train[@]}" --algo saga --epoch 3 data.svm
 finish

@@ -1,0 +1,133 @@
+#include "skald/choose.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* ---- the loss -------------------------------------------------------------------------------------- */
+
+/* Classes are numbered, or have small codes; a year, a price or a weight is none. */
+static const double LARGEST_CODE = 1000;
+/* So many whole numbers may be any codes (digits, grades, 20 newsgroups); more, up to 100 (letters, CIFAR-100), are
+ * classes only if they are numbered without a gap from 0 or 1, and the rarest has a tenth of the mean class: ages,
+ * years and counts have gaps, begin elsewhere, or thin out. */
+enum { FEW_CLASSES = 20, MANY_CLASSES = 100, RARE = 10 };
+/* A class of which there are not even three rows on average is no class. */
+enum { ROWS_A_CLASS = 3 };
+
+static bool all_codes(const skald_label *labels, uint32_t count) {
+    for (uint32_t k = 0; k < count; k++)
+        if (labels[k].value != floor(labels[k].value) || fabs(labels[k].value) > LARGEST_CODE) return false;
+    return true;
+}
+
+static bool numbered(const skald_label *labels, uint32_t count, uint64_t rows) {
+    if (labels[0].value != 0 && labels[0].value != 1) return false;
+    if (labels[count - 1].value - labels[0].value != count - 1) return false; /* distinct, whole, ascending */
+    for (uint32_t k = 0; k < count; k++)
+        if ((double)labels[k].count * RARE * count < (double)rows) return false;
+    return true;
+}
+
+skald_loss_choice skald_choose_loss(const skald_label *labels, uint32_t count, uint64_t rows) {
+    skald_loss_choice c = {.loss = SKALD_SQUARED};
+    if (count > SKALD_MAX_LABELS) {
+        snprintf(c.why, sizeof c.why, "more than %d different targets", SKALD_MAX_LABELS);
+    } else if (count <= 2) { /* of one alone logistic says that there is nothing to learn */
+        c.loss = SKALD_LOGISTIC;
+        snprintf(c.why, sizeof c.why, "two labels, %g and %g", labels[0].value, labels[count - 1].value);
+    } else if (!all_codes(labels, count)) {
+        snprintf(c.why, sizeof c.why, "%u different targets, not all of them small whole numbers", count);
+    } else if (rows < (uint64_t)ROWS_A_CLASS * count) {
+        snprintf(c.why, sizeof c.why, "%u whole numbers in %llu rows are too many for classes", count,
+                 (unsigned long long)rows);
+    } else if (count <= FEW_CLASSES || (count <= MANY_CLASSES && numbered(labels, count, rows))) {
+        c.loss = SKALD_SOFTMAX;
+        c.doubtful = true;
+        snprintf(c.why, sizeof c.why, "%u labels, %g to %g; if they are amounts: --loss squared", count,
+                 labels[0].value, labels[count - 1].value);
+    } else {
+        c.doubtful = count <= MANY_CLASSES;
+        snprintf(c.why, sizeof c.why, "%u whole numbers, %g to %g%s", count, labels[0].value, labels[count - 1].value,
+                 c.doubtful ? "; if they are classes: --loss softmax" : "");
+    }
+    return c;
+}
+
+/* ---- facts ----------------------------------------------------------------------------------------- */
+
+skald_facts skald_facts_of(const skald_problem *p, const skald_train_options *o, uint32_t workers) {
+    return (skald_facts){.rows = p->n,
+                         .dim = p->dim,
+                         .nonzeros = p->nonzeros,
+                         .dense = p->dense,
+                         .classes = skald_objective_classes(&p->objective),
+                         .l1 = p->objective.l1,
+                         .l2 = p->objective.l2,
+                         .L = p->L,
+                         .L_max = p->L_max,
+                         .nonconvex = p->objective.nonconvex > 0,
+                         .workers = workers,
+                         .mode = o->mode};
+}
+
+double skald_pass_ns(const skald_facts *f) {
+    const double row = f->dense ? 0.45 * f->dim * f->classes : 60 + 4.5 * f->nonzeros / f->rows * f->classes;
+    return f->rows * row;
+}
+
+/* ---- the algorithm --------------------------------------------------------------------------------- */
+
+/* SAGA takes about (n + L_max/l2) log(1/gap) rows (Defazio et al. 2014): up to some n of condition a pass is a good
+ * step. */
+static const double WELL = 3;
+
+skald_algo_choice skald_choose_algo(const skald_facts *f) {
+    skald_algo_choice c = {.algo = SKALD_SAGA};
+    if (f->nonconvex) {
+        c.algo = SKALD_SYNTHESIS;
+        snprintf(c.why, sizeof c.why, "not convex");
+    } else if (f->stochastic) {
+        snprintf(c.why, sizeof c.why, "takes the options given");
+    } else if (!(f->l2 > 0)) {
+        snprintf(c.why, sizeof c.why, "no l2 to judge the condition by");
+    } else {
+        const double condition = f->L_max / (f->l2 * f->rows);
+        snprintf(c.why, sizeof c.why, "%s conditioned: L_max/l2 is %.2g n", condition <= WELL ? "well" : "badly",
+                 condition);
+    }
+    return c;
+}
+
+/* ---- who computes ---------------------------------------------------------------------------------- */
+
+/* A pass of at least so long on one core pays for workers. They send some ten messages a pass each, of 0.1 ms and more
+ * with long models; what is merged takes up to twice the passes of steps made in a row; starting them takes 0.1 s. With
+ * saga to gaps of 1e-3 and 1e-6 two of them took 1.5 to 10 times as long below 15 ms a pass, and as long from 18 ms on
+ * (README, "Who computes"), where also the data begin to be large enough that reading them in parallel counts. */
+static const double PAYS_NS = 50e6;
+
+skald_workers_choice skald_choose_workers(const skald_facts *f, uint32_t cores, uint32_t cards, uint64_t blocks) {
+    skald_workers_choice c = {0};
+    const uint32_t most = cards ? cards : cores;
+    const double pass = skald_pass_ns(f);
+    if (pass < PAYS_NS) {
+        snprintf(c.why, sizeof c.why, "a pass takes about %.2g ms", pass * 1e-6);
+    } else if (!cards && cores < 2) {
+        snprintf(c.why, sizeof c.why, "there is one core");
+    } else {
+        c.workers = blocks < most ? (uint32_t)blocks : most;
+        snprintf(c.why, sizeof c.why, "a pass takes one core about %.2g s", pass * 1e-9);
+    }
+    return c;
+}
+
+/* ---- how long -------------------------------------------------------------------------------------- */
+
+/* Two minutes of one core, and no more than a hundred thousand passes: what has not arrived by then will not. */
+static const double LONGEST_NS = 120e9, MOST_PASSES = 1e5, LEAST_PASSES = 100;
+
+double skald_choose_passes(const skald_facts *f) {
+    const double passes = fmin(fmax(LONGEST_NS / skald_pass_ns(f), LEAST_PASSES), MOST_PASSES);
+    const double digit = pow(10, floor(log10(passes)));
+    return floor(passes / digit) * digit; /* a round number to tell */
+}
