@@ -17,6 +17,10 @@ struct local_terms {
                                          double z0, double z1, const facts &f, double *slot) const {
         (void)row;
         (void)slot;
+        if (l.last != NO_ROW) { /* the constant, which may be large beside what z - y is made of: not through f32 */
+            z0 += l.w[l.last];
+            z1 += l.w0[l.last];
+        }
         l.coefficient[position - a.offset] = local_terms_of(l, rows, position, z0, z1, f);
     }
 };
@@ -100,7 +104,7 @@ __global__ void __launch_bounds__(UPDATE_THREADS)
     }
     w = soft(w, t.eta * l1);
     l.w[j] = w;
-    l.narrow[j] = (float)(w * unit);
+    l.narrow[j] = j == l.last ? 0.0f : (float)(w * unit);
 }
 
 /* ---- a task -------------------------------------------------------------------------------------------- */
@@ -110,7 +114,7 @@ __global__ void __launch_bounds__(256) begin_dense(local_args l) {
     if (j == 0) *l.bad = 0;
     if (j >= l.width) return;
     const double w = j < l.dim ? l.w0[j] : 0.0;
-    const float narrow = (float)(l.unit && j < l.dim ? w * (double)l.unit[j] : w);
+    const float narrow = j == l.last ? 0.0f : (float)(l.unit && j < l.dim ? w * (double)l.unit[j] : w);
     l.w[j] = w;
     l.d[j] = 0;
     l.narrow[j] = l.narrow0[j] = narrow;

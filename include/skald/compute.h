@@ -183,8 +183,17 @@ typedef struct skald_shard_facts {
     double weight_sum;         /* sum s_i */
     double max_weighted_norm2; /* max s_i |x_i|^2, intercept included */
     double sum_weighted_norm2;
-    double sum_weighted_y2; /* sum s_i y_i^2 */
+    double mean_y, spread_y; /* m = sum s_i y_i / sum s_i, and sum s_i (y_i - m)^2 */
 } skald_shard_facts;
+
+/* Adds a row's label to weight_sum, mean_y and spread_y, whose digits a large mean does not take (West 1979). */
+static inline void skald_shard_facts_label(skald_shard_facts *facts, double s, double y) {
+    if (!(s > 0)) return;
+    const double apart = y - facts->mean_y;
+    facts->weight_sum += s;
+    facts->mean_y += apart * (s / facts->weight_sum);
+    facts->spread_y += s * apart * (y - facts->mean_y);
+}
 void skald_shard_get_facts(const skald_shard *shard, skald_shard_facts *out);
 
 /* Every backend's struct for a shard begins with this. */

@@ -78,7 +78,7 @@ struct skald_engine {
     uint32_t parallel;   /* P: tasks in flight in regular running */
     uint32_t generation; /* raised when the model is set back: what was derived from it before is of no use */
     double smoothness;   /* sum k^2 / sum k of the last pass's local steps (see skald_sums); 0 = not known yet */
-    const double *start_w, *start_abar; /* where the run begins: NULL is 0 */
+    const double *start_w, *start_abar; /* where the run begins, in the host's memory: NULL is 0 */
 };
 
 static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) {
@@ -86,11 +86,13 @@ static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) 
     return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex};
 }
 
-/* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one. abar: NULL, or the
- * average history. Anything else a solver keeps is to be found anew, from a full gradient. */
+/* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one; else w = 0 with the
+ * problem's constant (see skald_problem_start). abar: NULL, or the average history. Anything else a solver keeps is to
+ * be found anew, from a full gradient. */
 static inline void skald_begin(skald_engine *e, double *w, double *abar) {
-    if (e->start_w) e->vectors.ops->copy(&e->vectors, w, e->start_w);
-    if (e->start_abar && abar) e->vectors.ops->copy(&e->vectors, abar, e->start_abar);
+    skald_vectors *v = &e->vectors; /* an error is in its status */
+    if (e->start_w) (void)v->ops->write(v, w, e->start_w);
+    if (e->start_abar && abar) (void)v->ops->write(v, abar, e->start_abar);
 }
 
 static inline bool skald_finished(skald_engine *e) {

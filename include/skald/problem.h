@@ -44,6 +44,9 @@ typedef struct skald_problem {
     skald_transform transform; /* its arrays are owned by the problem */
     skald_label *labels;
     uint32_t label_count; /* 0: real targets */
+    bool unknown_shares;  /* labels[].weight_sum is not what a class weighs: weights come from a file of their own */
+    double *start;        /* the constant (of each class) that a new run begins with; NULL without an intercept */
+    double start_loss;    /* mean loss there, w = 0; an upper bound with huber, log C with softmax */
     char warnings[1024];  /* for people; "" if none */
 } skald_problem;
 
@@ -60,8 +63,16 @@ skald_status skald_problem_make(const skald_manifest *manifest, const skald_data
 /* Facts of rows as read (weights not yet rescaled; sums of weights and weighted norms are linear in them). */
 void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out);
 /* Once every shard's raw facts are in: sets weight_scale = n / sum of weights, rescales the facts by it,
- * L_max, nonzeros, warnings. SKALD_EDATA when all weights are zero. */
+ * L_max, nonzeros, start, warnings. SKALD_EDATA when all weights are zero. */
 skald_status skald_problem_loaded(skald_problem *problem);
+/* Sets start and start_loss: where a run begins when it does not go on, w = 0 and the best b beside that. With mean the
+ * weighted mean of y, and positives = (1 + mean)/2:
+ *   squared, squared-hinge   b = mean
+ *   huber                    b = mean (the median would be better, and is not known)
+ *   logistic                 b = log(positives / (1 - positives))
+ *   softmax                  b_c = log(share of class c), less the mean over c; 0 where shares are unknown
+ * A class of no weight counts half a row. */
+skald_status skald_problem_start(skald_problem *problem);
 /* s_i *= weight_scale: what the holder of the rows does then, before loading them into a backend. */
 void skald_rows_rescale(skald_rows *rows, double weight_scale);
 /* Blocks as little-endian words, SKALD_BLOCK_WORDS each, for the wire. */

@@ -23,7 +23,7 @@
     {"l1", REAL, AT(l1), "0", 0, INFINITY, .help = "Weight of the sum of |w_j|: makes zeros"}, \
     {"nonconvex", REAL, AT(nonconvex), "0", 0, INFINITY, \
      .help = "Weight of the sum of w_j^2 / (1 + w_j^2), which is not convex (synthesis; sgd with --local off)"}, \
-    {"intercept", FLAG, AT(intercept), .help = "Fit a constant too, not regularised (off, as liblinear's -B -1)"}, \
+    {"intercept", FLAG, AT(intercept), "yes", .help = "Fit a constant too, not regularised. Without it: as liblinear's -B -1"}, \
     {"huber-delta", REAL, AT(huber_delta), "1", POSITIVE, .help = "Where huber turns from quadratic to linear"}, \
     {"class-weight", TEXT, AT(class_weight), .value = "LABEL=W,...|balanced", \
      .help = "Weights by label, or 'balanced': inverse to the label's share"}, \

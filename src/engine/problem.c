@@ -53,6 +53,7 @@ static skald_status map_labels(const skald_manifest *m, const skald_data_options
     }
     if (many) p->objective.classes = count;
     p->label_count = count;
+    p->unknown_shares = o->source.weights_path;
     memcpy(p->labels, m->labels, count * sizeof *p->labels);
     double *const targets = table + count, *const weights = targets + count;
     p->transform.label_count = count;
@@ -114,6 +115,9 @@ out:
 }
 
 static void warn_about_columns(const skald_manifest *m, const skald_data_options *o, skald_problem *p) {
+    if (o->scaling == SKALD_SCALE_STANDARD && !p->dense && !o->intercept)
+        warn(p, "--scale standard does not centre sparse data, and there is no constant that would take the columns' "
+                "means: they are divided by their deviation only");
     if (o->scaling != SKALD_SCALE_NONE) return;
     double low = DBL_MAX, high = 0;
     for (uint32_t j = 0; j < m->dim; j++) {
@@ -178,16 +182,15 @@ void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out) {
             out->nonzeros += (double)(rows->ptr[i + 1] - rows->ptr[i]);
         }
         double s = rows->s[i];
-        out->weight_sum += s;
+        skald_shard_facts_label(out, s, rows->y[i]);
         out->sum_weighted_norm2 += s * norm2;
-        out->sum_weighted_y2 += s * (double)rows->y[i] * rows->y[i];
         if (s * norm2 > out->max_weighted_norm2) out->max_weighted_norm2 = s * norm2;
     }
 }
 
 void skald_rows_rescale(skald_rows *rows, double weight_scale) {
     if (weight_scale != 1)
-        for (size_t i = 0; i < rows->n; i++) rows->s[i] = (float)(rows->s[i] * weight_scale);
+        for (size_t i = 0; i < rows->n; i++) rows->s[i] *= weight_scale;
 }
 
 skald_status skald_problem_loaded(skald_problem *p) {
@@ -202,11 +205,12 @@ skald_status skald_problem_loaded(skald_problem *p) {
         f->weight_sum *= p->weight_scale;
         f->max_weighted_norm2 *= p->weight_scale;
         f->sum_weighted_norm2 *= p->weight_scale;
-        f->sum_weighted_y2 *= p->weight_scale;
+        f->spread_y *= p->weight_scale;
         p->nonzeros += f->nonzeros;
         sum_norm2 += f->sum_weighted_norm2;
         if (f->max_weighted_norm2 > max_norm2) max_norm2 = f->max_weighted_norm2;
     }
+    TRY(skald_problem_start(p));
     p->L_max = skald_loss_curvature(p->objective.loss) * max_norm2;
     if (!(p->L_max > 0)) return skald_fail(SKALD_EDATA, "every row is zero");
     if (!isfinite(p->L_max)) return skald_fail(SKALD_EDATA, "row norms overflow: scale the data (--scale)");
@@ -223,6 +227,7 @@ void skald_problem_free(skald_problem *p) {
     free((void *)p->transform.scale);
     free((void *)p->transform.label_values); /* one table for values, targets, weights */
     free(p->labels);
+    free(p->start);
     free(p->shards);
     free(p->blocks);
     memset(p, 0, sizeof *p);

@@ -8,15 +8,6 @@ static const double WINDOW = 1;      /* passes over which losses are averaged: l
 static const double GROWTH = 4;      /* a window this many times worse than the best is a divergence */
 static const uint32_t PATIENCE = 40; /* rollbacks (halvings of the step) in a row before giving up */
 
-/* Mean loss of w = 0: for classes phi(0, y), the same for all; for real targets at most y^2/2. */
-static double loss_at_zero(const skald_problem *p) {
-    if (p->objective.loss == SKALD_SOFTMAX) return log(p->objective.classes);
-    if (skald_loss_is_binary(p->objective.loss)) return skald_loss_value(p->objective.loss, 1, 0, 1);
-    double y2 = 0;
-    for (uint32_t k = 0; k < p->shard_count; k++) y2 += p->shards[k].facts.sum_weighted_y2;
-    return 0.5 * y2 / p->n;
-}
-
 skald_status skald_watch_init(skald_run *run) {
     skald_watch *w = &run->watch;
     skald_vectors *v = &run->engine.vectors;
@@ -27,7 +18,7 @@ skald_status skald_watch_init(skald_run *run) {
     v->ops->copy(v, w->good, run->work.w);
     v->ops->copy(v, w->candidate, w->good);
     w->estimate = NAN;
-    w->best = w->good_loss = w->candidate_loss = loss_at_zero(run->problem);
+    w->best = w->good_loss = w->candidate_loss = run->problem->start_loss;
     return SKALD_OK;
 }
 

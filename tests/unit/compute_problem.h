@@ -85,9 +85,9 @@ static inline skald_rows make_rows(const compute_suite *suite, const shape *sh, 
     }
     for (size_t i = 0; i < n; i++) {
         double y = skald_normal(key + 2, i);
-        r.y[i] = skald_loss_is_binary(o->loss) ? (y > 0 ? 1 : -1) : (float)y;
-        if (o->loss == SKALD_SOFTMAX) r.y[i] = (float)(skald_random(key + 2, i) % o->classes);
-        r.s[i] = sh->weighted ? (float)(0.25 + 1.5 * skald_uniform(key + 3, i)) : 1;
+        r.y[i] = skald_loss_is_binary(o->loss) ? (y > 0 ? 1 : -1) : y;
+        if (o->loss == SKALD_SOFTMAX) r.y[i] = (double)(skald_random(key + 2, i) % o->classes);
+        r.s[i] = sh->weighted ? 0.25 + 1.5 * skald_uniform(key + 3, i) : 1;
         most += entries[i % distinct];
     }
     if (sh->layout == SKALD_DENSE) {
@@ -121,8 +121,8 @@ static inline problem problem_open(const compute_suite *suite, const shape *sh, 
     p.s = skald_zalloc(p.n, sizeof *p.s);
     p.alpha = skald_zalloc(p.n * skald_objective_classes(o), sizeof *p.alpha);
     for (size_t i = 0; i < p.n; i++) {
-        p.y[i] = (double)r.y[i];
-        p.s[i] = (double)r.s[i];
+        p.y[i] = r.y[i];
+        p.s[i] = r.s[i];
     }
     for (size_t i = 0; i < p.distinct; i++) {
         if (r.layout == SKALD_DENSE)

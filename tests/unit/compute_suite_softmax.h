@@ -497,7 +497,7 @@ static inline void suite_softmax_refusals(const compute_suite *suite) {
         for (int k = 0; k < 3; k++) {
             skald_rows r = make_rows(suite, &s, &other);
             for (size_t i = 0; i < r.n; i++) r.y[i] = 1;
-            r.y[7] = k == 0 ? 4 : k == 1 ? -1 : 0.5f;
+            r.y[7] = k == 0 ? 4 : k == 1 ? -1 : 0.5;
             assert_int_equal(c->ops->load(c, &r, &shard), SKALD_EDATA);
         }
         c->ops->destroy(c);
