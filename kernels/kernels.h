@@ -76,7 +76,8 @@ typedef struct skald_gpu_rows {
     const float *val;
     skald_gpu_record *record; /* n */
     const double *s;          /* n weights, or NULL: all 1 (spares a gather a row) */
-    const float *norm2;       /* n: |x_i|^2; read by local steps and by deterministic CSR passes */
+    const float *norm2;       /* n: |x_i|^2, or what is to stand for it in a step's length; read by local steps and by
+                                 deterministic CSR passes */
 } skald_gpu_rows;
 
 /* Bytes an entry takes: 4, 2, 1. */
@@ -180,9 +181,10 @@ void skald_gpu_local_set(skald_gpu_local_settings *out, double eta, double n, do
 typedef struct skald_gpu_local {
     skald_loss loss;
     double huber_delta;
-    bool saga;      /* else sgd: abar, g not used */
-    bool intercept; /* the last column is not regularised */
-    bool l1;        /* settings.l1 may be > 0 */
+    bool saga;             /* else sgd: abar, g not used */
+    bool intercept;        /* the last column is not regularised */
+    double intercept_step; /* its eta, in the others'; norm2 is to have it in it (both: see skald_objective) */
+    bool l1;               /* settings.l1 may be > 0 */
     bool deterministic;
     const skald_gpu_rows *rows;               /* host struct; its arrays are baked in */
     const uint32_t *list;                     /* room for `most` row numbers without repeats; NULL: rows in order */
@@ -217,6 +219,7 @@ typedef struct skald_gpu_regulariser {
     double l2, l1, nonconvex; /* nonconvex: not of saga_update */
     bool intercept;           /* the last of each `columns` entries is not regularised */
     uint32_t columns;         /* of a class */
+    double intercept_step;    /* eta of it, in the others' */
 } skald_gpu_regulariser;
 /* Sums over a vector, fixed order, to *out (device): |x|^2, and those of the same names in vectors.h. workspace:
  * SKALD_GPU_SUM_BYTES. */

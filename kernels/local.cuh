@@ -20,6 +20,7 @@ typedef struct local_args {
     bool saga;
     uint32_t step_rows;
     uint32_t dim, width, last; /* last: the column that is not regularised, or NO_ROW */
+    double last_step;          /* its eta, in the others' */
     const double *w0, *abar;   /* as they came */
     const float *unit;
     /* by position in the batch */

@@ -95,14 +95,15 @@ __global__ void __launch_bounds__(UPDATE_THREADS)
     const skald_gpu_local_settings t = *l.settings;
     const double unit = l.unit ? (double)l.unit[j] : 1.0;
     const double l2 = j == l.last ? 0.0 : t.l2, l1 = j == l.last ? 0.0 : t.l1;
+    const double eta = j == l.last ? t.eta * l.last_step : t.eta;
     double w = l.w[j];
-    w = (1.0 - t.eta * l2) * w - t.eta / (double)n * (unit * sum);
+    w = (1.0 - eta * l2) * w - eta / (double)n * (unit * sum);
     if constexpr (SAGA) { /* this step still sees abar as it was before it */
         const double d = l.d[j];
-        w -= t.eta * (l.abar[j] + t.inv_n * d);
+        w -= eta * (l.abar[j] + t.inv_n * d);
         l.d[j] = d + unit * taken;
     }
-    w = soft(w, t.eta * l1);
+    w = soft(w, eta * l1);
     l.w[j] = w;
     l.narrow[j] = j == l.last ? 0.0f : (float)(w * unit);
 }

@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(256) softmax_update(local_args l, uint64_t off
         }
         double v = l.w[k];
         const double pull = (l.saga ? l.abar[k] + t.inv_n * l.d[k] : 0) + (regular ? t.l2 * v : 0);
-        v -= t.eta * (step / count + pull);
+        v -= (regular ? t.eta : t.eta * l.last_step) * (step / count + pull);
         l.w[k] = regular ? soft(v, t.eta * t.l1) : v;
         if (l.saga) l.d[k] += taken;
     }

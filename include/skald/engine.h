@@ -83,7 +83,7 @@ struct skald_engine {
 
 static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) {
     const skald_objective *o = &e->problem->objective;
-    return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex};
+    return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex, skald_objective_intercept_step(o)};
 }
 
 /* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one; else w = 0 with the

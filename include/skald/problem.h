@@ -46,7 +46,7 @@ typedef struct skald_problem {
     uint32_t label_count; /* 0: real targets */
     bool unknown_shares;  /* labels[].weight_sum is not what a class weighs: weights come from a file of their own */
     double *start;        /* the constant (of each class) that a new run begins with; NULL without an intercept */
-    double start_loss;    /* mean loss there, w = 0; an upper bound with huber, log C with softmax */
+    double start_loss;    /* the mean loss there is no more: classes, that of no model at all; else about b */
     char warnings[1024];  /* for people; "" if none */
 } skald_problem;
 
@@ -61,7 +61,7 @@ static inline uint32_t skald_problem_length(const skald_problem *problem) {
 skald_status skald_problem_make(const skald_manifest *manifest, const skald_data_options *options,
                                 const skald_objective *objective, uint32_t workers, uint64_t slots, skald_problem *out);
 /* Facts of rows as read (weights not yet rescaled; sums of weights and weighted norms are linear in them). */
-void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out);
+void skald_rows_facts(const skald_rows *rows, const skald_objective *objective, skald_shard_facts *out);
 /* Once every shard's raw facts are in: sets weight_scale = n / sum of weights, rescales the facts by it,
  * L_max, nonzeros, start, warnings. SKALD_EDATA when all weights are zero. */
 skald_status skald_problem_loaded(skald_problem *problem);

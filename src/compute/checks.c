@@ -46,6 +46,7 @@ skald_status compute_take_facts(const skald_compute *c, const skald_rows *rows, 
         const double y = rows->y[i];
         if (c->objective.loss == SKALD_SOFTMAX && !(y >= 0 && y < (double)c->objective.classes && y == floor(y)))
             return skald_fail(SKALD_EDATA, "row %zu of the shard: %g is no class of %u", i, y, c->objective.classes);
+        norm2 += skald_objective_norm2_more(&c->objective);
         norms[i] = (float)norm2;
         skald_shard_facts_label(facts, s, y);
         facts->sum_weighted_norm2 += s * norm2;

@@ -132,6 +132,20 @@ static void warn_about_columns(const skald_manifest *m, const skald_data_options
              high / low, high, p->dense ? "standard" : "maxabs");
 }
 
+/* Of the rows as they are trained on, without the constant. */
+static double mean_norm2(const skald_manifest *m, const skald_transform *t) {
+    const double n = (double)m->rows;
+    double sum = m->sum_row_norm2;
+    if (t->scale) {
+        sum = 0;
+        for (uint32_t j = 0; j < m->dim; j++) {
+            const double mean = t->shift ? t->shift[j] : 0; /* of the column, if anything */
+            sum += t->scale[j] * t->scale[j] * fmax(m->col_sum2[j] - n * mean * mean, 0);
+        }
+    }
+    return isfinite(sum) && sum > 0 ? sum / n : 1;
+}
+
 skald_status skald_problem_make(const skald_manifest *m, const skald_data_options *o, const skald_objective *objective,
                                 uint32_t workers, uint64_t slots, skald_problem *p) {
     memset(p, 0, sizeof *p);
@@ -162,17 +176,18 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
         t->shift = shift;
         t->scale = scale;
     }
+    if (st == SKALD_OK && o->intercept) p->objective.intercept_step = mean_norm2(m, t);
     if (st == SKALD_OK) st = deal(m, o, workers, slots, p);
     if (st == SKALD_OK) warn_about_columns(m, o, p);
     if (st != SKALD_OK) skald_problem_free(p);
     return st;
 }
 
-void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out) {
+void skald_rows_facts(const skald_rows *rows, const skald_objective *objective, skald_shard_facts *out) {
     memset(out, 0, sizeof *out);
     out->rows = rows->n;
     for (size_t i = 0; i < rows->n; i++) {
-        double norm2 = 0;
+        double norm2 = skald_objective_norm2_more(objective);
         if (rows->layout == SKALD_DENSE) {
             const float *x = rows->x + i * rows->stride;
             for (uint32_t j = 0; j < rows->dim; j++) norm2 += (double)x[j] * x[j];

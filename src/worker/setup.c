@@ -89,7 +89,7 @@ void skald_worker_lease(skald_worker *w, const skald_job *job) {
                 SKALD_EDATA,
                 "%s: shard %u differs from what was scanned: the file changed, or this worker's copy is another file",
                 w->path, job->shard);
-        if (st == SKALD_OK) skald_rows_facts(rows, &facts);
+        if (st == SKALD_OK) skald_rows_facts(rows, &w->objective, &facts);
         if (st == SKALD_OK && job->block_count) w->first_block = job->blocks[0];
         if (st == SKALD_OK && atomic_load(&w->begun)) { /* another worker's until now */
             w->lane_of[job->shard] = idlest_lane(w);

@@ -547,7 +547,7 @@ static void run_merge(void *context) {
 }
 static void run_saga_update(void *context) {
     merge *m = context;
-    const skald_regulariser r = {1e-4, 1e-6, true, 0};
+    const skald_regulariser r = {1e-4, 1e-6, true, 0, 1};
     for (int k = 0; k < 4; k++) m->v.ops->saga_update(&m->v, m->x[0], m->x[1], m->x[2], 1e-2, m->x[3], 1e-3, 1e6, &r);
 }
 

@@ -316,7 +316,7 @@ static skald_status load(solo *c, const char *folder, const skald_compute_option
         TRY(read_rows(x, y, begin, end - begin, p->dim, &rows[k]));
         p->shards[k].rows = end - begin;
         c->shards[k] = k;
-        skald_rows_facts(&rows[k], &p->shards[k].facts);
+        skald_rows_facts(&rows[k], &p->objective, &p->shards[k].facts);
     }
     fclose(x);
     fclose(y);
