@@ -29,8 +29,8 @@
      .help = "Weights by label, or 'balanced': inverse to the label's share"}, \
     {"sample-weights", TEXT, AT(sample_weights), .value = "FILE", .help = "One weight a row, in text"}, \
     {"scale", CHOICE, AT(scale), "none", .words = "none|maxabs|standard", .value = "HOW", \
-     .help = "Scale features: none, maxabs (largest |x_j| = 1) or standard (mean 0, deviation 1; dense data only). " \
-             "The model written is for unscaled data", .group = "The data:"}, \
+     .help = "Scale features: none, maxabs (largest |x_j| = 1) or standard (deviation 1, and mean 0 unless the data are " \
+             "sparse). The model written is for unscaled data", .group = "The data:"}, \
     {"index-base", CHOICE, AT(index_base), "auto", .words = "auto|0|1", \
      .help = "First index of LIBSVM text; auto: 0 if an index 0 occurs"}, \
     {"dim", INT, AT(dim), "auto", 1, 4294967294.0, "auto=0", .help = "Number of features; auto: the largest index seen"}, \
