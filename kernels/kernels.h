@@ -52,9 +52,11 @@ int skald_gpu_device_get(skald_gpu_device *out);
 
 typedef enum skald_gpu_storage { SKALD_GPU_F32 = 0, SKALD_GPU_BF16, SKALD_GPU_U8 } skald_gpu_storage;
 
-/* {y, alpha} of one row of a problem with one history scalar a row. */
+/* What a row's coefficient is made of beside its margin, in one place: a label (f64: z - y of a real target must not
+ * lose its digits), and the history of a problem with one scalar a row. */
 typedef struct skald_gpu_record {
-    float y, alpha;
+    double y;
+    float alpha, unused;
 } skald_gpu_record;
 
 /* A shard on the device. Arrays 256-byte aligned (as cudaMalloc gives them).
@@ -73,8 +75,9 @@ typedef struct skald_gpu_rows {
     const uint32_t *idx;
     const float *val;
     skald_gpu_record *record; /* n */
-    const float *s;           /* n weights, or NULL: all 1 (spares a gather a row) */
-    const float *norm2;       /* n: |x_i|^2; read by local steps and by deterministic CSR passes */
+    const double *s;          /* n weights, or NULL: all 1 (spares a gather a row) */
+    const float *norm2;       /* n: |x_i|^2, or what is to stand for it in a step's length; read by local steps and by
+                                 deterministic CSR passes */
 } skald_gpu_rows;
 
 /* Bytes an entry takes: 4, 2, 1. */
@@ -87,8 +90,6 @@ size_t skald_gpu_stride(uint32_t dim, skald_gpu_storage storage);
  * value changed, else left alone: zero it before. For loading in pieces: x and source point at the piece. */
 int skald_gpu_pack(const float *source, size_t source_stride, uint64_t n, uint32_t dim, skald_gpu_storage storage,
                    const float *unit, void *x, size_t stride, uint32_t *inexact, skald_gpu_stream stream);
-/* record[i] = {y[i], 0}. */
-int skald_gpu_records(const float *y, uint64_t n, skald_gpu_record *record, skald_gpu_stream stream);
 /* norm2[i] = |x_i|^2 of the rows as stored, added in f64, for rows first .. first+count. */
 int skald_gpu_norms(const skald_gpu_rows *rows, uint64_t first, uint64_t count, float *norm2, skald_gpu_stream stream);
 /* alpha (n floats, device) from or to the records. */
@@ -180,9 +181,10 @@ void skald_gpu_local_set(skald_gpu_local_settings *out, double eta, double n, do
 typedef struct skald_gpu_local {
     skald_loss loss;
     double huber_delta;
-    bool saga;      /* else sgd: abar, g not used */
-    bool intercept; /* the last column is not regularised */
-    bool l1;        /* settings.l1 may be > 0 */
+    bool saga;             /* else sgd: abar, g not used */
+    bool intercept;        /* the last column is not regularised */
+    double intercept_step; /* its eta, in the others'; norm2 is to have it in it (both: see skald_objective) */
+    bool l1;               /* settings.l1 may be > 0 */
     bool deterministic;
     const skald_gpu_rows *rows;               /* host struct; its arrays are baked in */
     const uint32_t *list;                     /* room for `most` row numbers without repeats; NULL: rows in order */
@@ -217,6 +219,7 @@ typedef struct skald_gpu_regulariser {
     double l2, l1, nonconvex; /* nonconvex: not of saga_update */
     bool intercept;           /* the last of each `columns` entries is not regularised */
     uint32_t columns;         /* of a class */
+    double intercept_step;    /* eta of it, in the others' */
 } skald_gpu_regulariser;
 /* Sums over a vector, fixed order, to *out (device): |x|^2, and those of the same names in vectors.h. workspace:
  * SKALD_GPU_SUM_BYTES. */

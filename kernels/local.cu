@@ -52,6 +52,7 @@ static size_t lay_out(const skald_gpu_local *local, void *workspace, local_args 
     l->dim = rows->dim;
     l->width = (uint32_t)width;
     l->last = local->intercept ? rows->dim - 1 : NO_ROW;
+    l->last_step = local->intercept_step;
     l->w0 = local->w;
     l->abar = local->abar;
     l->unit = dense_of(local) ? rows->unit : NULL;

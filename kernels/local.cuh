@@ -20,6 +20,7 @@ typedef struct local_args {
     bool saga;
     uint32_t step_rows;
     uint32_t dim, width, last; /* last: the column that is not regularised, or NO_ROW */
+    double last_step;          /* its eta, in the others' */
     const double *w0, *abar;   /* as they came */
     const float *unit;
     /* by position in the batch */
@@ -30,7 +31,7 @@ typedef struct local_args {
     float2 *coefficient; /* {s c, s h} */
     /* dense: width entries */
     double *w, *d;
-    float *narrow, *narrow0; /* the model now and as it came, as f32, times the units */
+    float *narrow, *narrow0; /* the model now and as it came, as f32, times the units; 0 at `last` */
     /* sparse: dim */
     column *columns;
     long long *fixed;  /* all columns in every step: 2 x dim, zero between steps; else NULL */
@@ -68,7 +69,7 @@ static __device__ __forceinline__ local_facts local_facts_of(const local_args &l
 /* The coefficients {s c, s h} of a row with margins z at the local model and z0 at the model read. */
 static __device__ __forceinline__ float2 local_terms_of(const local_args &l, const row_args &rows, uint64_t position,
                                                         double z, double z0, const local_facts &f) {
-    const double s = (double)f.row.s, y = (double)f.row.y, old = l.saga ? (double)f.row.alpha : 0.0;
+    const double s = f.row.s, y = f.row.y, old = l.saga ? (double)f.row.alpha : 0.0;
     const loss_terms now = loss_at(rows.loss, rows.delta, z, y);
     const double e = now.first - old, own = s * (double)f.norm2, moved = f.eta_b * own * e;
     double slope = now.second, h = 0;

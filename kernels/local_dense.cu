@@ -17,6 +17,10 @@ struct local_terms {
                                          double z0, double z1, const facts &f, double *slot) const {
         (void)row;
         (void)slot;
+        if (l.last != NO_ROW) { /* the constant, which may be large beside what z - y is made of: not through f32 */
+            z0 += l.w[l.last];
+            z1 += l.w0[l.last];
+        }
         l.coefficient[position - a.offset] = local_terms_of(l, rows, position, z0, z1, f);
     }
 };
@@ -91,16 +95,17 @@ __global__ void __launch_bounds__(UPDATE_THREADS)
     const skald_gpu_local_settings t = *l.settings;
     const double unit = l.unit ? (double)l.unit[j] : 1.0;
     const double l2 = j == l.last ? 0.0 : t.l2, l1 = j == l.last ? 0.0 : t.l1;
+    const double eta = j == l.last ? t.eta * l.last_step : t.eta;
     double w = l.w[j];
-    w = (1.0 - t.eta * l2) * w - t.eta / (double)n * (unit * sum);
+    w = (1.0 - eta * l2) * w - eta / (double)n * (unit * sum);
     if constexpr (SAGA) { /* this step still sees abar as it was before it */
         const double d = l.d[j];
-        w -= t.eta * (l.abar[j] + t.inv_n * d);
+        w -= eta * (l.abar[j] + t.inv_n * d);
         l.d[j] = d + unit * taken;
     }
-    w = soft(w, t.eta * l1);
+    w = soft(w, eta * l1);
     l.w[j] = w;
-    l.narrow[j] = (float)(w * unit);
+    l.narrow[j] = j == l.last ? 0.0f : (float)(w * unit);
 }
 
 /* ---- a task -------------------------------------------------------------------------------------------- */
@@ -110,7 +115,7 @@ __global__ void __launch_bounds__(256) begin_dense(local_args l) {
     if (j == 0) *l.bad = 0;
     if (j >= l.width) return;
     const double w = j < l.dim ? l.w0[j] : 0.0;
-    const float narrow = (float)(l.unit && j < l.dim ? w * (double)l.unit[j] : w);
+    const float narrow = j == l.last ? 0.0f : (float)(l.unit && j < l.dim ? w * (double)l.unit[j] : w);
     l.w[j] = w;
     l.d[j] = 0;
     l.narrow[j] = l.narrow0[j] = narrow;

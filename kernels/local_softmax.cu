@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(32) softmax_terms(local_args l, row_args rows,
     const uint32_t row = row_at(rows, k);
     const local_facts facts = local_facts_of(l, rows, row, offset);
     const uint32_t y = (uint32_t)facts.row.y;
-    const double s = (double)facts.row.s, own = s * (double)facts.norm2, t = facts.eta_b * own;
+    const double s = facts.row.s, own = s * (double)facts.norm2, t = facts.eta_b * own;
     const size_t block = (size_t)l.step_rows * C, at = (size_t)r * C;
     const double *z = l.z + at, *z0 = l.z + block + at;
     double *cs = l.z + 2 * block + at, *hs = l.z + 3 * block + at;
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(256) softmax_update(local_args l, uint64_t off
         }
         double v = l.w[k];
         const double pull = (l.saga ? l.abar[k] + t.inv_n * l.d[k] : 0) + (regular ? t.l2 * v : 0);
-        v -= t.eta * (step / count + pull);
+        v -= (regular ? t.eta : t.eta * l.last_step) * (step / count + pull);
         l.w[k] = regular ? soft(v, t.eta * t.l1) : v;
         if (l.saga) l.d[k] += taken;
     }

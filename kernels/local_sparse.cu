@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(STEP_THREADS) sparse_dots(local_args l, row_ar
     const skald_gpu_local_settings t = *l.settings;
     const uint32_t row = row_at(rows, offset + r), p = l.fixed ? 0 : step % t.period;
     const local_facts facts = local_facts_of(l, rows, row, offset);
-    const scaling all = scaling_at(t.eta, t.l2, p), last = scaling_at(t.eta, 0, p);
+    const scaling all = scaling_at(t.eta, t.l2, p), last = scaling_at(t.eta * l.last_step, 0, p);
     double z = 0, z0 = 0;
     const uint64_t end = __ldg(ptr + row + 1);
     for (uint64_t k = __ldg(ptr + row) + lane; k < end; k += 32) {
@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(STEP_THREADS) sparse_dots(local_args l, row_ar
     const float2 by = local_terms_of(l, rows, offset + r, z, z0, facts);
     l.coefficient[r] = by;
     if (l.fixed) {
-        const float length = sqrtf(facts.norm2) * 1.0001f;
+        const float own = l.last == NO_ROW ? 0.0f : 1.0f; /* the constant's 1, which norm2 need not have whole */
+        const float length = sqrtf(facts.norm2 + own) * 1.0001f;
         atomicMax(l.largest + 2 * (size_t)step, __float_as_uint(fabsf(by.x) * length));
         atomicMax(l.largest + 2 * (size_t)step + 1, __float_as_uint(fabsf(by.y) * length));
     }
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(STEP_THREADS)
         scale_h = fixed_scale(l.largest[2 * (size_t)step + 1], (double)n);
     } else {
         all = scaling_at(t.eta, t.l2, step % t.period + 1);
-        last = scaling_at(t.eta, 0, step % t.period + 1);
+        last = scaling_at(t.eta * l.last_step, 0, step % t.period + 1);
     }
     const uint64_t end = __ldg(ptr + row + 1);
     for (uint64_t k = __ldg(ptr + row) + lane; k < end; k += 32) {
@@ -97,7 +98,8 @@ __global__ void __launch_bounds__(STEP_THREADS)
             continue;
         }
         const scaling s = scaling_of(l, j, all, last);
-        atomicAdd(&l.columns[j].u, x * (s.s * t.inv_n * h - t.eta / (s.q * (double)n) * c));
+        const double eta = j == l.last ? t.eta * l.last_step : t.eta;
+        atomicAdd(&l.columns[j].u, x * (s.s * t.inv_n * h - eta / (s.q * (double)n) * c));
         if (l.saga) atomicAdd(&l.columns[j].d, x * h);
     }
 }
@@ -113,8 +115,9 @@ __global__ void __launch_bounds__(256) sparse_update(local_args l, uint32_t step
         column c = l.columns[j];
         const double sum = fixed_value(l.fixed[j], scale_c), taken = fixed_value(l.fixed[l.dim + j], scale_h);
         const double l2 = j == l.last ? 0.0 : t.l2, l1 = j == l.last ? 0.0 : t.l1;
-        const double w = (1.0 - t.eta * l2) * c.u - t.eta / (double)n * sum - t.eta * (c.a + t.inv_n * c.d);
-        l.columns[j].u = soft(w, t.eta * l1);
+        const double eta = j == l.last ? t.eta * l.last_step : t.eta;
+        const double w = (1.0 - eta * l2) * c.u - eta / (double)n * sum - eta * (c.a + t.inv_n * c.d);
+        l.columns[j].u = soft(w, eta * l1);
         l.columns[j].d = c.d + taken;
         l.fixed[j] = l.fixed[l.dim + j] = 0;
     }
@@ -124,7 +127,7 @@ __global__ void __launch_bounds__(256) sparse_update(local_args l, uint32_t step
 __global__ void __launch_bounds__(256) sparse_rebase(local_args l, uint32_t step) {
     const skald_gpu_local_settings t = *l.settings;
     if ((step + 1) % t.period != 0 || rows_of_step(l, (uint64_t)step * l.step_rows) == 0) return;
-    const scaling all = scaling_at(t.eta, t.l2, t.period), last = scaling_at(t.eta, 0, t.period);
+    const scaling all = scaling_at(t.eta, t.l2, t.period), last = scaling_at(t.eta * l.last_step, 0, t.period);
     for (uint32_t j = blockIdx.x * blockDim.x + threadIdx.x; j < l.dim; j += gridDim.x * blockDim.x)
         l.columns[j].u = model_of(l.columns[j], t.inv_n, scaling_of(l, j, all, last));
 }
@@ -173,7 +176,7 @@ __global__ void __launch_bounds__(256) end_sparse(local_args l, double *dw, doub
     const skald_gpu_local_settings t = *l.settings;
     const uint64_t steps = (t.count + l.step_rows - 1) / l.step_rows;
     const uint32_t p = l.fixed ? 0 : (uint32_t)(steps % t.period);
-    const scaling all = scaling_at(t.eta, t.l2, p), last = scaling_at(t.eta, 0, p);
+    const scaling all = scaling_at(t.eta, t.l2, p), last = scaling_at(t.eta * l.last_step, 0, p);
     for (uint32_t j = blockIdx.x * blockDim.x + threadIdx.x; j < l.dim; j += gridDim.x * blockDim.x) {
         const column c = l.columns[j];
         dw[j] = model_of(c, t.inv_n, scaling_of(l, j, all, last)) - c.w0;

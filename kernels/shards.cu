@@ -70,20 +70,7 @@ extern "C" int skald_gpu_pack(const float *source, size_t source_stride, uint64_
     return cudaGetLastError();
 }
 
-/* ---- records and history ------------------------------------------------------------------------------- */
-
-__global__ void __launch_bounds__(THREADS) make_records(const float *y, uint64_t n, skald_gpu_record *record) {
-    for
-        EACH(i, n) {
-            record[i].y = y[i];
-            record[i].alpha = 0;
-        }
-}
-
-extern "C" int skald_gpu_records(const float *y, uint64_t n, skald_gpu_record *record, skald_gpu_stream stream) {
-    SKALD_LAUNCH(make_records, blocks_for(n), THREADS, 0, stream, y, n, record);
-    return cudaGetLastError();
-}
+/* ---- history ------------------------------------------------------------------------------------------- */
 
 __global__ void __launch_bounds__(THREADS) get_history(const skald_gpu_record *record, uint64_t n, float *alpha) {
     for

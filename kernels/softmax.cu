@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(GROUP_THREADS) terms(skald_gpu_softmax_terms a
         const bool here = k < a.count;
         const uint32_t row = here ? listed(a.list, a.first + k) : 0;
         const uint32_t y = here ? (uint32_t)a.record[row].y : 0;
-        const double s = here ? (a.s ? (double)a.s[row] : 1.0) : 0;
+        const double s = here ? (a.s ? a.s[row] : 1.0) : 0;
         const auto margin = [&](int p, uint32_t c) {
             const double b = a.b[p] ? a.b[p][(size_t)c * a.b_stride] : 0;
             return here ? (double)a.z[p][k * C + c] + b : 0.0;
@@ -312,7 +312,7 @@ __global__ void __launch_bounds__(GROUP_THREADS)
         const row_softmax now = softmax_of(C, lane, width, y, at);
         if (!here) continue;
         if (lane == 0) {
-            loss += (rows.s ? (double)rows.s[i] : 1.0) * now.loss;
+            loss += (rows.s ? rows.s[i] : 1.0) * now.loss;
             correct += now.which == (int)y;
             bad += !now.good;
         }
@@ -332,8 +332,8 @@ __global__ void __launch_bounds__(256) moments(skald_gpu_rows rows, uint32_t C, 
         for (c = 0; d > c; c++) d -= c + 1;
     }
     const double sum = block_sum(rows.n, share, [&](uint64_t i) {
-        const double s = rows.s ? (double)rows.s[i] : 1.0, pc = p[i * C + c];
-        if (slope) return s * (pc - (rows.record[i].y == (float)c ? 1.0 : 0.0));
+        const double s = rows.s ? rows.s[i] : 1.0, pc = p[i * C + c];
+        if (slope) return s * (pc - (rows.record[i].y == (double)c ? 1.0 : 0.0));
         return s * pc * ((c == d ? 1.0 : 0.0) - p[i * C + d]);
     });
     if (threadIdx.x == 0) out[m] = sum;

@@ -38,9 +38,10 @@ typedef struct skald_gpu_softmax_terms {
     const uint32_t *list;
     uint64_t first, count; /* positions */
     const skald_gpu_record *record;
-    const float *s, *alpha; /* alpha: n x classes */
-    const float *z[2];      /* count x classes; [1]: DIFFERENCE only */
-    const double *b[2];     /* each class's constant, b_stride apart; NULL: none */
+    const double *s;
+    const float *alpha; /* n x classes */
+    const float *z[2];  /* count x classes; [1]: DIFFERENCE only */
+    const double *b[2]; /* each class's constant, b_stride apart; NULL: none */
     size_t b_stride;
     float *r;       /* out, count x classes; may be z[0] */
     double *slopes; /* NULL, or out: the same in f64 */

@@ -80,7 +80,7 @@ typedef struct row_args {
     const uint32_t *list; /* NULL: rows in order */
     uint64_t count;
     const skald_gpu_record *record;
-    const float *s;
+    const double *s;
     float *pending;        /* SAGA: new alpha, by position */
     double *margin[2];     /* OBJECTIVE: by row, or NULL */
     double *tally;         /* blocks x TALLY */
@@ -90,7 +90,8 @@ typedef struct row_args {
 
 /* What a row's coefficients need beside its margins; loaded early. */
 typedef struct row_facts {
-    float y, alpha, s;
+    double y, s;
+    float alpha;
 } row_facts;
 
 static __device__ __forceinline__ uint32_t row_at(const row_args &a, uint64_t position) {
@@ -101,10 +102,9 @@ static __device__ __forceinline__ uint32_t row_at(const row_args &a, uint64_t po
 static __device__ __forceinline__ row_facts facts_of(const row_args &a, uint32_t row) {
     row_facts f = {0, 0, 0};
     if (row != NO_ROW) {
-        const float2 record = __ldg((const float2 *)a.record + row);
-        f.y = record.x;
-        f.alpha = record.y;
-        f.s = a.s ? __ldg(a.s + row) : 1.0f;
+        f.y = __ldg(&a.record[row].y);
+        f.alpha = __ldg(&a.record[row].alpha);
+        f.s = a.s ? __ldg(a.s + row) : 1.0;
     }
     return f;
 }

@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(THREADS)
             const bool free = is_free(r, j);
             double slope = a * g[j] + (free ? 0.0 : r.l2) * w[j];
             if (r.nonconvex > 0 && !free) slope += r.nonconvex * bounded_slope(w[j]);
-            w[j] = soft(w[j] - eta * slope, free ? 0.0 : eta * r.l1);
+            w[j] = soft(w[j] - (free ? eta * r.intercept_step : eta) * slope, free ? 0.0 : eta * r.l1);
         }
 }
 
@@ -151,7 +151,8 @@ __global__ void __launch_bounds__(THREADS)
         EACH(j, n) {
             const bool free = is_free(r, j);
             const double b = abar[j];
-            w[j] = soft(w[j] - eta * (a * g[j] + b + (free ? 0.0 : r.l2) * w[j]), free ? 0.0 : eta * r.l1);
+            const double step = free ? eta * r.intercept_step : eta;
+            w[j] = soft(w[j] - step * (a * g[j] + b + (free ? 0.0 : r.l2) * w[j]), free ? 0.0 : eta * r.l1);
             abar[j] = b + h[j] * inv_n;
         }
 }

@@ -49,6 +49,7 @@ typedef struct skald_sums {
  *   c_i   = e_i / (1 + (eta/|B_j|) s_i kappa_i |x_i|^2)
  *   w    <- prox_{eta l1}( w - eta (sum_{B_j} s_i c_i x_i / |B_j| + abar + l2 w) )
  *   abar <- abar + sum_{B_j} s_i h_i x_i / n,   alpha_i <- phi'(x_i.w_0)   (saga only)
+ * (eta of the intercept's column, and |x_i|^2, as intercept_step of skald_objective says).
  * c_i is the step taken implicitly in the row's own direction, to first order: the gradient at the point the row's
  * term moves to, as the proximal operator of Point-SAGA (Defazio 2016) has it. It keeps rows of great norm or
  * curvature from overshooting, so that eta may be much longer than 1/(3 L_max). kappa_i is phi'' at
@@ -183,10 +184,19 @@ typedef struct skald_shard_facts {
     size_t rows;
     double nonzeros;
     double weight_sum;         /* sum s_i */
-    double max_weighted_norm2; /* max s_i |x_i|^2, intercept included */
+    double max_weighted_norm2; /* max s_i |x_i|^2, intercept included as for a step's length: see intercept_step */
     double sum_weighted_norm2;
-    double sum_weighted_y2; /* sum s_i y_i^2 */
+    double mean_y, spread_y; /* m = sum s_i y_i / sum s_i, and sum s_i (y_i - m)^2 */
 } skald_shard_facts;
+
+/* Adds a row's label to weight_sum, mean_y and spread_y, whose digits a large mean does not take (West 1979). */
+static inline void skald_shard_facts_label(skald_shard_facts *facts, double s, double y) {
+    if (!(s > 0)) return;
+    const double apart = y - facts->mean_y;
+    facts->weight_sum += s;
+    facts->mean_y += apart * (s / facts->weight_sum);
+    facts->spread_y += s * apart * (y - facts->mean_y);
+}
 void skald_shard_get_facts(const skald_shard *shard, skald_shard_facts *out);
 
 /* Every backend's struct for a shard begins with this. */

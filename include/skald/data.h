@@ -29,8 +29,8 @@ typedef struct skald_rows {
     uint64_t *ptr;    /* CSR: n+1 */
     uint32_t *idx;    /* CSR: ptr[n] */
     float *val;       /* CSR: ptr[n] */
-    float *y;         /* n: -1/+1, a real, or a class index, as the transform says */
-    float *s;         /* n: sample weight x class weight x transform.weight_scale */
+    double *y;        /* n: -1/+1, a real, or a class index, as the transform says */
+    double *s;        /* n: sample weight x class weight x transform.weight_scale */
     uint64_t *origin; /* n: row number in the original file, from 0 */
 } skald_rows;
 
@@ -158,8 +158,10 @@ uint64_t skald_blocks_checksum(const skald_block *blocks, uint64_t block_count);
 bool skald_manifest_wants_dense(const skald_manifest *m, double threshold);
 
 /* Feature scaling from column statistics: allocates shift (NULL if not needed) and scale, dim each.
- * max-abs: 1/max|x_j|; standard: mean and 1/sd (SKALD_EINVAL for sparse data, which it would fill).
- * Constant or empty columns get scale 1 (standard: shift = mean, so they vanish). */
+ * max-abs: 1/max|x_j|; standard: 1/sd over all rows, zeros counted, and for dense data the mean (of sparse data it
+ * would fill the zeros: there a constant, which is not regularised, takes what the means make of it, and the slopes are
+ * the same; without a constant they are not, and nothing is centred). Constant or empty columns get scale 1 (standard:
+ * shift = mean, so they vanish). */
 skald_status skald_scaling_make(skald_scaling kind, const skald_manifest *m, bool dense, double **shift,
                                 double **scale);
 

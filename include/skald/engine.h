@@ -114,7 +114,7 @@ struct skald_engine {
     skald_fresh fresh;          /* parts */
     const skald_sample *sample; /* parts */
     double decrement;           /* the solver's estimate of F(w) - F*, for judging when to look; 0: none */
-    const double *start_w, *start_abar; /* where the run begins: NULL is 0 */
+    const double *start_w, *start_abar; /* where the run begins, in the host's memory: NULL is 0 */
     const double *start_wbar;
     /* How far a gradient of F says that its point is from the optimum, by the solver's curvature: an estimate of F - F*
      * (half the Newton decrement, squared); `g` and `w` are in host memory. NULL: the solver knows no curvature. */
@@ -124,16 +124,17 @@ struct skald_engine {
 
 static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) {
     const skald_objective *o = &e->problem->objective;
-    return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex};
+    return (skald_regulariser){o->l2, o->l1, o->intercept, o->nonconvex, skald_objective_intercept_step(o)};
 }
 
-/* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one. abar, wbar: NULL, or the
- * average history and the mean of the models it is taken at. Anything else a solver keeps is to be found anew, from a
- * full gradient. */
+/* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one; else w = 0 with the
+ * problem's constant (see skald_problem_start). abar, wbar: NULL, or the average history and the mean of the models it
+ * is taken at. Anything else a solver keeps is to be found anew, from a full gradient. */
 static inline void skald_begin(skald_engine *e, double *w, double *abar, double *wbar) {
-    if (e->start_w) e->vectors.ops->copy(&e->vectors, w, e->start_w);
-    if (e->start_abar && abar) e->vectors.ops->copy(&e->vectors, abar, e->start_abar);
-    if (e->start_wbar && wbar) e->vectors.ops->copy(&e->vectors, wbar, e->start_wbar);
+    skald_vectors *v = &e->vectors; /* an error is in its status */
+    if (e->start_w) (void)v->ops->write(v, w, e->start_w);
+    if (e->start_abar && abar) (void)v->ops->write(v, abar, e->start_abar);
+    if (e->start_wbar && wbar) (void)v->ops->write(v, wbar, e->start_wbar);
 }
 
 static inline bool skald_finished(skald_engine *e) {

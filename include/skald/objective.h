@@ -31,8 +31,21 @@ typedef struct skald_objective {
     double l2, l1;      /* >= 0 */
     double nonconvex;   /* >= 0; its slopes are the coordinator's business, workers need not know it */
     bool intercept;     /* the last entry of each row is the constant 1 and is not regularised */
-    uint32_t classes;   /* C: history scalars a row; 1 (or 0) for all but softmax */
+    /* Steps on the intercept are so many times as long as on the other columns, and wherever |x_i|^2 is for the length
+     * of a step, it is in it for its own 1. So they are those on w and b/c for a column that holds c = its root, as
+     * large as rows are: a 1 beside rows of norm 60 is 3600 times worse conditioned. The problem is the same. 0 stands
+     * for 1. */
+    double intercept_step;
+    uint32_t classes; /* C: history scalars a row; 1 (or 0) for all but softmax */
 } skald_objective;
+
+static inline double skald_objective_intercept_step(const skald_objective *o) {
+    return o->intercept_step > 0 ? o->intercept_step : 1;
+}
+/* What |x_i|^2 with the intercept's 1 in it is to be raised by where it is for a step's length. */
+static inline double skald_objective_norm2_more(const skald_objective *o) {
+    return o->intercept ? skald_objective_intercept_step(o) - 1 : 0;
+}
 
 /* C, and 1 for all but softmax. */
 static inline uint32_t skald_objective_classes(const skald_objective *o) {

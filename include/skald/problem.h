@@ -50,6 +50,9 @@ typedef struct skald_problem {
     skald_label *labels;
     uint32_t label_count; /* 0: real targets */
     char chosen[160];     /* "loss logistic (two labels, -1 and 1)"; "": it was given */
+    bool unknown_shares;  /* labels[].weight_sum is not what a class weighs: weights come from a file of their own */
+    double *start;        /* the constant (of each class) that a new run begins with; NULL without an intercept */
+    double start_loss;    /* the mean loss there is no more: classes, that of no model at all; else about b */
     char warnings[1024];  /* for people; "" if none */
 } skald_problem;
 
@@ -64,15 +67,23 @@ static inline uint32_t skald_problem_length(const skald_problem *problem) {
 skald_status skald_problem_make(const skald_manifest *manifest, const skald_data_options *options,
                                 const skald_objective *objective, uint32_t workers, uint64_t slots, skald_problem *out);
 /* Facts of rows as read (weights not yet rescaled; sums of weights and weighted norms are linear in them). */
-void skald_rows_facts(const skald_rows *rows, skald_shard_facts *out);
+void skald_rows_facts(const skald_rows *rows, const skald_objective *objective, skald_shard_facts *out);
 /* Once every shard's raw facts are in: sets weight_scale = n / sum of weights, rescales the facts by it,
- * L_max, nonzeros, warnings. SKALD_EDATA when all weights are zero. */
+ * L_max, nonzeros, start, warnings. SKALD_EDATA when all weights are zero. */
 skald_status skald_problem_loaded(skald_problem *problem);
 /* Mean loss of w = 0, once the facts are there: for classes phi(0, y), the same for all; for real targets y^2/2, which
  * huber's is at most. */
 double skald_problem_loss_at_zero(const skald_problem *problem);
 /* What labels are of the order of: 1 for classes, for real targets the root of their mean square. */
 double skald_problem_label_scale(const skald_problem *problem);
+/* Sets start and start_loss: where a run begins when it does not go on, w = 0 and the best b beside that. With mean the
+ * weighted mean of y, and positives = (1 + mean)/2:
+ *   squared, squared-hinge   b = mean
+ *   huber                    b = mean (the median would be better, and is not known)
+ *   logistic                 b = log(positives / (1 - positives))
+ *   softmax                  b_c = log(share of class c), less the mean over c; 0 where shares are unknown
+ * A class of no weight counts half a row. */
+skald_status skald_problem_start(skald_problem *problem);
 /* s_i *= weight_scale: what the holder of the rows does then, before loading them into a backend. */
 void skald_rows_rescale(skald_rows *rows, double weight_scale);
 /* Blocks as little-endian words, SKALD_BLOCK_WORDS each, for the wire. */

@@ -18,8 +18,9 @@ typedef struct skald_vectors skald_vectors;
 
 typedef struct skald_regulariser {
     double l2, l1;
-    bool intercept;   /* leave the last entry of each block alone */
-    double nonconvex; /* of sgd_update and proximal_step, which add nonconvex 2 w / (1 + w^2)^2 to l2 w */
+    bool intercept;        /* leave the last entry of each block alone */
+    double nonconvex;      /* of sgd_update and proximal_step, which add nonconvex 2 w / (1 + w^2)^2 to l2 w */
+    double intercept_step; /* the intercept's eta in the others': see skald_objective */
 } skald_regulariser;
 
 typedef struct skald_vectors_ops {

@@ -47,6 +47,39 @@ static error_t on_option(int key, char *text, struct argp_state *state) {
     return 0;
 }
 
+static char *joined(const skald_option *o, const char *value) {
+    char *out = NULL;
+    if (asprintf(&out, "--%s=%s", o->name, value) < 0) abort();
+    return out; /* argp's until the process ends */
+}
+
+/* Other ways to write a flag's value than the one that argp knows: --no-NAME, and --NAME on. Returns the new argc. */
+static int join_flags(const skald_options *set, int argc, char **argv) {
+    static const char *const values[] = {"yes", "no", "on", "off"};
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], "--", 2) != 0) continue;
+        const bool no =
+            strncmp(argv[i], "--no-", 5) == 0 && skald_options_find(set, argv[i] + 2, strlen(argv[i] + 2)) < 0;
+        const char *name = argv[i] + (no ? 5 : 2);
+        const int index = skald_options_find(set, name, strlen(name));
+        if (index < 0) continue;
+        const skald_option *o = &set->table[index];
+        if (o->type != SKALD_OPTION_FLAG) {
+            i += !no; /* what follows is its value */
+        } else if (no) {
+            argv[i] = joined(o, "no");
+        } else {
+            for (size_t k = 0; k < sizeof values / sizeof *values && i + 1 < argc; k++) {
+                if (strcmp(argv[i + 1], values[k]) != 0) continue;
+                argv[i] = joined(o, values[k]);
+                memmove(argv + i + 1, argv + i + 2, (size_t)(argc - i - 1) * sizeof *argv); /* the NULL, too */
+                argc--;
+            }
+        }
+    }
+    return argc;
+}
+
 /* argp says "unrecognized option" and no more: look first, so that a typo gets a suggestion. */
 static void check_names(const command *self, const skald_options *set, int argc, char **argv) {
     static const char *const built_in[] = {"help", "usage", "dump-config"};
@@ -82,9 +115,10 @@ static void check_names(const command *self, const skald_options *set, int argc,
 char *arguments_help_text(const skald_option *o) {
     char range[256], *out = NULL;
     skald_option_range(o, range, sizeof range);
-    bool has_default = o->fallback && o->type != SKALD_OPTION_FLAG;
+    bool has_default = o->fallback;
     bool choice = o->type == SKALD_OPTION_CHOICE; /* its words are the placeholder already */
     if (choice) range[0] = '\0';
+    if (o->type == SKALD_OPTION_FLAG && o->fallback) snprintf(range, sizeof range, "--no-%s: off", o->name);
     if (asprintf(&out, "%s%s%s%s%s%s%s", o->help, range[0] || has_default ? " (" : "", range,
                  range[0] && has_default ? "; " : "", has_default ? "default " : "", has_default ? o->fallback : "",
                  range[0] || has_default ? ")" : "") < 0)
@@ -153,6 +187,7 @@ void arguments_parse(const command *self, int argc, char **argv, void *values, a
     if (skald_options_init(&out->options, self->table, values))
         arguments_error(self, "%s", skald_error()); /* a default out of its own range */
     if (skald_options_environment(&out->options)) arguments_error(self, "%s", skald_error());
+    argc = join_flags(&out->options, argc, argv);
     check_names(self, &out->options, argc, argv);
 
     parse p = {.self = self, .args = out};

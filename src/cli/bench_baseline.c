@@ -218,7 +218,7 @@ skald_status bench_baselines(bench *b) {
     const bool fits = b->logistic && b->s->l1 == 0 && !b->s->intercept && b->s->scale == 0;
     for (char *w = strtok_r(names, ", ", &rest); w; w = strtok_r(NULL, ", ", &rest)) {
         if (!fits)
-            skip(b, w, "baselines are for --loss logistic with --l2 alone, no --intercept, no --scale");
+            skip(b, w, "baselines are for --loss logistic with --l2 alone, --no-intercept and no --scale");
         else
             (strcmp(w, "sklearn") == 0 ? scikit : liblinear)(b);
     }

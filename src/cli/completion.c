@@ -23,7 +23,11 @@ static void put_command(const command *c) {
     const size_t count = skald_options_count(c->table);
     printf("        %s)\n            options='--help --dump-config", c->name);
     for (size_t k = 0; k < count; k++)
-        if (!c->table[k].hidden) printf(" --%s%s", c->table[k].name, c->table[k].type == SKALD_OPTION_FLAG ? "" : "=");
+        if (!c->table[k].hidden) {
+            const bool flag = c->table[k].type == SKALD_OPTION_FLAG;
+            printf(" --%s%s", c->table[k].name, flag ? "" : "=");
+            if (flag && c->table[k].fallback) printf(" --no-%s", c->table[k].name);
+        }
     printf("'\n            case $option in\n");
     for (size_t k = 0; k < count; k++) {
         const skald_option *o = &c->table[k];

@@ -24,14 +24,14 @@
     {"l1", REAL, AT(l1), "0", 0, INFINITY, .help = "Weight of the sum of |w_j|: makes zeros"}, \
     {"nonconvex", REAL, AT(nonconvex), "0", 0, INFINITY, \
      .help = "Weight of the sum of w_j^2 / (1 + w_j^2), which is not convex (synthesis; sgd with --local off)"}, \
-    {"intercept", FLAG, AT(intercept), .help = "Fit a constant too, not regularised (off, as liblinear's -B -1)"}, \
+    {"intercept", FLAG, AT(intercept), "yes", .help = "Fit a constant too, not regularised. Without it: as liblinear's -B -1"}, \
     {"huber-delta", REAL, AT(huber_delta), "1", POSITIVE, .help = "Where huber turns from quadratic to linear"}, \
     {"class-weight", TEXT, AT(class_weight), .value = "LABEL=W,...|balanced", \
      .help = "Weights by label, or 'balanced': inverse to the label's share"}, \
     {"sample-weights", TEXT, AT(sample_weights), .value = "FILE", .help = "One weight a row, in text"}, \
     {"scale", CHOICE, AT(scale), "none", .words = "none|maxabs|standard", .value = "HOW", \
-     .help = "Scale features: none, maxabs (largest |x_j| = 1) or standard (mean 0, deviation 1; dense data only). " \
-             "The model written is for unscaled data", .group = "The data:"}, \
+     .help = "Scale features: none, maxabs (largest |x_j| = 1) or standard (deviation 1, and mean 0 unless the data are " \
+             "sparse). The model written is for unscaled data", .group = "The data:"}, \
     {"index-base", CHOICE, AT(index_base), "auto", .words = "auto|0|1", \
      .help = "First index of LIBSVM text; auto: 0 if an index 0 occurs"}, \
     {"dim", INT, AT(dim), "auto", 1, 4294967294.0, "auto=0", .help = "Number of features; auto: the largest index seen"}, \

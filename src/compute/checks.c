@@ -39,18 +39,17 @@ skald_status compute_take_facts(const skald_compute *c, const skald_rows *rows, 
     *facts = (skald_shard_facts){.rows = rows->n};
     facts->nonzeros = rows->layout == SKALD_DENSE ? (double)rows->n * rows->dim : (double)rows->ptr[rows->n];
     for (size_t i = 0; i < rows->n; i++) {
-        double norm2 = 0, s = (double)rows->s[i];
+        double norm2 = 0, s = rows->s[i];
         TRY(row_norm2(rows, c->objective.intercept, i, &norm2));
         if (!isfinite(norm2) || !isfinite(s) || s < 0)
             return skald_fail(SKALD_EDATA, "row %zu of the shard: a value or weight is not finite", i);
-        const float y = rows->y[i];
-        if (c->objective.loss == SKALD_SOFTMAX && !(y >= 0 && y < (float)c->objective.classes && y == floorf(y)))
-            return skald_fail(SKALD_EDATA, "row %zu of the shard: %g is no class of %u", i, (double)y,
-                              c->objective.classes);
+        const double y = rows->y[i];
+        if (c->objective.loss == SKALD_SOFTMAX && !(y >= 0 && y < (double)c->objective.classes && y == floor(y)))
+            return skald_fail(SKALD_EDATA, "row %zu of the shard: %g is no class of %u", i, y, c->objective.classes);
+        norm2 += skald_objective_norm2_more(&c->objective);
         norms[i] = (float)norm2;
-        facts->weight_sum += s;
+        skald_shard_facts_label(facts, s, y);
         facts->sum_weighted_norm2 += s * norm2;
-        facts->sum_weighted_y2 += s * (double)rows->y[i] * rows->y[i];
         if (s * norm2 > facts->max_weighted_norm2) facts->max_weighted_norm2 = s * norm2;
     }
     return SKALD_OK;

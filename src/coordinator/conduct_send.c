@@ -45,10 +45,10 @@ skald_status skald_conduct_send_ranks(skald_conduct *x) {
         members[k].device = c->workers[k].member.device;
         list[k] = &members[k];
     }
-    for (uint32_t s = 0; st == SKALD_OK && s < p->shard_count; s++) {
-        rows[s] = p->shards[s].rows;
-        m.sum_weighted_y2 += p->shards[s].facts.sum_weighted_y2;
-    }
+    for (uint32_t s = 0; st == SKALD_OK && s < p->shard_count; s++) rows[s] = p->shards[s].rows;
+    m.start = p->start;
+    m.n_start = p->start ? skald_objective_classes(&p->objective) : 0;
+    m.start_loss = p->start_loss;
     m.id = (ProtobufCBinaryData){sizeof x->id, x->id};
     m.members = list;
     m.n_members = c->told;

@@ -61,17 +61,17 @@ static skald_status on_loaded(skald_coordinator *c, skald_session_state *s, cons
     if (s->stage != SKALD_STAGE_LOADING || m->shard != s->shards[s->lease_next]) return SKALD_OK; /* a repetition */
     skald_shard_info *info = &c->problem.shards[m->shard];
     if (m->rows != info->rows) return blame(c, s, SKALD_EPEER, "loaded another number of rows than was leased");
-    const double facts[] = {m->nonzeros, m->weight_sum, m->max_weighted_norm2, m->sum_weighted_norm2,
-                            m->sum_weighted_y2};
+    const double facts[] = {m->nonzeros, m->weight_sum, m->max_weighted_norm2, m->sum_weighted_norm2, m->spread_y};
     for (size_t k = 0; k < SKALD_ARRAY_LENGTH(facts); k++)
-        if (!(facts[k] >= 0 && isfinite(facts[k])))
+        if (!(facts[k] >= 0 && isfinite(facts[k]) && isfinite(m->mean_y)))
             return blame(c, s, SKALD_EPEER, "its shard's sums are no sums: not finite, or negative");
     info->facts = (skald_shard_facts){.rows = m->rows,
                                       .nonzeros = m->nonzeros,
                                       .weight_sum = m->weight_sum,
                                       .max_weighted_norm2 = m->max_weighted_norm2,
                                       .sum_weighted_norm2 = m->sum_weighted_norm2,
-                                      .sum_weighted_y2 = m->sum_weighted_y2};
+                                      .mean_y = m->mean_y,
+                                      .spread_y = m->spread_y};
     if (++s->lease_next == s->member.shard_count)
         s->stage = SKALD_STAGE_LOADED;
     else

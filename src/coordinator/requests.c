@@ -47,6 +47,7 @@ static void ask_setup(skald_coordinator *c, skald_session_state *s) {
     m.l2 = p->objective.l2;
     m.l1 = p->objective.l1;
     m.intercept = p->objective.intercept;
+    m.intercept_step = p->objective.intercept_step;
     m.classes = p->objective.classes;
     m.dim = p->features;
     m.zero_based = t->zero_based;

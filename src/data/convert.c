@@ -36,14 +36,13 @@ static skald_status gather_alloc(gather *g, uint64_t rows) {
     return g->weight && g->ptr && g->origin && g->y ? SKALD_OK : SKALD_ENOMEM;
 }
 
-/* Rows order(at) .. order(at + count - 1). The label table turns class numbers back into the file's labels. */
-static skald_status gather_rows(gather *g, const skald_rows *r, uint64_t seed, uint64_t at, uint64_t count,
-                                const double *labels) {
+/* Rows order(at) .. order(at + count - 1). */
+static skald_status gather_rows(gather *g, const skald_rows *r, uint64_t seed, uint64_t at, uint64_t count) {
     uint64_t entries = 0;
     g->count = count;
     for (uint64_t k = 0; k < count; k++) {
         uint64_t i = skald_permute(seed, r->n, at + k);
-        g->y[k] = labels ? labels[(size_t)r->y[i]] : r->y[i];
+        g->y[k] = r->y[i];
         g->weight[k] = r->s[i];
         g->origin[k] = r->origin[i];
         if (r->layout == SKALD_CSR) entries += r->ptr[i + 1] - r->ptr[i];
@@ -75,7 +74,7 @@ static skald_status gather_rows(gather *g, const skald_rows *r, uint64_t seed, u
     return SKALD_OK;
 }
 
-static skald_status write_rows(const skald_rows *r, uint64_t seed, const double *labels, const char *output) {
+static skald_status write_rows(const skald_rows *r, uint64_t seed, const char *output) {
     h5_layout layout = {.layout = r->layout, .rows = r->n, .dim = r->dim, .shuffled = true};
     if (r->layout == SKALD_CSR) layout.nonzeros = r->ptr[r->n];
     for (size_t i = 0; i < r->n; i++) layout.weights |= r->s[i] != 1;
@@ -86,7 +85,7 @@ static skald_status write_rows(const skald_rows *r, uint64_t seed, const double 
     skald_status st = h5_writer_open(output, &layout, &w);
     if (st == SKALD_OK) st = gather_alloc(&g, skald_min_size(step, r->n));
     for (uint64_t at = 0; st == SKALD_OK && at < r->n; at += step) {
-        TRY_GOTO(st, gather_rows(&g, r, seed, at, skald_min_size(step, r->n - at), labels), end);
+        TRY_GOTO(st, gather_rows(&g, r, seed, at, skald_min_size(step, r->n - at)), end);
         h5_batch b = {g.count, g.x, g.ptr, g.idx, g.val, g.y, g.weight, g.origin};
         TRY_GOTO(st, h5_writer_append(w, &b), end);
     }
@@ -103,7 +102,6 @@ skald_status skald_convert(const char *input, const skald_source_options *option
     skald_source *s = NULL;
     skald_manifest m = {0};
     skald_rows rows = {0};
-    double *labels = NULL, *classes = NULL;
     skald_status st = skald_source_open(input, options, &s);
     TRY_GOTO(st, st, end);
     TRY_GOTO(st, skald_source_scan(s, 0, skald_source_parts(s), &m), end);
@@ -117,26 +115,9 @@ skald_status skald_convert(const char *input, const skald_source_options *option
                          .force_dense = skald_manifest_wants_dense(&m, 0.25) && m.dim > 0,
                          .weight_scale = 1,
                          .rows = m.rows};
-    if (m.label_count <= SKALD_MAX_LABELS) { /* through class numbers, so that labels stay exact; others are floats */
-        labels = skald_alloc(m.label_count, sizeof *labels);
-        classes = skald_alloc(m.label_count, sizeof *classes);
-        if (!labels || !classes) {
-            st = SKALD_ENOMEM;
-            goto end;
-        }
-        for (uint32_t k = 0; k < m.label_count; k++) {
-            labels[k] = m.labels[k].value;
-            classes[k] = k;
-        }
-        t.label_count = m.label_count;
-        t.label_values = labels;
-        t.label_targets = classes;
-    }
     TRY_GOTO(st, skald_source_read(s, m.blocks, m.block_count, &t, &rows, NULL), end);
-    TRY_GOTO(st, write_rows(&rows, seed, labels, output), end);
+    TRY_GOTO(st, write_rows(&rows, seed, output), end);
 end:
-    free(labels);
-    free(classes);
     skald_rows_free(&rows);
     skald_manifest_free(&m);
     skald_source_close(s);

@@ -144,8 +144,8 @@ static skald_status read_run(void *context, int worker, size_t task) {
         if (!label_map(rd->t, r->y[i], &hint, &target, &label_weight))
             return skald_fail(SKALD_EDATA, "%s: dataset '%s': label %.17g of row %llu is not among the %u known labels",
                               s->path, f->y_name, r->y[i], (unsigned long long)(span->first + i), rd->t->label_count);
-        out->y[row] = (float)target;
-        out->s[row] = (float)row_weight(s, rd->t, span->first + i, r->weight[i], label_weight);
+        out->y[row] = target;
+        out->s[row] = row_weight(s, rd->t, span->first + i, r->weight[i], label_weight);
         out->origin[row] = r->origin[i];
         if (out->layout == SKALD_DENSE) {
             place_dense(rd, f, r, i, row);

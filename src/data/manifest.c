@@ -180,18 +180,14 @@ skald_status skald_scaling_make(skald_scaling kind, const skald_manifest *m, boo
                                 double **scale) {
     *shift = *scale = NULL;
     if (kind == SKALD_SCALE_NONE) return SKALD_OK;
-    if (kind == SKALD_SCALE_STANDARD && !dense)
-        return skald_fail(SKALD_EINVAL,
-                          "standard scaling would fill the zeros of sparse data (%.3g%% are not zero): use max-abs",
-                          100.0 * (double)m->nonzeros / ((double)m->rows * (m->dim ? m->dim : 1)));
     *scale = skald_alloc(m->dim, sizeof(double));
     if (!*scale) return SKALD_ENOMEM;
     if (kind == SKALD_SCALE_MAXABS) {
         for (uint32_t j = 0; j < m->dim; j++) (*scale)[j] = m->col_max_abs[j] > 0 ? 1 / m->col_max_abs[j] : 1;
         return SKALD_OK;
     }
-    *shift = skald_alloc(m->dim, sizeof(double));
-    if (!*shift) {
+    if (dense) *shift = skald_alloc(m->dim, sizeof(double));
+    if (dense && !*shift) {
         free(*scale);
         *scale = NULL;
         return SKALD_ENOMEM;
@@ -199,7 +195,7 @@ skald_status skald_scaling_make(skald_scaling kind, const skald_manifest *m, boo
     double n = (double)m->rows;
     for (uint32_t j = 0; j < m->dim; j++) {
         double mean = m->col_sum[j] / n, mean2 = m->col_sum2[j] / n, variance = mean2 - mean * mean;
-        (*shift)[j] = mean;
+        if (dense) (*shift)[j] = mean;
         /* below this the difference is rounding, and the column is constant */
         (*scale)[j] = variance > 1e-12 * mean2 ? 1 / sqrt(variance) : 1;
     }

@@ -37,7 +37,7 @@ static skald_status weights_load(skald_source *s, const char *path) {
                                 shown, p);
                 goto end;
             }
-            s->weights[s->weight_count++] = (float)v;
+            s->weights[s->weight_count++] = v;
         }
         p = next;
     }

@@ -18,7 +18,7 @@ struct skald_source {
     const char *describe;
     skald_source_options options; /* weights_path is the caller's: not kept */
     uint32_t parts;
-    float *weights; /* one a row of the file, or NULL */
+    double *weights; /* one a row of the file, or NULL */
     uint64_t weight_count;
     data_bytes bytes; /* text */
     struct h5_source *h5;

@@ -220,8 +220,8 @@ static skald_status parse_line(reading *r, placed_block *pb, row_entries *row, c
         snprintf(error.text, sizeof error.text, "label %.17g is not among the %u known labels", label, t->label_count);
         return fail_line(r->source, &error);
     }
-    out->y[i] = (float)target;
-    out->s[i] = (float)row_weight(r->source, t, file_row, 1, label_weight);
+    out->y[i] = target;
+    out->s[i] = row_weight(r->source, t, file_row, 1, label_weight);
     out->origin[i] = file_row;
     if (out->layout == SKALD_DENSE) {
         float *x = out->x + i * out->stride;

@@ -66,14 +66,14 @@ typedef struct skald_member_state {
 typedef struct skald_watch {
     double window_loss, window_rows, window_begin; /* since this many passes */
     double estimate;                               /* F by the last full window; NaN before */
-    double best;                                   /* lowest mean loss of a window; at first the loss at 0 */
-    double good_loss, candidate_loss;              /* mean loss about these models, not less than theirs */
-    double *good;                                  /* w at the beginning of the last window that was well (vectors are
-                                                    * the engine's) */
-    double *candidate;                             /* w at its end: good if the next window is well too */
-    double k, k2;                                  /* sums of curvature (skald_sums), forgotten over a pass */
-    uint32_t failures;                             /* rollbacks without a good window in between */
-    double *sum, *average;                         /* iterates since average_begin; mean over the pass before */
+    double best;                      /* lowest mean loss of a window; at first the loss where a new run begins */
+    double good_loss, candidate_loss; /* mean loss about these models, not less than theirs */
+    double *good;                     /* w at the beginning of the last window that was well (vectors are
+                                       * the engine's) */
+    double *candidate;                /* w at its end: good if the next window is well too */
+    double k, k2;                     /* sums of curvature (skald_sums), forgotten over a pass */
+    uint32_t failures;                /* rollbacks without a good window in between */
+    double *sum, *average;            /* iterates since average_begin; mean over the pass before */
     double sum_count, average_begin;
     bool has_average;
 } skald_watch;
@@ -179,7 +179,7 @@ typedef struct skald_run {
     bool told_fewer;
 
     uint64_t resumed_version;     /* commits of the model it began with; 0: a new run */
-    double *start_w, *start_abar; /* where a resumed run begins; NULL: at 0 */
+    double *start_w, *start_abar; /* as skald_engine has them; NULL: at 0 */
     bool copying;                 /* a checkpoint is being filled in */
     bool unsettled; /* A_k are of a bad model, shares of the sum, or older than the tables: no step before all are put
                      * right */

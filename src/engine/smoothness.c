@@ -83,6 +83,8 @@ skald_status skald_smoothness_measure(skald_run *run, double *L) {
     skald_status st = SKALD_ENOMEM;
     if (!v || !next) goto out;
     for (uint32_t j = 0; j < p->dim; j++) v[j] = skald_normal(p->seed + 77, j);
+    /* the column as the steps have it: see intercept_step */
+    const double constant = p->objective.intercept ? sqrt(skald_objective_intercept_step(&p->objective)) : 1;
     double lambda = 0, rows = 0;
     uint32_t sample = (uint32_t)ceil(4000.0 / p->shard_count);
     for (int round = 0; round < 20; round++) {
@@ -91,6 +93,7 @@ skald_status skald_smoothness_measure(skald_run *run, double *L) {
         norm = sqrt(norm);
         if (!(norm > 0)) break;
         for (uint32_t j = 0; j < p->dim; j++) v[j] /= norm;
+        v[p->dim - 1] *= constant;
         const double *vectors[1] = {v};
         skald_version *version = skald_versions_publish_host(run->versions, 0, vectors, 1);
         if (!version) {
@@ -100,6 +103,8 @@ skald_status skald_smoothness_measure(skald_run *run, double *L) {
         st = product(run, version, sample, next, &rows);
         skald_version_unref(version);
         if (st != SKALD_OK) goto out;
+        v[p->dim - 1] /= constant;
+        next[p->dim - 1] *= constant;
         double quotient = 0;
         for (uint32_t j = 0; j < p->dim; j++) next[j] /= rows, quotient += v[j] * next[j];
         double *swap = v;

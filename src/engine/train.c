@@ -100,6 +100,18 @@ static skald_status check(const skald_train_options *o, const skald_problem *p) 
     return SKALD_OK;
 }
 
+/* A new run: at w = 0 and the problem's constant. */
+static skald_status start(skald_run *run) {
+    const skald_problem *p = run->problem;
+    if (!p->start) return SKALD_OK;
+    run->start_w = skald_zalloc(skald_problem_length(p), sizeof(double));
+    if (!run->start_w) return SKALD_ENOMEM;
+    for (uint32_t c = 0; c < skald_objective_classes(&p->objective); c++)
+        run->start_w[(size_t)c * p->dim + p->features] = p->start[c];
+    run->engine.start_w = run->start_w;
+    return SKALD_OK;
+}
+
 static skald_status begin(skald_run *run) {
     const uint32_t dim = skald_problem_length(run->problem);
     TRY(check(run->options, run->problem));
@@ -140,7 +152,7 @@ static skald_status begin(skald_run *run) {
     run->audit_drift = -1;
     TRY(skald_checkpoint_init(run));
     run->begin_ns = skald_now_ns(run->clock);
-    if (run->options->resume) TRY(skald_checkpoint_resume(run));
+    TRY(run->options->resume ? skald_checkpoint_resume(run) : start(run));
     if (run->problem->L <= 0 && run->parts.parts && !(run->problem->objective.l1 > 0))
         ((skald_problem *)run->problem)->L = run->problem->L_max; /* a bound will do: no step's length depends on it */
     if (run->problem->L <= 0)

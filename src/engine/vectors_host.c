@@ -96,7 +96,7 @@ static void sgd_update(skald_vectors *v, double *w, const double *g, double a, d
             sgd_nonconvex_n(n, w, g, a, eta, r->l2, r->l1, r->nonconvex);
         else
             sgd_n(n, w, g, a, eta, r->l2, r->l1);
-        sgd_n(r->intercept, w + n, g + n, a, eta, 0, 0);
+        sgd_n(r->intercept, w + n, g + n, a, eta * r->intercept_step, 0, 0);
     }
 }
 
@@ -116,7 +116,7 @@ static void saga_update(skald_vectors *v, double *w, double *abar, const double 
     for (uint32_t c = 0; c < v->classes; c++) {
         const size_t at = (size_t)c * v->columns, last = at + m;
         saga_n(m, w + at, abar + at, g + at, a, h + at, eta, 1 / n, r->l2, r->l1);
-        saga_n(r->intercept, w + last, abar + last, g + last, a, h + last, eta, 1 / n, 0, 0);
+        saga_n(r->intercept, w + last, abar + last, g + last, a, h + last, eta * r->intercept_step, 1 / n, 0, 0);
     }
 }
 

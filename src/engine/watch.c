@@ -18,7 +18,7 @@ skald_status skald_watch_init(skald_run *run) {
     v->ops->copy(v, w->good, run->work.w);
     v->ops->copy(v, w->candidate, w->good);
     w->estimate = NAN;
-    w->best = w->good_loss = w->candidate_loss = skald_problem_loss_at_zero(run->problem);
+    w->best = w->good_loss = w->candidate_loss = run->problem->start_loss;
     return SKALD_OK;
 }
 

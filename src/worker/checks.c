@@ -31,7 +31,7 @@ skald_status skald_check_setup(const Skald__V1__Setup *m, size_t limit) {
         return skald_fail(SKALD_EPEER, "setup out of range");
     if (m->n_label_targets != m->n_label_values || (m->n_label_weights && m->n_label_weights != m->n_label_values))
         return skald_fail(SKALD_EPEER, "setup with mismatched labels");
-    const double numbers[] = {m->huber_delta, m->l2, m->l1, m->rows, m->weight_scale};
+    const double numbers[] = {m->huber_delta, m->l2, m->l1, m->rows, m->weight_scale, m->intercept_step};
     if (!all_finite(numbers, SKALD_ARRAY_LENGTH(numbers)) || !all_finite(m->label_values, m->n_label_values) ||
         !all_finite(m->label_targets, m->n_label_targets) || !all_finite(m->label_weights, m->n_label_weights))
         return skald_fail(SKALD_EPEER, "setup with a number that is not finite");

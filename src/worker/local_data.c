@@ -13,7 +13,7 @@ static skald_status read_shards(skald_local_data *d, skald_source *source, skald
                               &rows[k], &checksum));
         if (checksum != p->shards[k].checksum)
             return skald_fail(SKALD_EDATA, "the data file changed while it was read");
-        skald_rows_facts(&rows[k], &p->shards[k].facts);
+        skald_rows_facts(&rows[k], &p->objective, &p->shards[k].facts);
     }
     TRY(skald_problem_loaded(p));
     for (uint32_t k = 0; k < p->shard_count; k++) {

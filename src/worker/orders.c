@@ -119,6 +119,7 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
                                          .l2 = m->l2,
                                          .l1 = m->l1,
                                          .intercept = m->intercept,
+                                         .intercept_step = m->intercept_step,
                                          .classes = m->classes};
         size_t labels = m->n_label_values, k = 0;
         w->labels = skald_alloc(3 * labels + 1, sizeof(double));

@@ -37,7 +37,8 @@ static void read_options(const Skald__V1__TrainOptions *m, skald_train_options *
 skald_status skald_rank_spec_read(const skald_worker *w, const Skald__V1__Ranks *m, skald_rank_spec **out) {
     if (!atomic_load(&w->begun) || !w->collective[0] || m->id.len != SKALD_COLLECTIVE_ID || !m->options ||
         m->n_members == 0 || m->n_members > 1024 || m->worker >= m->n_members || m->n_rows != w->shard_count ||
-        m->n_holder != w->shard_count || m->options->algo > SKALD_SAGA)
+        m->n_holder != w->shard_count || m->options->algo > SKALD_SAGA ||
+        m->n_start != (w->objective.intercept ? skald_objective_classes(&w->objective) : 0))
         return skald_fail(SKALD_EPEER, "a message about ranks that makes no sense");
     for (size_t s = 0; s < m->n_holder; s++)
         if (m->holder[s] >= m->n_members || (m->holder[s] == m->worker) != (w->runner.shards[s] != NULL))
@@ -50,19 +51,21 @@ skald_status skald_rank_spec_read(const skald_worker *w, const Skald__V1__Ranks 
     s->shard_count = w->shard_count;
     s->nonzeros = m->nonzeros;
     s->L_max = m->l_max;
-    s->sum_weighted_y2 = m->sum_weighted_y2;
+    s->start_loss = m->start_loss;
     s->dense = m->dense;
     s->watched = m->watched;
     read_options(m->options, &s->options);
     s->members = skald_zalloc(s->size, sizeof *s->members);
     s->rows = skald_alloc(s->shard_count, sizeof *s->rows);
     s->holder = skald_alloc(s->shard_count, sizeof *s->holder);
-    if (!s->members || !s->rows || !s->holder) {
+    if (m->n_start) s->start = skald_alloc(m->n_start, sizeof *s->start);
+    if (!s->members || !s->rows || !s->holder || (m->n_start && !s->start)) {
         skald_rank_spec_free(s);
         return SKALD_ENOMEM;
     }
     memcpy(s->rows, m->rows, s->shard_count * sizeof *s->rows);
     memcpy(s->holder, m->holder, s->shard_count * sizeof *s->holder);
+    for (size_t c = 0; c < m->n_start; c++) s->start[c] = m->start[c];
     for (uint32_t k = 0; k < s->size; k++) {
         s->members[k].slots = s->members[k].depth = 1;
         snprintf(s->members[k].name, sizeof s->members[k].name, "%s", m->members[k]->name);
@@ -77,6 +80,7 @@ void skald_rank_spec_free(skald_rank_spec *s) {
     free(s->members);
     free(s->rows);
     free(s->holder);
+    free(s->start);
     free(s);
 }
 
@@ -288,6 +292,7 @@ static skald_status make_problem(skald_rank *r, const skald_rank_spec *spec) {
                          .dense = spec->dense,
                          .weight_scale = w->weight_scale,
                          .L_max = spec->L_max,
+                         .start_loss = spec->start_loss,
                          .seed = w->runner.seed,
                          .shard_count = spec->shard_count,
                          .transform = w->transform,
@@ -302,7 +307,11 @@ static skald_status make_problem(skald_rank *r, const skald_rank_spec *spec) {
         p->shards[s].rows = spec->rows[s];
         p->n += (double)spec->rows[s];
     }
-    p->shards[0].facts.sum_weighted_y2 = spec->sum_weighted_y2; /* asked for in sum only */
+    if (!spec->start) return SKALD_OK;
+    const uint32_t classes = skald_objective_classes(&p->objective);
+    p->start = skald_alloc(classes, sizeof *p->start);
+    if (!p->start) return SKALD_ENOMEM;
+    memcpy(p->start, spec->start, classes * sizeof *p->start);
     return SKALD_OK;
 }
 
@@ -361,6 +370,7 @@ static void fini(skald_rank *r) {
     free(r->problem.shards);
     free(r->problem.blocks);
     free(r->problem.labels);
+    free(r->problem.start);
     free(r->members);
     free(r->lists);
     free(r->holder);

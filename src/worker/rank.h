@@ -23,7 +23,8 @@ typedef struct skald_rank_spec {
     skald_member *members; /* size: names and devices */
     uint64_t *rows;        /* by shard */
     uint32_t *holder;      /* by shard */
-    double nonzeros, L_max, sum_weighted_y2;
+    double nonzeros, L_max, start_loss;
+    double *start; /* NULL, or a class's each */
     bool dense, watched;
     skald_train_options options;
 } skald_rank_spec;

@@ -64,7 +64,7 @@ static void facts_of(const skald_worker *w, uint32_t shard, skald_shard_facts *f
     facts->weight_sum /= w->weight_scale;
     facts->max_weighted_norm2 /= w->weight_scale;
     facts->sum_weighted_norm2 /= w->weight_scale;
-    facts->sum_weighted_y2 /= w->weight_scale;
+    facts->spread_y /= w->weight_scale;
 }
 
 void skald_worker_lease(skald_worker *w, const skald_job *job) {
@@ -89,7 +89,7 @@ void skald_worker_lease(skald_worker *w, const skald_job *job) {
                 SKALD_EDATA,
                 "%s: shard %u differs from what was scanned: the file changed, or this worker's copy is another file",
                 w->path, job->shard);
-        if (st == SKALD_OK) skald_rows_facts(rows, &facts);
+        if (st == SKALD_OK) skald_rows_facts(rows, &w->objective, &facts);
         if (st == SKALD_OK && job->block_count) w->first_block = job->blocks[0];
         if (st == SKALD_OK && atomic_load(&w->begun)) { /* another worker's until now */
             w->lane_of[job->shard] = idlest_lane(w);
@@ -106,7 +106,8 @@ void skald_worker_lease(skald_worker *w, const skald_job *job) {
     reply.weight_sum = facts.weight_sum;
     reply.max_weighted_norm2 = facts.max_weighted_norm2;
     reply.sum_weighted_norm2 = facts.sum_weighted_norm2;
-    reply.sum_weighted_y2 = facts.sum_weighted_y2;
+    reply.mean_y = facts.mean_y;
+    reply.spread_y = facts.spread_y;
     reply.load_ns = skald_now_ns(skald_clock_system()) - start;
     if (st != SKALD_OK) reply.error = (char *)skald_error();
     skald_worker_send(w, &frame, NULL, 0);

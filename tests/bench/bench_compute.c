@@ -472,7 +472,7 @@ static void naive_gradient(void *context) {
     memset(p->g, 0, r->dim * sizeof *p->g);
     p->loss = 0;
     for (size_t i = 0; i < r->n; i++) {
-        double z = 0, y = (double)r->y[i], s = (double)r->s[i];
+        double z = 0, y = r->y[i], s = r->s[i];
         for (uint64_t k = r->ptr[i]; k < r->ptr[i + 1]; k++) z += (double)r->val[k] * p->w[r->idx[k]];
         p->loss += s * skald_loss_value(SKALD_LOGISTIC, 0, z, y);
         double c = s * skald_loss_derivative(SKALD_LOGISTIC, 0, z, y);
@@ -486,7 +486,7 @@ static void naive_objective(void *context) {
     for (size_t i = 0; i < r->n; i++) {
         double z = 0;
         for (uint64_t k = r->ptr[i]; k < r->ptr[i + 1]; k++) z += (double)r->val[k] * p->w[r->idx[k]];
-        p->loss += (double)r->s[i] * skald_loss_value(SKALD_LOGISTIC, 0, z, (double)r->y[i]);
+        p->loss += r->s[i] * skald_loss_value(SKALD_LOGISTIC, 0, z, r->y[i]);
     }
     sink = sink + (float)p->loss;
 }
@@ -547,7 +547,7 @@ static void run_merge(void *context) {
 }
 static void run_saga_update(void *context) {
     merge *m = context;
-    const skald_regulariser r = {1e-4, 1e-6, true, 0};
+    const skald_regulariser r = {1e-4, 1e-6, true, 0, 1};
     for (int k = 0; k < 4; k++) m->v.ops->saga_update(&m->v, m->x[0], m->x[1], m->x[2], 1e-2, m->x[3], 1e-3, 1e6, &r);
 }
 

@@ -167,7 +167,7 @@ static void on_lease(thin *t, skald_net_session *session, const Skald__V1__Lease
     Skald__V1__Loaded loaded = SKALD__V1__LOADED__INIT;
     loaded.shard = m->shard;
     loaded.rows = m->rows;
-    loaded.nonzeros = loaded.weight_sum = loaded.sum_weighted_norm2 = loaded.sum_weighted_y2 = (double)m->rows;
+    loaded.nonzeros = loaded.weight_sum = loaded.sum_weighted_norm2 = loaded.spread_y = (double)m->rows;
     loaded.max_weighted_norm2 = 1;
     frame.body_case = SKALD__V1__FRAME__BODY_LOADED;
     frame.loaded = &loaded;

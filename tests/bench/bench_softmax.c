@@ -86,7 +86,7 @@ static void measure(size_t n, int d, int classes, void *blas) {
     rows.y = skald_alloc(n, sizeof *rows.y);
     rows.s = skald_alloc(n, sizeof *rows.s);
     for (size_t k = 0; k < n * rows.stride; k++) rows.x[k] = (float)skald_uniform(1, k);
-    for (size_t i = 0; i < n; i++) rows.y[i] = (float)(i % (size_t)classes), rows.s[i] = 1;
+    for (size_t i = 0; i < n; i++) rows.y[i] = (double)(i % (size_t)classes), rows.s[i] = 1;
     bench b = {.n = n, .d = d, .classes = classes, .x = rows.x};
     b.w = skald_alloc(entries, sizeof *b.w);
     b.g = skald_zalloc(entries, sizeof *b.g);

@@ -213,7 +213,7 @@ class Skald:
 
     def solve(self, round):
         log, model = self.p.path.with_suffix(".jsonl"), self.p.path.with_suffix(".model")
-        command = [self.build / "skald", "train", "--loss", "logistic", "--l2", repr(self.p.l2), "--algo", "saga"]
+        command = [self.build / "skald", "train", "--no-intercept", "--loss", "logistic", "--l2", repr(self.p.l2), "--algo", "saga"]
         command += ["--workers", str(self.workers), "--seed", str(round + 1), "--target-objective", repr(self.p.optimum)]
         command += ["--target-tolerance", str(GAP), "--max-passes", "3000", "--max-time", "120s", "--log", log]
         command += ["--model", model, "--quiet", *self.extra, self.p.path]

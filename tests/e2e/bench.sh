@@ -67,7 +67,7 @@ fi
 # every algorithm by what it takes; a peer that can be installed; what never got there is no speed-up
 "$skald" generate rcv1 --rows 2000 --seed 3 --output text.svm >/dev/null
 expect "bench, svrg beside saga" 0 "report: r3/index.html" "$skald" bench --workers 3 --pace 5 --repeats 1 --stragglers none \
-    --modes async --algos saga,svrg --epoch 2 --l2 1e-2 --baseline liblinear --output r3 text.svm
+    --modes async --algos saga,svrg --epoch 2 --no-intercept --l2 1e-2 --baseline liblinear --output r3 text.svm
 check "svrg's tasks are in its lanes" test "$(grep -o '<rect' r3/lanes-svrg-none-async.svg | wc -l)" -gt 12
 if command -v liblinear-train >/dev/null; then
     check "liblinear has a time and a gap" python3 -c '

@@ -19,7 +19,7 @@ for _ in range(900):
     print(y, " ".join(f"{j + 1}:{v:.5f}" for j, v in enumerate(x)))
 END
 "$skald" generate rcv1 --rows 900 --seed 4 --output sparse.svm >/dev/null
-settings=(--loss logistic --l2 1e-3 --target-gap 1e-9 --max-passes 300 --max-time 100s --progress line --seed 5 --batch 16)
+settings=(--loss logistic --no-intercept --l2 1e-3 --target-gap 1e-9 --max-passes 300 --max-time 100s --progress line --seed 5 --batch 16)
 
 # --- no plugin: the CPU, without a word ---
 default=(env -u SKALD_CUDA_PLUGIN "$skald")

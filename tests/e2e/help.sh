@@ -25,11 +25,22 @@ completed "off on auto" skald train --theta 1 --local = ""
 completed "async" skald coordinator --mode a
 completed "auto" skald train --workers aut
 completed "yes" skald train --intercept = y
+completed "--no-intercept" skald train --no-i
 completed "data.h5" skald train --intercept d
 completed "model.h5" skald train --model m
 completed "data.h5" skald train --model = x --quiet da
 completed "--json" skald status --j
 completed "" skald train --seed d
+
+# --- the ways to write a flag's value ---
+config() { "$skald" train "$@" --dump-config 2>/dev/null | awk '$1 == "--intercept" {print $2}'; }
+check "a constant unless told otherwise" test "$(config)" = yes
+for off in --no-intercept --intercept=no "--intercept off" --inter=off; do
+    check "$off" test "$(config $off)" != yes
+done
+check "--intercept on" test "$(config --no-intercept --intercept on)" = on
+check "--intercept before the data" test "$(config --intercept data.h5)" = yes
+check "a value that only looks so" test "$(config --log --no-intercept)" = yes
 
 # --- every option of every --help ---
 "$skald" help --man=man

@@ -18,7 +18,7 @@ awk 'BEGIN { srand(5); split("10 -2 3 7.5", name, " ") }
     { split($2, first, ":"); k = rand() < 0.1 ? int(4 * rand()) : (first[1] + ($1 > 0)) % 4
       $1 = name[k + 1]; print }' two.svm >four.svm
 common=(--loss softmax --l2 1e-3 --target-gap 1e-7 --max-passes 400 --seed 1)
-for b in "" --intercept; do
+for b in --no-intercept --intercept; do
     first=""
     for how in "--workers 0" "--workers 2" "--workers 2 --mode sync" "--workers 1 --threads 2"; do
         name="train $how${b:+ $b}"

@@ -35,11 +35,11 @@ static void fill(void *to, size_t bytes, const void *pattern, size_t pattern_byt
 static void make_common(bench *b) {
     const uint32_t dim = b->rows.dim;
     double *w = host_take(dim * sizeof *w);
-    float *y = host_take(shard_rows * sizeof *y);
+    skald_gpu_record *record = host_take(shard_rows * sizeof *record);
     uint32_t *all = host_take(shard_rows * sizeof *all);
     for (uint32_t j = 0; j < dim; j++) w[j] = 1e-3 * random_unit();
     for (size_t i = 0; i < shard_rows; i++) {
-        y[i] = random_bits() & 1 ? 1.0f : -1.0f;
+        record[i] = (skald_gpu_record){.y = random_bits() & 1 ? 1.0 : -1.0};
         all[i] = (uint32_t)i;
     }
     for (size_t i = shard_rows - 1; i > 0; i--) {
@@ -57,8 +57,7 @@ static void make_common(bench *b) {
     b->h = device_take(dim * sizeof *w);
     b->sums = device_take(2 * sizeof *b->sums);
     b->rows.n = shard_rows;
-    b->rows.record = device_take(shard_rows * sizeof(skald_gpu_record));
-    CUDA(skald_gpu_records(device_copy(y, shard_rows * sizeof *y), shard_rows, b->rows.record, check_stream));
+    b->rows.record = device_copy(record, shard_rows * sizeof *record);
 }
 
 static void make_dense(bench *b, skald_gpu_storage storage, uint32_t dim) {

@@ -64,7 +64,7 @@ static skald_status load_softmax(softmax_bench *b, skald_gpu_storage storage, ui
     r.s = skald_alloc(r.n, sizeof *r.s);
     if (!r.x || !r.y || !r.s) return SKALD_ENOMEM;
     for (size_t i = 0; i < r.n; i++) {
-        r.y[i] = (float)(random_bits() % classes);
+        r.y[i] = (double)(random_bits() % classes);
         r.s[i] = 1;
         for (size_t j = 0; j < dim; j++)
             r.x[i * r.stride + j] = storage == SKALD_GPU_U8 ? (float)(random_bits() & 255) : (float)random_unit();

@@ -12,7 +12,8 @@ typedef struct problem {
     uint32_t dim;
     size_t n;
     double *x; /* n x dim, as the device reads them */
-    float *y, *s, *alpha;
+    double *y, *s;
+    float *alpha;
     skald_gpu_rows rows; /* device */
 } problem;
 
@@ -109,13 +110,13 @@ static inline void problem_make(const problem_options *o, problem *p) {
     p->dim = o->dim;
     p->n = o->n;
     p->x = host_take(p->n * p->dim * sizeof(double));
-    p->y = host_take(p->n * sizeof(float));
-    p->s = host_take(p->n * sizeof(float));
+    p->y = host_take(p->n * sizeof(double));
+    p->s = host_take(p->n * sizeof(double));
     p->alpha = host_take(p->n * sizeof(float));
     const bool binary = o->loss == SKALD_LOGISTIC || o->loss == SKALD_SQUARED_HINGE;
     for (size_t i = 0; i < p->n; i++) {
-        p->y[i] = binary ? (random_bits() & 1 ? 1.0f : -1.0f) : (float)random_unit();
-        p->s[i] = o->weights ? (float)(1 + 0.5 * random_unit()) : 1.0f;
+        p->y[i] = binary ? (random_bits() & 1 ? 1.0 : -1.0) : random_unit();
+        p->s[i] = o->weights ? 1 + 0.5 * random_unit() : 1.0;
         p->alpha[i] = (float)(0.3 * random_unit());
     }
     p->rows.layout = o->layout;
@@ -126,10 +127,11 @@ static inline void problem_make(const problem_options *o, problem *p) {
         fill_dense(o, p);
     else
         fill_sparse(o, p);
-    p->rows.record = device_take(p->n * sizeof(skald_gpu_record));
-    CUDA(skald_gpu_records(device_copy(p->y, p->n * sizeof(float)), p->n, p->rows.record, check_stream));
+    skald_gpu_record *record = host_take(p->n * sizeof *record);
+    for (size_t i = 0; i < p->n; i++) record[i] = (skald_gpu_record){.y = p->y[i]};
+    p->rows.record = device_copy(record, p->n * sizeof *record);
     problem_history(p);
-    if (o->weights) p->rows.s = device_copy(p->s, p->n * sizeof(float));
+    if (o->weights) p->rows.s = device_copy(p->s, p->n * sizeof(double));
     float *norm2 = device_take(p->n * sizeof(float)), *found = host_take(p->n * sizeof(float));
     p->rows.norm2 = norm2;
     CUDA(skald_gpu_norms(&p->rows, 0, p->n, norm2, check_stream));

@@ -273,9 +273,12 @@ static skald_status read_rows(FILE *x, FILE *y, uint64_t begin, uint64_t n, uint
     r->s = skald_alloc(n, sizeof *r->s);
     if (!r->x || !r->y || !r->s) return SKALD_ENOMEM;
     if (fseeko(x, (off_t)(begin * dim * sizeof(float)), SEEK_SET) != 0 ||
-        fseeko(y, (off_t)(begin * sizeof(float)), SEEK_SET) != 0 || fread(r->y, sizeof(float), n, y) != n)
-        return skald_fail(SKALD_EIO, "y.f32 is too short");
+        fseeko(y, (off_t)(begin * sizeof(float)), SEEK_SET) != 0)
+        return skald_fail(SKALD_EIO, "x.f32 or y.f32 is too short");
     for (uint64_t i = 0; i < n; i++) {
+        float label;
+        if (fread(&label, sizeof label, 1, y) != 1) return skald_fail(SKALD_EIO, "y.f32 is too short");
+        r->y[i] = (double)label;
         r->s[i] = 1;
         if (fread(r->x + i * r->stride, sizeof(float), dim, x) != dim)
             return skald_fail(SKALD_EIO, "x.f32 is too short");
@@ -313,7 +316,7 @@ static skald_status load(solo *c, const char *folder, const skald_compute_option
         TRY(read_rows(x, y, begin, end - begin, p->dim, &rows[k]));
         p->shards[k].rows = end - begin;
         c->shards[k] = k;
-        skald_rows_facts(&rows[k], &p->shards[k].facts);
+        skald_rows_facts(&rows[k], &p->objective, &p->shards[k].facts);
     }
     fclose(x);
     fclose(y);

@@ -19,6 +19,8 @@ static double soft(double v, double t) {
     return v > t ? v - t : v < -t ? v + t : 0;
 }
 
+#define INTERCEPT_STEP 1.7
+
 static expected expect(const problem *p, const task *t, const double *w0, const double *abar, const uint32_t *list) {
     const size_t dim = p->dim;
     expected e = {host_take(dim * sizeof(double)),
@@ -57,7 +59,7 @@ static expected expect(const problem *p, const task *t, const double *w0, const 
             const bool last = p->intercept && j == dim - 1;
             double step = c[j] / (double)n + (last ? 0 : t->l2 * w[j]);
             if (t->saga) step += abar[j] + e.g[j] / (double)p->n;
-            w[j] = soft(w[j] - t->eta * step, last ? 0 : t->eta * t->l1_value);
+            w[j] = soft(w[j] - (last ? INTERCEPT_STEP : 1) * t->eta * step, last ? 0 : t->eta * t->l1_value);
             e.g[j] += h[j];
         }
     }
@@ -127,6 +129,7 @@ static void prepare(const problem *p, const task *t, uint64_t most, device_task 
                                  .huber_delta = HUBER_DELTA,
                                  .saga = t->saga,
                                  .intercept = p->intercept,
+                                 .intercept_step = INTERCEPT_STEP,
                                  .l1 = t->l1,
                                  .deterministic = t->deterministic,
                                  .rows = &p->rows,

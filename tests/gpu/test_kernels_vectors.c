@@ -54,7 +54,7 @@ static void test_updates(size_t n, size_t columns, bool intercept, double bent) 
     const check_mark before = mark();
     const double eta = 0.3, l2 = 0.1, l1 = 0.5, a = 0.7, rows = 11, theta = 0.6;
     pair w = vector(n), abar = vector(n), g = vector(n), h = vector(n), out = vector(n);
-    const skald_gpu_regulariser r = {l2, l1, bent, intercept, (uint32_t)columns};
+    const skald_gpu_regulariser r = {l2, l1, bent, intercept, (uint32_t)columns, 3};
     CASE("vectors of %zu, %zu a class", n, columns);
     CUDA(skald_gpu_combine(n, out.device, a, w.device, -2, g.device, check_stream));
     for (size_t j = 0; j < n; j++) out.host[j] = a * w.host[j] - 2 * g.host[j];
@@ -71,7 +71,7 @@ static void test_updates(size_t n, size_t columns, bool intercept, double bent) 
         const bool last = intercept && j % columns == columns - 1;
         double slope = a * g.host[j] + (last ? 0 : l2) * w.host[j];
         if (!last) slope += bent * skald_bounded_slope(w.host[j]);
-        w.host[j] = soft(w.host[j] - eta * slope, last ? 0 : eta * l1);
+        w.host[j] = soft(w.host[j] - (last ? 3 * eta : eta) * slope, last ? 0 : eta * l1);
     }
     same(w, n, "sgd_update");
     for (int alias = 0; alias < 2; alias++) {
@@ -80,7 +80,7 @@ static void test_updates(size_t n, size_t columns, bool intercept, double bent) 
         for (size_t j = 0; j < n; j++) {
             const bool last = intercept && j % columns == columns - 1;
             const double step = a * g.host[j] + abar.host[j] + (last ? 0 : l2) * w.host[j];
-            w.host[j] = soft(w.host[j] - eta * step, last ? 0 : eta * l1);
+            w.host[j] = soft(w.host[j] - (last ? 3 * eta : eta) * step, last ? 0 : eta * l1);
             abar.host[j] += d.host[j] / rows;
         }
         same(w, n, "saga_update's w");

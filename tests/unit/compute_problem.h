@@ -85,9 +85,9 @@ static inline skald_rows make_rows(const compute_suite *suite, const shape *sh, 
     }
     for (size_t i = 0; i < n; i++) {
         double y = skald_normal(key + 2, i);
-        r.y[i] = skald_loss_is_binary(o->loss) ? (y > 0 ? 1 : -1) : (float)y;
-        if (o->loss == SKALD_SOFTMAX) r.y[i] = (float)(skald_random(key + 2, i) % o->classes);
-        r.s[i] = sh->weighted ? (float)(0.25 + 1.5 * skald_uniform(key + 3, i)) : 1;
+        r.y[i] = skald_loss_is_binary(o->loss) ? (y > 0 ? 1 : -1) : y;
+        if (o->loss == SKALD_SOFTMAX) r.y[i] = (double)(skald_random(key + 2, i) % o->classes);
+        r.s[i] = sh->weighted ? 0.25 + 1.5 * skald_uniform(key + 3, i) : 1;
         most += entries[i % distinct];
     }
     if (sh->layout == SKALD_DENSE) {
@@ -121,8 +121,8 @@ static inline problem problem_open(const compute_suite *suite, const shape *sh, 
     p.s = skald_zalloc(p.n, sizeof *p.s);
     p.alpha = skald_zalloc(p.n * skald_objective_classes(o), sizeof *p.alpha);
     for (size_t i = 0; i < p.n; i++) {
-        p.y[i] = (double)r.y[i];
-        p.s[i] = (double)r.s[i];
+        p.y[i] = r.y[i];
+        p.s[i] = r.s[i];
     }
     for (size_t i = 0; i < p.distinct; i++) {
         if (r.layout == SKALD_DENSE)
@@ -271,6 +271,7 @@ static inline void ref_local(problem *p, const uint32_t *rows, size_t count, con
     memcpy(w, w0, dim * sizeof *w);
     if (l->saga) memcpy(abar, abar0, dim * sizeof *abar);
     memset(g, 0, dim * sizeof *g);
+    for (size_t i = 0; i < m; i++) norm2[i] = skald_objective_norm2_more(&p->o);
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < dim; j++) norm2[i] += x_of(p, i)[j] * x_of(p, i)[j];
     for (size_t k = 0; k < count; k += l->step_rows) {
@@ -305,7 +306,8 @@ static inline void ref_local(problem *p, const uint32_t *rows, size_t count, con
         }
         for (size_t j = 0; j < dim; j++) {
             bool free_column = p->o.intercept && j == dim - 1;
-            double v = w[j] - l->eta * (d[j] / (double)b + abar[j] + (free_column ? 0 : p->o.l2) * w[j]);
+            const double eta = free_column ? l->eta * skald_objective_intercept_step(&p->o) : l->eta;
+            double v = w[j] - eta * (d[j] / (double)b + abar[j] + (free_column ? 0 : p->o.l2) * w[j]);
             w[j] = free_column ? v : skald_soft(v, l->eta * p->o.l1);
             if (l->saga) {
                 abar[j] += taken[j] / l->n;

@@ -160,8 +160,13 @@ static inline uint32_t *draw(size_t n, size_t count, uint64_t key) {
 }
 
 static inline skald_objective objective_of(skald_loss loss, double l2, double l1, bool intercept) {
-    return (skald_objective){
-        .loss = loss, .huber_delta = 0.6, .l2 = l2, .l1 = l1, .intercept = intercept, .classes = 1};
+    return (skald_objective){.loss = loss,
+                             .huber_delta = 0.6,
+                             .l2 = l2,
+                             .l1 = l1,
+                             .intercept = intercept,
+                             .intercept_step = 2.5,
+                             .classes = 1};
 }
 
 /* Every operation over losses, layouts, intercept, weights, tails and batch sizes. */
@@ -270,7 +275,7 @@ static inline void suite_intercept(const compute_suite *suite) {
 static inline void suite_vectors(const compute_suite *suite) {
     const shape s = {SKALD_DENSE, 90, 31, true, 1, 41, 0};
     const skald_objective o = objective_of(SKALD_LOGISTIC, 0.05, 0.02, true);
-    const skald_regulariser r = {0.05, 0.02, true, 0.3}, plain = {0.05, 0.02, true, 0};
+    const skald_regulariser r = {0.05, 0.02, true, 0.3, 2.5}, plain = {0.05, 0.02, true, 0, 2.5};
     problem p = problem_open(suite, &s, &o);
     const skald_compute_ops *ops = p.c->ops;
     skald_vectors sides[2];
@@ -536,8 +541,13 @@ static inline void suite_facts(const compute_suite *suite) {
         problem p = problem_open(suite, &s, &o);
         skald_shard_facts f, want = {.rows = p.n};
         skald_shard_get_facts(p.shard, &f);
+        double weights = 0;
+        for (size_t i = 0; i < p.n; i++) weights += p.s[i];
         for (size_t i = 0; i < p.n; i++) {
-            double norm2 = 0;
+            double norm2 = skald_objective_norm2_more(&o), apart = p.y[i];
+            for (size_t k = 0; k < p.n; k++) apart -= p.s[k] * p.y[k] / weights;
+            want.spread_y += p.s[i] * apart * apart;
+            want.mean_y += p.s[i] * p.y[i] / weights;
             for (size_t j = 0; j < p.dim; j++) {
                 norm2 += p.x[i * p.dim + j] * p.x[i * p.dim + j];
                 want.nonzeros += p.x[i * p.dim + j] != 0;
@@ -550,6 +560,8 @@ static inline void suite_facts(const compute_suite *suite) {
         check_near(f.nonzeros, want.nonzeros, 0, "nonzeros");
         check_near(f.weight_sum, want.weight_sum, 1e-12, "weight_sum");
         check_near(f.sum_weighted_norm2, want.sum_weighted_norm2, 1e-12, "sum_weighted_norm2");
+        check_near(f.mean_y, want.mean_y, 1e-12, "mean_y");
+        check_near(f.spread_y, want.spread_y, 1e-12, "spread_y");
         check_near(f.max_weighted_norm2, want.max_weighted_norm2, 1e-12, "max_weighted_norm2");
         problem_close(&p);
     }

@@ -81,6 +81,7 @@ static inline void ref_local_classes(problem *p, const uint32_t *rows, size_t co
             const size_t i = rows ? rows[k + r] : k + r;
             double z[MOST_CLASSES], e[MOST_CLASSES], q[MOST_CLASSES], start[MOST_CLASSES], norm2 = 0, far = 0;
             double a = 0, ae = 0, trace = 0, most = 0, kappa;
+            norm2 = skald_objective_norm2_more(&p->o);
             double *alpha = p->alpha + i * C;
             for (size_t j = 0; j < dim; j++) norm2 += x_of(p, i)[j] * x_of(p, i)[j];
             class_margins(p, i, w, z);
@@ -127,7 +128,8 @@ static inline void ref_local_classes(problem *p, const uint32_t *rows, size_t co
         }
         for (size_t j = 0; j < length; j++) {
             const bool free_column = p->o.intercept && j % dim == dim - 1;
-            const double v = w[j] - l->eta * (d[j] / (double)b + abar[j] + (free_column ? 0 : p->o.l2) * w[j]);
+            const double eta = free_column ? l->eta * skald_objective_intercept_step(&p->o) : l->eta;
+            const double v = w[j] - eta * (d[j] / (double)b + abar[j] + (free_column ? 0 : p->o.l2) * w[j]);
             w[j] = free_column ? v : skald_soft(v, l->eta * p->o.l1);
             if (l->saga) {
                 abar[j] += taken[j] / l->n;
@@ -326,7 +328,8 @@ static inline void check_class_local(problem *p, const uint32_t *rows, size_t co
 /* ---- the suite ------------------------------------------------------------------------------------ */
 
 static inline skald_objective softmax_of(uint32_t classes, double l2, double l1, bool intercept) {
-    return (skald_objective){.loss = SKALD_SOFTMAX, .l2 = l2, .l1 = l1, .intercept = intercept, .classes = classes};
+    return (skald_objective){
+        .loss = SKALD_SOFTMAX, .l2 = l2, .l1 = l1, .intercept = intercept, .intercept_step = 0.4, .classes = classes};
 }
 
 static inline void suite_softmax_operations(const compute_suite *suite, bool brief) {
@@ -511,7 +514,7 @@ static inline void suite_softmax_refusals(const compute_suite *suite) {
         for (int k = 0; k < 3; k++) {
             skald_rows r = make_rows(suite, &s, &other);
             for (size_t i = 0; i < r.n; i++) r.y[i] = 1;
-            r.y[7] = k == 0 ? 4 : k == 1 ? -1 : 0.5f;
+            r.y[7] = k == 0 ? 4 : k == 1 ? -1 : 0.5;
             assert_int_equal(c->ops->load(c, &r, &shard), SKALD_EDATA);
         }
         c->ops->destroy(c);

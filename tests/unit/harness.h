@@ -30,7 +30,7 @@ typedef struct toy {
 } toy;
 
 /* Writes the problem as LIBSVM text; the path is static. Rows of about unit norm, labels noisy. */
-static const char *toy_write(const toy *t, const char *name) {
+__attribute__((unused)) static const char *toy_write(const toy *t, const char *name) {
     static char path[128];
     snprintf(path, sizeof path, "/tmp/skald-test-%d-%s.svm", (int)getpid(), name);
     FILE *f = fopen(path, "w");

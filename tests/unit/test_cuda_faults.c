@@ -306,7 +306,7 @@ static void test_loading(void **state) {
 
 /* All verbs once; what came out. */
 static skald_status verbs(subject *s, double *out) {
-    const skald_regulariser r = {0.1, 0.02, true, 0};
+    const skald_regulariser r = {0.1, 0.02, true, 0, 1};
     skald_vectors *v = &s->v;
     TRY(s->c->ops->vectors(s->c, v));
     for (int k = 0; k < 4; k++) TRY(v->ops->create(v, &s->card[k]));

@@ -44,7 +44,7 @@ static void check_same(const char *kind, bool dense) {
     skald_manifest_free(&mh);
     generate(kind, 200, 4, false, "p.h5");
     fixture_load(fixture_path("p.h5"), 1, dense, &mh, &h);
-    assert_memory_not_equal(h.y, l.y, 200 * sizeof(float));
+    assert_memory_not_equal(h.y, l.y, 200 * sizeof *h.y);
     skald_rows_free(&h);
     skald_rows_free(&l);
     skald_manifest_free(&mh);

@@ -46,7 +46,7 @@ static void check_small(const char *path, float weight2) {
     for (int i = 0; i < 4; i++) {
         assert_memory_equal(r.x + (size_t)i * r.stride, small_x + 3 * i, 12);
         for (size_t j = 3; j < r.stride; j++) assert_true(r.x[(size_t)i * r.stride + j] == 0);
-        assert_true(r.y[i] == (float)small_y[i] && r.s[i] == (i == 2 ? weight2 : 1));
+        assert_true(r.y[i] == small_y[i] && r.s[i] == (i == 2 ? weight2 : 1));
     }
     skald_rows_free(&r);
     skald_manifest_free(&m);
@@ -263,12 +263,12 @@ static void test_convert(void **state) {
     assert_ok(skald_convert(text, &o, 8, again));
     fixture_load(again, 1, false, &mh, &b);
     assert_true(mh.weight_sum == ROWS / 4 * 6);
-    for (size_t i = 0; i < b.n; i++) assert_true(b.s[i] == (float)(b.origin[i] % 4));
+    for (size_t i = 0; i < b.n; i++) assert_true(b.s[i] == (double)(b.origin[i] % 4));
     o.weights_path = NULL;
     assert_ok(skald_convert(again, &o, 9, h5));
     skald_manifest_free(&mh);
     fixture_load(h5, 1, false, &mh, &c);
-    for (size_t i = 0; i < c.n; i++) assert_true(c.s[i] == (float)(c.origin[i] % 4));
+    for (size_t i = 0; i < c.n; i++) assert_true(c.s[i] == (double)(c.origin[i] % 4));
     assert_memory_not_equal(b.origin, c.origin, ROWS * 8);
     skald_rows_free(&b);
     skald_rows_free(&c);

@@ -142,8 +142,16 @@ static void test_scaling(void **state) {
     assert_true(skald_manifest_wants_dense(&m, 0.5));
     assert_ok(skald_scaling_make(SKALD_SCALE_NONE, &m, true, &shift, &scale));
     assert_true(!shift && !scale);
-    assert_fails(skald_scaling_make(SKALD_SCALE_STANDARD, &m, false, &shift, &scale), SKALD_EINVAL, "use max-abs");
     skald_transform t = fixture_transform(&m);
+    /* sparse: divided by the deviation over all rows, zeros counted, and nothing that was zero is filled */
+    assert_ok(skald_scaling_make(SKALD_SCALE_STANDARD, &m, false, &shift, &scale));
+    assert_null(shift);
+    assert_true(fabs(scale[2] - 1 / sqrt(19)) < 1e-15 && scale[1] == 1); /* -8, 0, 4, 0: mean -1 */
+    t.scale = scale;
+    assert_ok(skald_source_read(s, m.blocks, 1, &t, &r, NULL));
+    assert_true(r.ptr[4] == m.nonzeros && fabs(r.val[2] + 8 / sqrt(19)) < 1e-6);
+    skald_rows_free(&r);
+    free(scale);
     assert_ok(skald_scaling_make(SKALD_SCALE_MAXABS, &m, false, &shift, &scale));
     assert_null(shift);
     t.scale = scale;

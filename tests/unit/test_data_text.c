@@ -135,7 +135,8 @@ static void test_lines(void **state) {
     assert_true(m.col_sum[0] == 1.5 && m.col_max_abs[6] == 10);
     const uint64_t ptr[] = {0, 2, 5, 6, 6, 6, 8, 9};
     const uint32_t idx[] = {0, 2, 2, 4, 6, 1, 0, 1, 3};
-    const float val[] = {0.5f, -2, 1, 4, 10, 2, 1, 2, 1}, y[] = {1, -1, 1, -1, 1, -1, 2.5f};
+    const float val[] = {0.5f, -2, 1, 4, 10, 2, 1, 2, 1};
+    const double y[] = {1, -1, 1, -1, 1, -1, 2.5};
     assert_memory_equal(r.ptr, ptr, sizeof ptr);
     assert_memory_equal(r.idx, idx, sizeof idx);
     assert_memory_equal(r.val, val, sizeof val);
@@ -267,7 +268,7 @@ static void compare_naively(const char *path, const skald_rows *r) {
     while (fgets(line, sizeof line, f)) {
         if (line[0] == '#' || line[0] == '\n') continue;
         char *p = line;
-        assert_true(r->y[i] == strtof(p, &p));
+        assert_true(r->y[i] == strtod(p, &p));
         uint64_t at = r->layout == SKALD_CSR ? r->ptr[i] : 0;
         size_t nonzero = 0;
         while (*p == ' ' && p[1] >= '0') {
@@ -386,7 +387,7 @@ static void test_read_some_blocks(void **state) {
                 uint64_t i = blocks[b].first_row + k;
                 assert_true(some.origin[row] == i);
                 assert_true(some.y[row] == (all.y[i] == 0 ? 5 : all.y[i]));
-                assert_true(some.s[row] == 0.5f * (all.y[i] + 3));
+                assert_true(some.s[row] == 0.5 * (all.y[i] + 3));
                 uint64_t n = all.ptr[i + 1] - all.ptr[i];
                 if (!dense) assert_int_equal(some.ptr[row + 1] - some.ptr[row], n + 1);
                 for (uint64_t e = 0; e < n; e++) {

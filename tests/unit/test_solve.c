@@ -34,7 +34,50 @@ static void saga_every_loss(void **state) {
                 }
 }
 
+/* Sparse columns are divided by their deviation and keep their mean; with a constant the slopes are those of centred
+ * data, and the constant what that leaves. */
+static void standard_scaling_of_sparse_data(void **state) {
+    toy t = {800, 30, 0.15, SKALD_LOGISTIC, false, 5};
+    setup s = setup_default(toy_write(&t, "standard"));
+    s.data.scaling = SKALD_SCALE_STANDARD;
+    s.data.intercept = s.objective.intercept = true;
+    s.train.target_gap = 1e-11;
+    s.train.max_passes = 2000;
+    skald_outcome out;
+    must_train(&s, &out);
+    skald_rows rows = {0};
+    read_all(&s, &rows);
+    assert_int_equal(rows.layout, SKALD_CSR);
+    const uint32_t d = rows.dim - 1;
+    skald_rows centred = {.layout = SKALD_DENSE, .n = rows.n, .dim = rows.dim, .stride = 32, .y = rows.y, .s = rows.s};
+    centred.x = calloc(rows.n * centred.stride, sizeof *centred.x);
+    double mean[32] = {0}, spread[32] = {0}, w[32], constant = 0;
+    for (size_t i = 0; i < rows.n; i++)
+        for (uint64_t e = rows.ptr[i]; e < rows.ptr[i + 1]; e++) {
+            centred.x[i * centred.stride + rows.idx[e]] = rows.val[e];
+            mean[rows.idx[e]] += (double)rows.val[e] / (double)rows.n;
+        }
+    for (size_t i = 0; i < rows.n; i++)
+        for (uint32_t j = 0; j < d; j++) {
+            float *x = &centred.x[i * centred.stride + j];
+            *x = (float)((double)*x - mean[j]);
+            spread[j] += (double)*x * *x / (double)rows.n;
+        }
+    for (uint32_t j = 0; j < d; j++) assert_true(fabs(spread[j] - 1) < 1e-5);
+    reference_solve(&centred, &s.objective, w);
+    for (uint32_t j = 0; j < d; j++) {
+        assert_true(fabs(out.w[j] - w[j]) < 2e-4);
+        constant += w[j] * mean[j];
+    }
+    assert_true(fabs(out.w[d] - (w[d] - constant)) < 2e-4);
+    free(centred.x);
+    skald_rows_free(&rows);
+    skald_outcome_free(&out);
+    unlink(s.data.path);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(saga_every_loss)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(saga_every_loss),
+                                       cmocka_unit_test(standard_scaling_of_sparse_data)};
     return cmocka_run_group_tests_name("solve", tests, NULL, NULL);
 }

@@ -20,8 +20,8 @@ typedef struct guarded {
 
 static void open_guard(guarded *g) {
     memset(g, 0, sizeof *g);
-    g->problem =
-        (skald_problem){.n = ROWS, .dim = DIM, .objective = {.loss = SKALD_LOGISTIC, .l2 = 1e-9, .classes = 1}};
+    g->problem = (skald_problem){
+        .n = ROWS, .dim = DIM, .objective = {.loss = SKALD_LOGISTIC, .l2 = 1e-9, .classes = 1}, .start_loss = log(2)};
     g->run.problem = &g->problem;
     g->run.options = &g->options;
     g->run.work.w = g->w;

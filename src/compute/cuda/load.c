@@ -78,8 +78,8 @@ static size_t rows_bytes(const skald_rows *rows, const skald_gpu_rows *r) {
 /* Beside the rows: records, weights, norms, margins, the lane, pieces for loading. */
 static size_t side_bytes(const cuda_compute *c, size_t n, size_t dim, size_t workspace, size_t stage) {
     const size_t margins = c->base.objective.intercept ? 2 * sizeof(double) : 0;
-    return n * (sizeof(skald_gpu_record) + 2 * sizeof(float) + margins) + cuda_lane_bytes(n, dim, workspace) +
-           STAGES * stage;
+    return n * (sizeof(skald_gpu_record) + sizeof(double) + sizeof(float) + margins) +
+           cuda_lane_bytes(n, dim, workspace) + STAGES * stage;
 }
 
 /* Decides where the rows go; side: with what loading takes for a while. */
@@ -227,21 +227,24 @@ static skald_status fill_side(staging *s, cuda_shard *shard, const skald_rows *r
     skald_gpu_rows *r = &shard->rows;
     const size_t n = rows->n;
     bool ones = true;
+    double *weights = NULL;
     float *p = NULL;
     for (size_t i = 0; i < n && ones; i++) ones = rows->s[i] == 1;
     if (!ones) {
-        TRY(own(s->c, shard, n * sizeof *p, &p));
-        TRY(copy_array(s, p, rows->s, n * sizeof *p, false));
-        r->s = p;
+        TRY(own(s->c, shard, n * sizeof *weights, &weights));
+        TRY(copy_array(s, weights, rows->s, n * sizeof *weights, false));
+        r->s = weights;
     }
     TRY(own(s->c, shard, n * sizeof *p, &p));
     TRY(copy_array(s, p, norms, n * sizeof *p, false));
     r->norm2 = p;
     TRY(own(s->c, shard, n * sizeof *r->record, &r->record));
-    float *labels = (float *)(void *)shard->lane.d_list; /* room for n, and not in use yet */
-    TRY(copy_array(s, labels, rows->y, n * sizeof *labels, false));
-    CUDA_TRY(s->c, skald_gpu_records(labels, n, r->record, s->stream), "making records");
-    return SKALD_OK;
+    skald_gpu_record *records = skald_zalloc(n, sizeof *records);
+    if (!records) return SKALD_ENOMEM;
+    for (size_t i = 0; i < n; i++) records[i].y = rows->y[i];
+    const skald_status st = copy_array(s, r->record, records, n * sizeof *records, false);
+    free(records);
+    return st;
 }
 
 static skald_status fill(cuda_compute *c, cuda_shard *shard, skald_rows *rows, float *norms) {

@@ -129,6 +129,7 @@ skald_status cuda_local(skald_compute *base, skald_shard *base_shard, const skal
                                .huber_delta = o->huber_delta,
                                .saga = local->saga,
                                .intercept = o->intercept,
+                               .intercept_step = skald_objective_intercept_step(o),
                                .l1 = o->l1 > 0,
                                .deterministic = c->deterministic,
                                .rows = &shard->rows,

@@ -117,7 +117,7 @@ static size_t entries(const skald_vectors *v) {
 }
 
 static skald_gpu_regulariser regulariser(const skald_vectors *v, const skald_regulariser *r) {
-    return (skald_gpu_regulariser){r->l2, r->l1, r->nonconvex, r->intercept, v->columns};
+    return (skald_gpu_regulariser){r->l2, r->l1, r->nonconvex, r->intercept, v->columns, r->intercept_step};
 }
 
 static void combine(skald_vectors *v, double *out, double a, const double *p, double b, const double *q) {
