@@ -74,7 +74,8 @@ skald_status skald_problem_loaded(skald_problem *problem);
 /* Mean loss of w = 0, once the facts are there: for classes phi(0, y), the same for all; for real targets y^2/2, which
  * huber's is at most. */
 double skald_problem_loss_at_zero(const skald_problem *problem);
-/* What labels are of the order of: 1 for classes, for real targets the root of their mean square. */
+/* What labels are of the order of: 1 for classes, for real targets the root of their mean square, about
+ * the constant if there is one. */
 double skald_problem_label_scale(const skald_problem *problem);
 /* Sets start and start_loss: where a run begins when it does not go on, w = 0 and the best b beside that. With mean the
  * weighted mean of y, and positives = (1 + mean)/2:

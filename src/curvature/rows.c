@@ -21,13 +21,13 @@ void skald_curvature_margins(const skald_rows *rows, size_t begin, size_t end, u
             z[(i - begin) * classes + c] = margin(rows, i, w + (size_t)c * rows->dim);
 }
 
-void skald_curvature_second(const skald_objective *objective, size_t count, const double *z, const float *y,
-                            const float *s, double scale, double *h) {
+void skald_curvature_second(const skald_objective *objective, size_t count, const double *z, const double *y,
+                            const double *s, double scale, double *h) {
     for (size_t k = 0; k < count; k++)
         h[k] = scale * (double)s[k] * skald_loss_second(objective->loss, objective->huber_delta, z[k], (double)y[k]);
 }
 
-void skald_curvature_softmax(uint32_t classes, size_t count, const float *s, double scale, double *z, double *h) {
+void skald_curvature_softmax(uint32_t classes, size_t count, const double *s, double scale, double *z, double *h) {
     for (size_t k = 0; k < count; k++) {
         skald_softmax(classes, z + k * classes, z + k * classes);
         h[k] = scale * (double)s[k];

@@ -13,10 +13,10 @@ void skald_curvature_margins(const skald_rows *rows, size_t begin, size_t end, u
 
 /* h[k] = scale s_k phi''(z_k, y_k) for `count` rows; y, s: rows->y + begin, rows->s + begin. scale: 1/m, say, of the
  * whole sample. phi'' as it is: 0 where squared hinge and huber are flat. Not for softmax. */
-void skald_curvature_second(const skald_objective *objective, size_t count, const double *z, const float *y,
-                            const float *s, double scale, double *h);
+void skald_curvature_second(const skald_objective *objective, size_t count, const double *z, const double *y,
+                            const double *s, double scale, double *h);
 
 /* Softmax: h[k] = scale s_k, and z becomes p (count x classes), in place. */
-void skald_curvature_softmax(uint32_t classes, size_t count, const float *s, double scale, double *z, double *h);
+void skald_curvature_softmax(uint32_t classes, size_t count, const double *s, double scale, double *z, double *h);
 
 #endif

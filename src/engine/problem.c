@@ -270,12 +270,18 @@ double skald_problem_loss_at_zero(const skald_problem *p) {
     if (p->objective.loss == SKALD_SOFTMAX) return log(p->objective.classes);
     if (skald_loss_is_binary(p->objective.loss)) return skald_loss_value(p->objective.loss, 1, 0, 1);
     double y2 = 0;
-    for (uint32_t k = 0; k < p->shard_count; k++) y2 += p->shards[k].facts.sum_weighted_y2;
+    for (uint32_t k = 0; k < p->shard_count; k++) {
+        const skald_shard_facts *f = &p->shards[k].facts;
+        y2 += f->spread_y + f->weight_sum * f->mean_y * f->mean_y;
+    }
     return 0.5 * y2 / p->n;
 }
 
 double skald_problem_label_scale(const skald_problem *p) {
-    return skald_loss_is_classifier(p->objective.loss) ? 1 : sqrt(2 * skald_problem_loss_at_zero(p));
+    if (skald_loss_is_classifier(p->objective.loss)) return 1;
+    const double all =
+        sqrt(2 * skald_problem_loss_at_zero(p)); /* a constant takes most of it, if labels are far from 0 */
+    return p->start ? fmax(sqrt(2 * p->start_loss), 1e-12 * all) : all;
 }
 
 void skald_problem_free(skald_problem *p) {
