@@ -40,8 +40,8 @@ static skald_status parse_class_weights(const char *text, training *out) {
 
 static skald_status resolve_stopping(const settings *s, const skald_options *given, training *out) {
     skald_train_options *t = &out->train;
-    static const char *const any[] = {"target-gap", "target-gradient", "target-objective",
-                                      "max-passes", "max-updates",     "max-time"};
+    static const char *const any[] = {"target-gap", "target-decrement", "target-gradient", "target-objective",
+                                      "max-passes", "max-updates",      "max-time"};
     bool said = false;
     for (size_t i = 0; i < sizeof any / sizeof *any; i++) said |= skald_options_given(given, any[i]);
     bool certificate = (s->l2 != 0 || s->l1 > 0) && !(s->nonconvex > 0);
@@ -56,6 +56,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
         return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 or --l1 above 0: without either no gap can be "
                                         "certified; use --target-gradient");
     t->target_gap = s->target_gap;
+    t->target_decrement = s->target_decrement;
     t->target_gradient = s->target_gradient;
     t->max_passes = s->max_passes;
     t->max_updates = (uint64_t)s->max_updates;
@@ -67,6 +68,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     t->eval_beside = s->eval_beside;
     if (!said) {
         if (certificate) t->target_gap = 1e-6;
+        if (!(s->nonconvex > 0)) t->target_decrement = 1e-7;
         t->max_passes = 100;
         out->choose_passes = true;
     }

@@ -7,16 +7,22 @@
 #include "base/base.h"
 #include "curvature/metric.h"
 #include "curvature/rows.h"
+#include "solver/sample_model.h"
 
 /* Rows whose loss is flat (squared hinge, huber) will not stay so over a whole step: they count this part of what they
  * are at most, all of it before there is a history. */
 static const double FLAT = 0.05;
-static const double ALL_ENTRIES = 4e6, ALL_FLOPS = 2e9; /* a problem up to that large is its own sample */
-static const double MOST_FLOPS = 2e10;                  /* of a sample that has grown */
+static const double ALL_ENTRIES = 2e7, ALL_FLOPS = 1.5e10; /* a problem up to that large is its own sample */
+static const double MOST_FLOPS = 2e10;                     /* of a sample that has grown */
 static const double MOST_BYTES = 512e6;
 static const double CHEAP = 1;    /* passes: a measure that costs less is made every pass */
 static const double FLOPS = 2e10; /* a second, and bytes a second, about: their ratio is what matters */
 static const double BYTES = 1e10;
+/* Steps in the model: where it is F, until nothing is left to double precision; else, if they are cheap, until what is
+ * left is less than the sample's error. */
+static const uint32_t MOST_STEPS = 100, SOME_STEPS = 10;
+static const double ALL_THE_WAY = 1e-14, STANDS = 1e-6, PART_OF_THE_WAY = 1e-2;
+static const double ROUGH = 1e-3, FINE = 1e-11; /* tolerance of a step with l1, relative */
 static const uint32_t DENSE = 4096, SPARSE_ROWS = 2000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
 
 struct skald_hessian {
@@ -32,7 +38,8 @@ struct skald_hessian {
     double *x, *a, *dx, *da; /* the pair's older end, and differences */
     double paired;           /* passes when that was; < 0: none */
     uint64_t paired_at;      /* the clock then */
-    double *unused;
+    skald_sample_model *model;
+    double *u, *at, *g, *step; /* minimise: the point, gradients there, a step */
 };
 
 static uint32_t classes_of(const skald_problem *p) {
@@ -56,6 +63,10 @@ static double cost_in_passes(const skald_hessian *h, double rows) {
 static bool affordable(const skald_hessian *h, double rows) {
     const bool fits = h->p->dim <= DENSE || classes_of(h->p) > 1 || rows <= MOST_SPARSE_ROWS;
     return fits && cost(h, rows) <= MOST_FLOPS && 4 * nonzeros(h, rows) <= MOST_BYTES;
+}
+
+static bool cheap(const skald_hessian *h) {
+    return cost_in_passes(h, (double)h->e->sample->rows.n) < CHEAP;
 }
 
 static uint64_t first_sample(const skald_hessian *h) {
@@ -85,10 +96,11 @@ skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
                                         .damp = true,
                                         .pairs = p->objective.l1 > 0 ? 0 : PAIRS,
                                         .columns = p->column_mean2};
-    double **const vectors[] = {&h->x, &h->a, &h->dx, &h->da};
+    double **const vectors[] = {&h->x, &h->a, &h->dx, &h->da, &h->u, &h->at, &h->g, &h->step};
     for (size_t k = 0; k < SKALD_ARRAY_LENGTH(vectors); k++)
         if (!(*vectors[k] = skald_zalloc(length, sizeof(double)))) return SKALD_ENOMEM;
     TRY(skald_metric_create(&h->options, &h->metric));
+    TRY(skald_sample_model_create(p, e->sample, &h->model));
     h->rows = first_sample(h);
     return SKALD_OK;
 }
@@ -102,6 +114,11 @@ void skald_hessian_destroy(skald_hessian *h) {
     free(h->a);
     free(h->dx);
     free(h->da);
+    free(h->u);
+    free(h->at);
+    free(h->g);
+    free(h->step);
+    skald_sample_model_destroy(h->model);
     free(h);
 }
 
@@ -153,15 +170,11 @@ static void lift_flat(skald_hessian *h, const skald_rows *rows, double scale) {
         h->h[i] = fmax(h->h[i], part * scale * rows->s[i] * bending(o, h->z[i], rows->y[i]));
 }
 
-static skald_status measure(skald_hessian *h, const double *w) {
+/* With margins in h->z. */
+static skald_status measure(skald_hessian *h) {
     const skald_sample *s = h->e->sample;
     const uint32_t C = classes_of(h->p);
     const double scale = 1 / (double)s->rows.n;
-    TRY(fit(h, s->rows.n));
-    for (size_t i = 0; i < s->rows.n; i++) {
-        const double *at = skald_taken_at(h->e, s->shard[i], s->row[i]);
-        skald_curvature_margins(&s->rows, i, i + 1, C, at ? at : w, h->z + i * C);
-    }
     if (C > 1) {
         skald_curvature_softmax(C, s->rows.n, s->rows.s, scale, h->z, h->h);
     } else {
@@ -171,8 +184,20 @@ static skald_status measure(skald_hessian *h, const double *w) {
     TRY(skald_metric_measure(h->metric, &s->rows, h->h, C > 1 ? h->z : NULL, s->whole));
     h->measured = s->rows.n;
     const double passes = h->e->passes;
-    h->due = cost_in_passes(h, (double)s->rows.n) < CHEAP ? passes + 1 : fmax(2 * passes, 1);
+    h->due = cheap(h) ? passes + 1 : fmax(2 * passes, 1);
     return SKALD_OK;
+}
+
+/* Margins at the models that the rows' history is at; at w where there is none. */
+static skald_status measure_history(skald_hessian *h, const double *w) {
+    const skald_sample *s = h->e->sample;
+    const uint32_t C = classes_of(h->p);
+    TRY(fit(h, s->rows.n));
+    for (size_t i = 0; i < s->rows.n; i++) {
+        const double *at = skald_taken_at(h->e, s->shard[i], s->row[i]);
+        skald_curvature_margins(&s->rows, i, i + 1, C, at ? at : w, h->z + i * C);
+    }
+    return measure(h);
 }
 
 /* Between points both of whose gradients are of histories renewed as a whole, and not too old. */
@@ -202,7 +227,7 @@ skald_status skald_hessian_tend(skald_hessian *h, const double *w, const double 
     const skald_sample *s = h->e->sample;
     learn(h, x, a);
     if (!s->complete || (h->measured == s->rows.n && h->e->passes < h->due)) return SKALD_OK;
-    return measure(h, w);
+    return measure_history(h, w);
 }
 
 static double dot(const double *x, const double *y, size_t n) {
@@ -212,7 +237,7 @@ static double dot(const double *x, const double *y, size_t n) {
 }
 
 skald_status skald_hessian_direction(skald_hessian *h, const double *x, const double *g, const double *w,
-                                     double *direction, double *promise) {
+                                     double tolerance, double *direction, double *promise) {
     const size_t length = skald_problem_length(h->p);
     const skald_objective *o = &h->p->objective;
     if (!(o->l1 > 0)) {
@@ -220,10 +245,58 @@ skald_status skald_hessian_direction(skald_hessian *h, const double *x, const do
         return SKALD_OK;
     }
     memcpy(direction, w, length * sizeof *w);
-    TRY(skald_metric_proximal(h->metric, x, g, o->l1, 1e-3, direction, NULL));
+    TRY(skald_metric_proximal(h->metric, x, g, o->l1, tolerance, direction, NULL));
     double shrunk = 0;
     for (uint32_t j = 0; j < h->p->features; j++) shrunk += fabs(x[j]) - fabs(direction[j]);
     for (size_t j = 0; j < length; j++) direction[j] = x[j] - direction[j];
     *promise = fmax(dot(g, direction, length) + o->l1 * shrunk, 0);
+    return SKALD_OK;
+}
+
+/* u <- a step of the model's at u, where the data term's gradient is a. */
+static skald_status model_step(skald_hessian *h, const double *a, double tolerance, double *promise) {
+    const skald_problem *p = h->p;
+    const size_t length = skald_problem_length(p);
+    const uint32_t C = classes_of(p);
+    TRY(fit(h, h->e->sample->rows.n));
+    memcpy(h->z, h->model->z, h->e->sample->rows.n * C * sizeof *h->z);
+    if (h->measured != h->e->sample->rows.n || h->e->passes >= h->due || h->e->sample->whole || cheap(h))
+        TRY(measure(h));
+    for (size_t j = 0; j < length; j++) h->g[j] = a[j] + p->objective.l2 * h->u[j];
+    for (uint32_t c = 1; p->objective.intercept && c <= C; c++)
+        h->g[(size_t)c * p->dim - 1] = a[(size_t)c * p->dim - 1];
+    TRY(skald_hessian_direction(h, h->u, h->g, h->u, tolerance, h->step, promise));
+    const double t = skald_sample_model_line(h->model, h->u, h->g, h->step);
+    for (size_t j = 0; j < length; j++) h->u[j] -= t * h->step[j];
+    return SKALD_OK;
+}
+
+skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const double *a, double *direction,
+                                    double *promise, double *left) {
+    const size_t length = skald_problem_length(h->p);
+    const bool whole = h->e->sample->whole;
+    const uint32_t most = whole ? MOST_STEPS : cheap(h) ? SOME_STEPS : 1;
+    const double enough = whole ? ALL_THE_WAY : PART_OF_THE_WAY;
+    double before = INFINITY;
+    TRY(skald_sample_model_about(h->model, x, a));
+    memcpy(h->u, x, length * sizeof *x);
+    for (uint32_t k = 0; k < most; k++) {
+        skald_sample_model_at(h->model, h->u, h->at);
+        const double tolerance = k ? fmax(ROUGH * fmin(1, *left / *promise), FINE) : ROUGH;
+        TRY(model_step(h, h->at, tolerance, left));
+        if (k == 0) *promise = *left;
+        if (*left <= enough * *promise || (k > 2 && *left >= before / 2 && *left <= STANDS * *promise)) break;
+        before = *left;
+    }
+    for (size_t j = 0; j < length; j++) direction[j] = x[j] - h->u[j];
+    return SKALD_OK;
+}
+
+skald_status skald_hessian_line(skald_hessian *h, const double *x, const double *a, const double *g,
+                                const double *direction, double *t) {
+    *t = 1;
+    if (!h->e->sample->complete) return SKALD_OK;
+    TRY(skald_sample_model_about(h->model, x, a));
+    *t = skald_sample_model_line(h->model, x, g, direction);
     return SKALD_OK;
 }
