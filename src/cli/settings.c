@@ -6,6 +6,7 @@
 
 #include "base/base.h"
 #include "base/straggler.h"
+#include "curvature/blas.h"
 #include "skald/choose.h"
 
 /* "1=2.5,-1=1", or "balanced". */
@@ -147,18 +148,27 @@ void training_choose(training *t, const skald_problem *problem, uint32_t workers
     skald_facts facts = skald_facts_of(problem, &t->train, workers);
     facts.stochastic = t->stochastic;
     if (t->choose_algo) {
-        const skald_algo_choice c = skald_choose_algo(&facts);
+        skald_algo_choice c = skald_choose_algo(&facts);
+        const skald_blas *blas;
+        if (c.algo == SKALD_NEWTON && skald_blas_open(&blas) != SKALD_OK) {
+            c.algo = SKALD_SAGA;
+            snprintf(c.why, sizeof c.why, "newton would be sooner, but %s", skald_error());
+        }
         t->train.algo = c.algo;
         snprintf(algo, sizeof algo, "algo %s (%s)", skald_algo_name(c.algo), c.why);
     } else if (t->algo_why) {
         snprintf(algo, sizeof algo, "algo %s (%s)", skald_algo_name(t->train.algo), t->algo_why);
     }
-    if (t->choose_passes && !(t->train.target_gap > 0)) {
+    const bool curved = t->train.algo == SKALD_NEWTON && t->train.target_decrement > 0;
+    if (t->choose_passes && !(t->train.target_gap > 0) && !curved) {
         snprintf(limit, sizeof limit, "%g passes (no gap can be certified; --target-gradient is a target)",
                  t->train.max_passes);
     } else if (t->choose_passes) {
         t->train.max_passes = skald_choose_passes(&facts);
-        snprintf(limit, sizeof limit, "until a gap of %g or %g passes", t->train.target_gap, t->train.max_passes);
+        char gap[40] = "", decrement[40] = "";
+        if (t->train.target_gap > 0) snprintf(gap, sizeof gap, "a gap of %g, ", t->train.target_gap);
+        if (curved) snprintf(decrement, sizeof decrement, "a decrement of %g, ", t->train.target_decrement);
+        snprintf(limit, sizeof limit, "until %s%sor %g passes", gap, decrement, t->train.max_passes);
     }
     if (t->loss_why) snprintf(loss, sizeof loss, "loss %s (%s)", skald_loss_name(problem->objective.loss), t->loss_why);
     const char *const parts[] = {problem->chosen, loss, algo, t->place, limit};

@@ -142,8 +142,6 @@ static skald_status round_step(newton *s, double *moved) {
         return SKALD_OK;
     }
     if (s->tried && s->t < 1) skald_hessian_grow(s->h);
-    fprintf(stderr, "ROUND passes %.2f F %.15f before %.15f t %.3f slope %.3e m %d\n", e->passes, F, s->F, s->t,
-            s->slope, (int)e->sample->rows.n);
     s->F = F;
     v->ops->copy(v, s->from, s->w);
     TRY(skald_hessian_minimise(s->h, s->from, s->abar, s->direction, &s->slope, &left));
