@@ -44,7 +44,8 @@ skald_status skald_runner_to_device(skald_runner *runner);
 void skald_runner_to_host(skald_runner *runner);
 
 /* Runs one task. result->vectors[0..skald_task_vectors) must be runner->vectors; fills rows, sums,
- * count, sample (owned by the result), status, error, compute_ns. Failures are in result->status; the task is checked as if it came from a stranger.
+ * count, sample (owned by the result), status, error, compute_ns. Failures are in result->status; the task is checked
+ * as if it came from a stranger.
  * Tasks on one shard must not run at the same time (the caller serialises); on distinct shards they may. */
 void skald_runner_run(skald_runner *runner, skald_lane *lane, const skald_task *task, skald_result *result);
 

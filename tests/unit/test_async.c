@@ -32,7 +32,8 @@ static skald_status seen_commit(skald_engine *e, const skald_merge *m, double st
 }
 
 static skald_status sgd_with_mean(skald_engine *e, const skald_train_options *options) {
-    static const skald_engine_ops ops = {seen_finished, seen_dispatch, seen_collect, seen_commit};
+    static const skald_engine_ops ops = {
+        .finished = seen_finished, .dispatch = seen_dispatch, .collect = seen_collect, .commit = seen_commit};
     seen.inner = e->ops;
     seen.sum = calloc(e->problem->dim, sizeof *seen.sum);
     seen.count = 0;

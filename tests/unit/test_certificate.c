@@ -157,7 +157,8 @@ static void never_below_the_true_gap(void **state) {
     for (size_t l = 0; l < 5; l++)
         for (size_t m = 0; m < MIXES; m++)
             for (int how = 0; how < 4; how++) {
-                const skald_objective o = {losses[l], 0.7, mixes[m][1], mixes[m][0], 0, how & 1, 1};
+                const skald_objective o = {
+                    .loss = losses[l], .huber_delta = 0.7, .l2 = mixes[m][1], .l1 = mixes[m][0], .intercept = how & 1};
                 char what[100];
                 snprintf(what, sizeof what, "%s l1 %g l2 %g%s%s", skald_loss_name(losses[l]), o.l1, o.l2,
                          how & 1 ? ", intercept" : "", how & 2 ? ", weights" : "");
@@ -170,7 +171,7 @@ static void never_below_the_true_gap(void **state) {
 /* Without l2 the bound goes with the distance, not its square; that is what scaling costs. At a tiny l2 it is nothing
  * like what the unscaled bound loses. */
 static void tight_at_a_tiny_l2(void **state) {
-    const skald_objective o = {SKALD_SQUARED, 1, 1e-9, 2e-2, 0, false, 1};
+    const skald_objective o = {.loss = SKALD_SQUARED, .l2 = 1e-9, .l1 = 2e-2};
     static tiny t;
     tiny_make(&t, &o, false, 1, 3);
     double best[MOST] = {0}, w[MOST], g[MOST];
@@ -191,7 +192,8 @@ static void intercepts_of_any_scale(void **state) {
     const double labels[] = {1e-6, 1, 1e6};
     for (int k = 0; k < 3; k++)
         for (int huber = 0; huber < 2; huber++) {
-            const skald_objective o = {huber ? SKALD_HUBER : SKALD_SQUARED, 1, 0.1, 0, 0, true, 1};
+            const skald_objective o = {
+                .loss = huber ? SKALD_HUBER : SKALD_SQUARED, .huber_delta = 1, .l2 = 0.1, .intercept = true};
             static tiny t;
             tiny_make(&t, &o, true, labels[k], 4);
             examine(&t, "scaled labels");
@@ -204,7 +206,7 @@ static void intercepts_of_any_scale(void **state) {
 }
 
 static void without_regulariser_or_convexity(void **state) {
-    skald_objective o = {SKALD_LOGISTIC, 1, 0, 0, 0, false, 1};
+    skald_objective o = {.loss = SKALD_LOGISTIC};
     static tiny t;
     tiny_make(&t, &o, false, 1, 5);
     const double w[MOST] = {0.1};

@@ -589,14 +589,13 @@ static void margins_and_curvatures(void **state) {
         }
     for (int loss = SKALD_SQUARED; loss < SKALD_SOFTMAX; loss++) {
         const skald_objective o = {.loss = (skald_loss)loss, .huber_delta = 0.3, .classes = 1};
-        float y[10], s[10];
+        double y[10], s[10];
         for (int i = 0; i < 10; i++) {
             y[i] = i % 2 ? 1 : -1;
-            s[i] = (float)i;
+            s[i] = i;
         }
         skald_curvature_second(&o, 10, z, y, s, 0.1, h);
-        for (int i = 0; i < 10; i++)
-            assert_true(h[i] == 0.1 * (double)s[i] * skald_loss_second(o.loss, 0.3, z[i], (double)y[i]));
+        for (int i = 0; i < 10; i++) assert_true(h[i] == 0.1 * s[i] * skald_loss_second(o.loss, 0.3, z[i], y[i]));
     }
     skald_curvature_softmax(3, 10, dense.rows.s, 0.5, z, h);
     for (int i = 0; i < 10; i++) {
