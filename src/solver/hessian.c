@@ -22,6 +22,7 @@ static const double BYTES = 1e10;
  * left is less than the sample's error. */
 static const uint32_t MOST_STEPS = 100, SOME_STEPS = 10;
 static const double ALL_THE_WAY = 1e-14, STANDS = 1e-6, PART_OF_THE_WAY = 1e-2;
+static const double LITTLE = 1e-14; /* of L_max */
 static const double ROUGH = 1e-3, FINE = 1e-11; /* tolerance of a step with l1, relative */
 static const uint32_t DENSE = 4096, SPARSE_ROWS = 2000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
 
@@ -86,11 +87,13 @@ skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
     h->e = e;
     h->p = p;
     h->paired = -1;
+    /* l1 without l2: a little, so that few rows of many columns can be measured by the rows' matrix */
+    const double l2 = p->objective.l1 > 0 ? fmax(p->objective.l2, LITTLE * p->L_max) : p->objective.l2;
     h->options = (skald_metric_options){.dim = p->dim,
                                         .classes = classes_of(p),
                                         .length = length,
                                         .intercept = p->objective.intercept,
-                                        .l2 = p->objective.l2,
+                                        .l2 = l2,
                                         .smoothness = fmax(p->L_max, p->objective.l2),
                                         .ridge = -1,
                                         .damp = true,
