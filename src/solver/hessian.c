@@ -24,7 +24,7 @@ static const uint32_t MOST_STEPS = 100, SOME_STEPS = 10;
 static const double ALL_THE_WAY = 1e-14, STANDS = 1e-6, PART_OF_THE_WAY = 1e-2;
 static const double LITTLE = 1e-14; /* of L_max */
 static const double ROUGH = 1e-3, FINE = 1e-11; /* tolerance of a step with l1, relative */
-static const uint32_t DENSE = 4096, SPARSE_ROWS = 2000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
+static const uint32_t DENSE = 4096, SPARSE_ROWS = 4000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
 
 struct skald_hessian {
     skald_engine *e;
