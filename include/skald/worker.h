@@ -8,7 +8,7 @@
 #include "skald/crew.h"
 #include "skald/net.h"
 
-#define SKALD_PROTOCOL 6u
+#define SKALD_PROTOCOL 7u
 
 typedef struct skald_worker_options {
     const char *address;           /* "host:port" or "unix:/path" */

@@ -233,7 +233,7 @@ static skald_status commit_and_tell(skald_engine *engine, const skald_merge *m, 
                                 [SKALD_STALE_APPLY] = &run->applied,
                                 [SKALD_STALE_FOLD] = &run->folded,
                                 [SKALD_STALE_REJECT] = &run->rejected};
-    const skald_stale fate = skald_stale_fate(m);
+    const skald_stale fate = skald_stale_fate(m, step);
     const bool repair = r && r->kind == SKALD_TASK_ANCHOR;
     if (!m->full && !repair) ++*counts[fate];
     skald_merged merged = {.task = r ? r->task : 0,

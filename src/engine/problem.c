@@ -160,17 +160,10 @@ static skald_status column_means(const skald_manifest *m, skald_problem *p) {
 /* intercept_step: a tenth of the mean |x_i|^2 of the rows as they are trained on. All of it would be best where little
  * but the constant is ill-conditioned, but doubles L_max for everything else; a hundredth is too little (measured: rows
  * of 4000 columns, 72, 116 and 140 passes; softmax on digits, 77, 44 and 120). */
-static double intercept_step(const skald_manifest *m, const skald_transform *t) {
-    const double n = (double)m->rows;
-    double sum = m->sum_row_norm2;
-    if (t->scale) {
-        sum = 0;
-        for (uint32_t j = 0; j < m->dim; j++) {
-            const double mean = t->shift ? t->shift[j] : 0; /* of the column, if anything */
-            sum += t->scale[j] * t->scale[j] * fmax(m->col_sum2[j] - n * mean * mean, 0);
-        }
-    }
-    return isfinite(sum) && sum > 0 ? 0.1 * sum / n : 1;
+static double intercept_step(const skald_problem *p) {
+    double sum = 0;
+    for (uint32_t j = 0; j < p->features; j++) sum += p->column_mean2[j];
+    return isfinite(sum) && sum > 0 ? 0.1 * sum : 1;
 }
 
 skald_status skald_problem_make(const skald_manifest *m, const skald_data_options *o, const skald_objective *objective,
@@ -205,7 +198,7 @@ skald_status skald_problem_make(const skald_manifest *m, const skald_data_option
         t->scale = scale;
     }
     if (st == SKALD_OK) st = column_means(m, p);
-    if (st == SKALD_OK && o->intercept) p->objective.intercept_step = intercept_step(m, t);
+    if (st == SKALD_OK && o->intercept) p->objective.intercept_step = intercept_step(p);
     if (st == SKALD_OK) st = deal(m, o, workers, slots, p);
     if (st == SKALD_OK) warn_about_columns(m, o, p);
     if (st != SKALD_OK) skald_problem_free(p);

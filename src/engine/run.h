@@ -256,10 +256,11 @@ void skald_barrier_dealt(skald_run *run, uint32_t worker);
 skald_status skald_barrier_check(skald_run *run);
 
 /* stale.c: what the policy makes of a result as stale as this; how much of a full step is made of it by `adapt`; what
- * became of a merge: apply, scale (less than a full step), fold or reject. */
+ * became of a merge that a step of this length was made with: apply, scale (less than a full step), fold (none) or
+ * reject. */
 skald_stale skald_stale_action(skald_run *run, const skald_flight *flight, uint64_t staleness, uint64_t regular);
 double skald_stale_part(const skald_run *run, uint64_t staleness, uint64_t regular);
-skald_stale skald_stale_fate(const skald_merge *merge);
+skald_stale skald_stale_fate(const skald_merge *merge, double step);
 
 /* table.c: the status table. */
 double skald_table_slowdown(const skald_run *run, uint32_t worker); /* mean task time over the median; 1: not known */

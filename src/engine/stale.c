@@ -146,8 +146,8 @@ skald_stale skald_stale_action(skald_run *run, const skald_flight *flight, uint6
     return SKALD_STALE_FOLD;
 }
 
-skald_stale skald_stale_fate(const skald_merge *m) {
-    if (m->fold) return m->action == SKALD_STALE_REJECT ? SKALD_STALE_REJECT : SKALD_STALE_FOLD;
+skald_stale skald_stale_fate(const skald_merge *m, double step) {
+    if (m->fold || step == 0) return m->action == SKALD_STALE_REJECT ? SKALD_STALE_REJECT : SKALD_STALE_FOLD;
     const bool scaled =
         m->action == SKALD_STALE_ADAPT ? m->adapted < 1 : m->action == SKALD_STALE_SCALE && m->staleness > m->regular;
     return scaled ? SKALD_STALE_SCALE : SKALD_STALE_APPLY;

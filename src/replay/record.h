@@ -1,7 +1,7 @@
 /* Records of runs: what the coordinator did and in which order, so that one machine can do it again to the same bits.
  *
  * A record is text, one JSON object a line. The first line says what was run:
- *   {"skald_record":1, "version", "command", "data", "options":{name:text}, "given":[name],
+ *   {"skald_record":5, "version", "command", "data", "options":{name:text}, "given":[name],
  *    "n", "length", "floats", "isa", "most", "shards":[checksum],
  *    "workers":[{"name","device","slots","depth","shards":[k]}]}
  * then come, in the order in which they happened (t: nanoseconds since the record began, by the coordinator's clock):
@@ -30,7 +30,7 @@
 #include "base/options.h"
 #include "skald/train.h"
 
-#define SKALD_RECORD_VERSION 4
+#define SKALD_RECORD_VERSION 5
 #define SKALD_RECORD_ALL (-1) /* `shard` of a task over all shards */
 
 /* ---- writing: between an engine and its crew ----------------------------------------------------------- */

@@ -72,8 +72,8 @@ for calls in 400+ 380 400 420; do
     if wait $bad; then
         pass "call $calls fails: tried again, or not reached"
     else
-        check "call $calls fails: the worker says why: $(tail -n 1 bad.out)" grep -q 'task: .*cudaError' bad.out
-        check "call $calls fails: so does the coordinator" grep -q '(bad) is gone: .*cudaError' fails.out
+        check "call $calls fails: the worker says why: $(tail -n 1 bad.out)" grep -qE 'task: .*(cudaError|cuBLAS: )' bad.out
+        check "call $calls fails: so does the coordinator" grep -qE '\(bad\) is gone: .*(cudaError|cuBLAS: )' fails.out
     fi
 done
 # Nobody is left: an error, with the reason.

@@ -26,7 +26,7 @@ sources() {
     for f in src/compute/cuda/*.c src/collective/nccl.c; do
         echo "$f $build/host_$(basename "$f" .c).o $cc $c_flags -fvisibility=hidden"
     done
-    for f in src/base/*.c src/objective/*.c src/solver/*.c src/engine/*.c src/worker/{runner,history}.c src/data/rows.c \
+    for f in src/base/*.c src/objective/*.c src/solver/*.c src/curvature/*.c src/engine/*.c src/worker/{runner,history}.c src/data/rows.c \
         src/data/problem_epsilon.c; do
         case $f in */table_json.c | */checkpoint.c) continue ;; esac # they want jansson, and HDF5
         echo "$f $build/$(basename "$(dirname "$f")")_$(basename "$f" .c).o $cc $c_flags"
@@ -76,6 +76,6 @@ link() {
         "$build"/base_{base,status}.o "$build/data_rows.o" "${kernels[@]}" -lm -lpthread || return 1
     $cc -Wl,--gc-sections -o "$build/test_cuda" "$build/test_cuda.o" "$build"/compute_*.o "$build"/base_*.o \
         "$build/objective_objective.o" "$build/data_rows.o" "$build/engine_vectors_host.o" -lm -ldl -lpthread || return 1
-    $cc -Wl,--gc-sections -o "$build/solve" "$build/solve.o" "$build"/{compute,base,engine,solver,data}_*.o \
+    $cc -Wl,--gc-sections -o "$build/solve" "$build/solve.o" "$build"/{compute,base,curvature,engine,solver,data}_*.o \
         "$build/objective_objective.o" "$build"/worker_*.o -lm -ldl -lpthread
 }

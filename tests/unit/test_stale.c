@@ -73,7 +73,8 @@ static void history_survives_every_policy(void **state) {
         assert_true(k < 3 || k == 5 ? true : out.folded > 0);
         assert_int_equal(told, k >= 4 && out.folded > 0);
         if (k == 1) assert_int_equal(out.scaled, 0);
-        if (k == 0 || k == 2) assert_true(out.scaled > 0);
+        if (k == 0) assert_true(out.scaled > 0);
+        if (k == 2) assert_true(out.scaled + out.folded > 0); /* with nothing left of its budget it makes no step */
         skald_outcome_free(&out);
         skald_stale_free(rules);
         unlink(s.data.path);
