@@ -13,12 +13,20 @@
 #define INTERCEPT_FLOOR 1e-8 /* of its own curvature: positive, and nothing beside it */
 enum { WIDE_DIM = 256, EXACT_DIM = 4096, EXACT_COUPLED = 1536 };
 
+/* Are columns so much larger than l2 that those beside them get lost in the rows' matrix? (Not in H, which is factorised
+ * with a unit diagonal.) */
+static bool uneven(const skald_metric_options *o) {
+    double largest = 0;
+    for (uint32_t j = 0; o->columns && j < o->dim; j++) largest = fmax(largest, o->columns[j]);
+    return !o->columns || largest > 1e10 * o->l2;
+}
+
 /* Of a sample of m rows. */
 static skald_metric_kind kind_of(const skald_metric_options *o, size_t m) {
     const uint64_t entries = (uint64_t)o->dim * o->classes;
     if (o->classes > 1) return entries <= EXACT_COUPLED ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_CG;
     const bool wide = o->dim > WIDE_DIM && m <= o->dim / 2 && o->l2 > 0; /* m x m is the smaller matrix */
-    return o->dim <= EXACT_DIM && !wide ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_WOODBURY;
+    return o->dim <= EXACT_DIM && !(wide && !uneven(o)) ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_WOODBURY;
 }
 
 const char *skald_metric_kind_name(skald_metric_kind kind) {
