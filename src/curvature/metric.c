@@ -13,8 +13,8 @@
 #define INTERCEPT_FLOOR 1e-8 /* of its own curvature: positive, and nothing beside it */
 enum { WIDE_DIM = 256, EXACT_DIM = 4096, EXACT_COUPLED = 1536 };
 
-/* Are columns so much larger than l2 that those beside them get lost in the rows' matrix? (Not in H, which is factorised
- * with a unit diagonal.) */
+/* Are columns so much larger than l2 that those beside them get lost in the rows' matrix? (Not in H, which is
+ * factorised with a unit diagonal.) */
 static bool uneven(const skald_metric_options *o) {
     double largest = 0;
     for (uint32_t j = 0; o->columns && j < o->dim; j++) largest = fmax(largest, o->columns[j]);

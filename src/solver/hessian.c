@@ -6,6 +6,7 @@
 
 #include "base/base.h"
 #include "curvature/metric.h"
+#include "curvature/remeasure.h"
 #include "curvature/rows.h"
 #include "solver/sample_model.h"
 
@@ -22,15 +23,20 @@ static const double BYTES = 1e10;
  * left is less than the sample's error. */
 static const uint32_t MOST_STEPS = 100, SOME_STEPS = 10;
 static const double ALL_THE_WAY = 1e-14, STANDS = 1e-6, PART_OF_THE_WAY = 1e-2;
-static const double LITTLE = 1e-14; /* of L_max */
-static const double ROUGH = 1e-3, FINE = 1e-11; /* tolerance of a step with l1, relative */
+static const double LITTLE = 1e-14;                           /* of L_max */
+static const double ROUGH = 1e-3, FINE = 1e-11;               /* tolerance of a step with l1, relative */
+static const double BESIDE_FLOPS = 1e8, BESIDE_PASSES = 0.25; /* a measure that takes longer than that goes on beside
+                                                               * the steps, and takes over so much later */
 static const uint32_t DENSE = 4096, SPARSE_ROWS = 4000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
 
 struct skald_hessian {
     skald_engine *e;
     const skald_problem *p;
     skald_metric_options options;
-    skald_metric *metric;
+    skald_metric *metric, *spare;
+    skald_remeasure beside; /* of `spare` */
+    bool measuring;
+    double adopt;    /* passes at which `spare` takes over: fixed, so that a replay does the same */
     uint64_t rows;   /* asked for */
     size_t measured; /* rows of the sample when it was measured; 0: not yet */
     double due;      /* passes */
@@ -103,6 +109,7 @@ skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
     for (size_t k = 0; k < SKALD_ARRAY_LENGTH(vectors); k++)
         if (!(*vectors[k] = skald_zalloc(length, sizeof(double)))) return SKALD_ENOMEM;
     TRY(skald_metric_create(&h->options, &h->metric));
+    TRY(skald_metric_create(&h->options, &h->spare));
     TRY(skald_sample_model_create(p, e->sample, &h->model));
     h->rows = first_sample(h);
     return SKALD_OK;
@@ -110,7 +117,9 @@ skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
 
 void skald_hessian_destroy(skald_hessian *h) {
     if (!h) return;
+    if (h->measuring) (void)skald_remeasure_finish(&h->beside);
     skald_metric_destroy(h->metric);
+    skald_metric_destroy(h->spare);
     free(h->h);
     free(h->z);
     free(h->x);
@@ -135,7 +144,7 @@ bool skald_hessian_known(const skald_hessian *h) {
 
 void skald_hessian_grow(skald_hessian *h) {
     const double rows = fmin(2.0 * (double)h->rows, h->p->n);
-    if (h->e->sample->complete && affordable(h, rows)) h->rows = (uint64_t)rows;
+    if (h->e->sample->complete && !h->measuring && affordable(h, rows)) h->rows = (uint64_t)rows;
 }
 
 void skald_hessian_forget(skald_hessian *h) {
@@ -173,8 +182,8 @@ static void lift_flat(skald_hessian *h, const skald_rows *rows, double scale) {
         h->h[i] = fmax(h->h[i], part * scale * rows->s[i] * bending(o, h->z[i], rows->y[i]));
 }
 
-/* With margins in h->z. */
-static skald_status measure(skald_hessian *h) {
+/* With margins in h->z; curvatures to h->h, and for softmax probabilities in place of margins. */
+static void curvatures(skald_hessian *h) {
     const skald_sample *s = h->e->sample;
     const uint32_t C = classes_of(h->p);
     const double scale = 1 / (double)s->rows.n;
@@ -184,10 +193,23 @@ static skald_status measure(skald_hessian *h) {
         skald_curvature_second(&h->p->objective, s->rows.n, h->z, s->rows.y, s->rows.s, scale, h->h);
         lift_flat(h, &s->rows, scale);
     }
-    TRY(skald_metric_measure(h->metric, &s->rows, h->h, C > 1 ? h->z : NULL, s->whole));
-    h->measured = s->rows.n;
+}
+
+static void measured(skald_hessian *h) {
     const double passes = h->e->passes;
+    h->measured = h->e->sample->rows.n;
     h->due = cheap(h) ? passes + 1 : fmax(2 * passes, 1);
+}
+
+static const double *shares(const skald_hessian *h) {
+    return classes_of(h->p) > 1 ? h->z : NULL;
+}
+
+static skald_status measure(skald_hessian *h) {
+    const skald_sample *s = h->e->sample;
+    curvatures(h);
+    TRY(skald_metric_measure(h->metric, &s->rows, h->h, shares(h), s->whole));
+    measured(h);
     return SKALD_OK;
 }
 
@@ -200,7 +222,25 @@ static skald_status measure_history(skald_hessian *h, const double *w) {
         const double *at = skald_taken_at(h->e, s->shard[i], s->row[i]);
         skald_curvature_margins(&s->rows, i, i + 1, C, at ? at : w, h->z + i * C);
     }
-    return measure(h);
+    if (!h->measured || cost(h, (double)s->rows.n) < BESIDE_FLOPS) return measure(h);
+    curvatures(h); /* steps go on by the old one meanwhile */
+    skald_remeasure_start(&h->beside, h->spare, &s->rows, h->h, shares(h), s->whole);
+    h->measuring = true;
+    h->adopt = h->e->passes + BESIDE_PASSES;
+    measured(h);
+    return SKALD_OK;
+}
+
+/* What was measured beside the steps takes over. */
+static skald_status adopt(skald_hessian *h) {
+    if (!h->measuring) return SKALD_OK;
+    h->measuring = false;
+    TRY(skald_remeasure_finish(&h->beside));
+    skald_metric *const old = h->metric;
+    h->metric = h->spare;
+    h->spare = old;
+    skald_metric_drop_pairs(h->metric); /* those that it had are of long ago */
+    return SKALD_OK;
 }
 
 /* Between points both of whose gradients are of histories renewed as a whole, and not too old. */
@@ -229,6 +269,8 @@ static void learn(skald_hessian *h, const double *x, const double *a) {
 skald_status skald_hessian_tend(skald_hessian *h, const double *w, const double *x, const double *a) {
     const skald_sample *s = h->e->sample;
     learn(h, x, a);
+    if (h->measuring && h->e->passes >= h->adopt) TRY(adopt(h));
+    if (h->measuring) return SKALD_OK;
     if (!s->complete || (h->measured == s->rows.n && h->e->passes < h->due)) return SKALD_OK;
     return measure_history(h, w);
 }
@@ -281,6 +323,7 @@ skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const dou
     const uint32_t most = whole ? MOST_STEPS : cheap(h) ? SOME_STEPS : 1;
     const double enough = whole ? ALL_THE_WAY : PART_OF_THE_WAY;
     double before = INFINITY;
+    TRY(adopt(h));
     TRY(skald_sample_model_about(h->model, x, a));
     memcpy(h->u, x, length * sizeof *x);
     for (uint32_t k = 0; k < most; k++) {
