@@ -14,7 +14,7 @@
  * are at most, all of it before there is a history. */
 static const double FLAT = 0.05;
 static const double ALL_ENTRIES = 2e7, ALL_FLOPS = 1.5e10; /* a problem up to that large is its own sample */
-static const double MOST_FLOPS = 2e10;                     /* of a sample that has grown */
+static const double ILL = 100, MOST_FLOPS = 5e10; /* of a problem so ill-conditioned, and of a sample that has grown */
 static const double MOST_BYTES = 512e6;
 static const double CHEAP = 1;    /* passes: a measure that costs less is made every pass */
 static const double FLOPS = 2e10; /* a second, and bytes a second, about: their ratio is what matters */
@@ -27,6 +27,7 @@ static const double LITTLE = 1e-14;                           /* of L_max */
 static const double ROUGH = 1e-3, FINE = 1e-11;               /* tolerance of a step with l1, relative */
 static const double BESIDE_FLOPS = 1e8, BESIDE_PASSES = 0.25; /* a measure that takes longer than that goes on beside
                                                                * the steps, and takes over so much later */
+static const double WELL_DONE = 0.1; /* a step that leaves less of its promise: the curvature is still good */
 static const uint32_t DENSE = 4096, SPARSE_ROWS = 4000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
 
 struct skald_hessian {
@@ -78,7 +79,9 @@ static bool cheap(const skald_hessian *h) {
 
 static uint64_t first_sample(const skald_hessian *h) {
     const skald_problem *p = h->p;
-    const bool small = p->n * p->dim * classes_of(p) <= ALL_ENTRIES && cost(h, p->n) <= ALL_FLOPS;
+    const bool ill = !(p->L_max <= ILL * p->objective.l2 * p->n);
+    const bool few = nonzeros(h, p->n) * classes_of(p) <= ALL_ENTRIES;
+    const bool small = few && cost(h, p->n) <= (ill ? MOST_FLOPS : ALL_FLOPS);
     if (small && affordable(h, p->n)) return (uint64_t)p->n;
     double rows = p->dim <= DENSE ? (p->n >= 100.0 * p->dim ? 10.0 : 4.0) * p->dim : SPARSE_ROWS;
     if (rows < SPARSE_ROWS) rows = SPARSE_ROWS;
@@ -299,14 +302,13 @@ skald_status skald_hessian_direction(skald_hessian *h, const double *x, const do
 }
 
 /* u <- a step of the model's at u, where the data term's gradient is a. */
-static skald_status model_step(skald_hessian *h, const double *a, double tolerance, double *promise) {
+static skald_status model_step(skald_hessian *h, const double *a, double tolerance, bool anew, double *promise) {
     const skald_problem *p = h->p;
     const size_t length = skald_problem_length(p);
     const uint32_t C = classes_of(p);
     TRY(fit(h, h->e->sample->rows.n));
     memcpy(h->z, h->model->z, h->e->sample->rows.n * C * sizeof *h->z);
-    if (h->measured != h->e->sample->rows.n || h->e->passes >= h->due || h->e->sample->whole || cheap(h))
-        TRY(measure(h));
+    if (h->measured != h->e->sample->rows.n || anew) TRY(measure(h));
     for (size_t j = 0; j < length; j++) h->g[j] = a[j] + p->objective.l2 * h->u[j];
     for (uint32_t c = 1; p->objective.intercept && c <= C; c++)
         h->g[(size_t)c * p->dim - 1] = a[(size_t)c * p->dim - 1];
@@ -322,16 +324,19 @@ skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const dou
     const bool whole = h->e->sample->whole;
     const uint32_t most = whole ? MOST_STEPS : cheap(h) ? SOME_STEPS : 1;
     const double enough = whole ? ALL_THE_WAY : PART_OF_THE_WAY;
-    double before = INFINITY;
+    const bool often = whole || cheap(h);
+    double before = INFINITY, last = INFINITY; /* what the last steps promised */
     TRY(adopt(h));
     TRY(skald_sample_model_about(h->model, x, a));
     memcpy(h->u, x, length * sizeof *x);
     for (uint32_t k = 0; k < most; k++) {
         skald_sample_model_at(h->model, h->u, h->at);
         const double tolerance = k ? fmax(ROUGH * fmin(1, *left / *promise), FINE) : ROUGH;
-        TRY(model_step(h, h->at, tolerance, left));
+        const bool anew = k ? often && !(before <= WELL_DONE * last) : often || h->e->passes >= h->due;
+        TRY(model_step(h, h->at, tolerance, anew, left));
         if (k == 0) *promise = *left;
         if (*left <= enough * *promise || (k > 2 && *left >= before / 2 && *left <= STANDS * *promise)) break;
+        last = before;
         before = *left;
     }
     for (size_t j = 0; j < length; j++) direction[j] = x[j] - h->u[j];
