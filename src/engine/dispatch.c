@@ -160,11 +160,13 @@ uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
     return run->options->depth ? run->options->depth : m->depth;
 }
 
-/* Is the shard's next part at the model as it is already, in rounds that wait for all to be? (Not while the sample is
- * on its way: a step is made when a result is merged, and there has to be one.) */
+/* Is the shard's next part at the model as it is already, in rounds that wait for all to be? (Where all are, and no
+ * step was made, the solver waits for rows of its sample, perhaps: it can make one when a result is merged, and there
+ * has to be one.) */
 static bool round_done(const skald_run *run, uint32_t shard) {
     const skald_ledger_entry *e = &run->ledger.entries[shard];
-    if (!run->work.rounds || !run->sampling.sample.complete || run->dirty || !run->current || e->refresh || e->rebuild)
+    if (!run->work.rounds || run->engine.fresh.rows >= run->problem->n || run->dirty || !run->current || e->refresh ||
+        e->rebuild)
         return false;
     return skald_parts_get(&run->parts, shard, skald_parts_next(&run->parts, shard))->at == run->current;
 }
