@@ -92,6 +92,17 @@ int skald_gpu_pack(const float *source, size_t source_stride, uint64_t n, uint32
                    const float *unit, void *x, size_t stride, uint32_t *inexact, skald_gpu_stream stream);
 /* norm2[i] = |x_i|^2 of the rows as stored, added in f64, for rows first .. first+count. */
 int skald_gpu_norms(const skald_gpu_rows *rows, uint64_t first, uint64_t count, float *norm2, skald_gpu_stream stream);
+/* What a copied row has beside its entries. */
+typedef struct skald_gpu_head {
+    double y, s;
+    uint64_t entries; /* CSR; dense: 0 */
+} skald_gpu_head;
+/* Of the rows listed (NULL: rows 0 .. count). */
+int skald_gpu_heads(const skald_gpu_rows *rows, const uint32_t *list, uint64_t count, skald_gpu_head *head,
+                    skald_gpu_stream stream);
+/* CSR: the entries of the rows listed at positions first .. first + count, row k's from at[k] - at[first] on. */
+int skald_gpu_entries(const skald_gpu_rows *rows, const uint32_t *list, uint64_t first, uint64_t count,
+                      const uint64_t *at, uint32_t *idx, float *val, skald_gpu_stream stream);
 /* alpha (n floats, device) from or to the records. */
 int skald_gpu_history_get(const skald_gpu_record *record, uint64_t n, float *alpha, skald_gpu_stream stream);
 int skald_gpu_history_set(skald_gpu_record *record, uint64_t n, const float *alpha, skald_gpu_stream stream);

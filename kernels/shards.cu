@@ -1,4 +1,4 @@
-/* Loading a shard: rows into their storage, norms, records, the history in and out. */
+/* Loading a shard: rows into their storage, norms, records, the history in and out; rows out again. */
 #include "kernels/storage.cuh"
 #include "kernels/terms.cuh"
 
@@ -144,5 +144,49 @@ extern "C" int skald_gpu_norms(const skald_gpu_rows *rows, uint64_t first, uint6
         SKALD_LAUNCH(dense_norms<stored_bf16>, blocks, THREADS, 0, stream, *rows, first, count, norm2);
     else
         SKALD_LAUNCH(dense_norms<stored_u8>, blocks, THREADS, 0, stream, *rows, first, count, norm2);
+    return cudaGetLastError();
+}
+
+/* ---- rows out again -------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ uint64_t listed(const uint32_t *list, uint64_t position) {
+    return list ? list[position] : position;
+}
+
+__global__ void __launch_bounds__(THREADS)
+    take_heads(skald_gpu_rows rows, const uint32_t *list, uint64_t count, skald_gpu_head *head) {
+    for
+        EACH(k, count) {
+            const uint64_t i = listed(list, k);
+            head[k].y = rows.record[i].y;
+            head[k].s = rows.s ? rows.s[i] : 1.0;
+            head[k].entries = rows.layout == SKALD_CSR ? rows.ptr[i + 1] - rows.ptr[i] : 0;
+        }
+}
+
+extern "C" int skald_gpu_heads(const skald_gpu_rows *rows, const uint32_t *list, uint64_t count, skald_gpu_head *head,
+                               skald_gpu_stream stream) {
+    SKALD_LAUNCH(take_heads, blocks_for(count), THREADS, 0, stream, *rows, list, count, head);
+    return cudaGetLastError();
+}
+
+/* A warp a row. */
+__global__ void __launch_bounds__(THREADS) take_entries(skald_gpu_rows rows, const uint32_t *list, uint64_t first,
+                                                        uint64_t count, const uint64_t *at, uint32_t *idx, float *val) {
+    const int lane = threadIdx.x % 32;
+    const uint64_t warps = (uint64_t)gridDim.x * (THREADS / 32);
+    for (uint64_t k = (uint64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32; k < count; k += warps) {
+        const uint64_t i = listed(list, first + k), begin = rows.ptr[i], end = rows.ptr[i + 1];
+        const uint64_t to = at[first + k] - at[first];
+        for (uint64_t e = begin + lane; e < end; e += 32) {
+            idx[to + e - begin] = rows.idx[e];
+            val[to + e - begin] = rows.val[e];
+        }
+    }
+}
+
+extern "C" int skald_gpu_entries(const skald_gpu_rows *rows, const uint32_t *list, uint64_t first, uint64_t count,
+                                 const uint64_t *at, uint32_t *idx, float *val, skald_gpu_stream stream) {
+    SKALD_LAUNCH(take_entries, blocks_for(count * 32), THREADS, 0, stream, *rows, list, first, count, at, idx, val);
     return cudaGetLastError();
 }

@@ -36,7 +36,7 @@ typedef struct skald_train_options {
     double epoch;              /* svrg, synthesis: passes between full gradients; 0 = auto (2; about 1) */
     double q_cap; /* sgd, svrg, synthesis: largest q_k; 0 = 8; negative: q_k = 1 (biased; for comparison) */
     /* stopping; 0 = not used */
-    double target_gap, target_gradient, max_passes, max_seconds;
+    double target_gap, target_decrement, target_gradient, max_passes, max_seconds;
     uint64_t max_updates;
     bool has_target_objective;
     double target_objective, target_tolerance; /* F <= target (1 + tolerance): default 1e-8 */
@@ -57,6 +57,7 @@ typedef struct skald_evaluation {
     double objective;     /* F of the better point */
     double gap;           /* certified F - F*, at most F (infinity: no certificate) */
     double relative_gap;  /* certified (F - F*) / F* (see certificate.h); infinity while the gap is not below F */
+    double decrement;     /* estimate of (F - F*)/F from the gradient and the solver's curvature; NaN: it knows none */
     double gradient_norm; /* |grad F|; with l1, of the proximal step (see certificate.h) */
     double accuracy;      /* share of rows on the right side; NaN for real targets */
     bool average;         /* the better point was the average iterate */
@@ -128,7 +129,8 @@ typedef enum skald_stop {
     SKALD_STOP_TIME,
     SKALD_STOP_UPDATES,
     SKALD_STOP_INTERRUPTED,
-    SKALD_STOP_SOLVER /* the solver returned by itself */
+    SKALD_STOP_SOLVER, /* the solver returned by itself */
+    SKALD_STOP_DECREMENT
 } skald_stop;
 /* "async", "sync", or what the options call it. */
 const char *skald_mode_name(const skald_train_options *options);

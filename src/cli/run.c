@@ -209,6 +209,9 @@ static void say_what_lacks(run *r, const skald_problem *p, const skald_outcome *
         snprintf(far, sizeof far, "no gap is certified yet, %g was asked for", t->target_gap);
     else if (t->target_gap > 0)
         snprintf(far, sizeof far, "a gap of %.2g is certified, %g was asked for", gap, t->target_gap);
+    else if (t->target_decrement > 0 && t->algo == SKALD_NEWTON)
+        snprintf(far, sizeof far, "F is about %.2g of itself from the optimum, %g was asked for", e->decrement,
+                 t->target_decrement);
     else if (t->target_gradient > 0)
         snprintf(far, sizeof far, "|grad| is %.2g, %g was asked for", gradient, t->target_gradient);
     else

@@ -6,6 +6,7 @@
 
 #include "base/base.h"
 #include "base/straggler.h"
+#include "curvature/blas.h"
 #include "skald/choose.h"
 
 /* "1=2.5,-1=1", or "balanced". */
@@ -40,8 +41,8 @@ static skald_status parse_class_weights(const char *text, training *out) {
 
 static skald_status resolve_stopping(const settings *s, const skald_options *given, training *out) {
     skald_train_options *t = &out->train;
-    static const char *const any[] = {"target-gap", "target-gradient", "target-objective",
-                                      "max-passes", "max-updates",     "max-time"};
+    static const char *const any[] = {"target-gap", "target-decrement", "target-gradient", "target-objective",
+                                      "max-passes", "max-updates",      "max-time"};
     bool said = false;
     for (size_t i = 0; i < sizeof any / sizeof *any; i++) said |= skald_options_given(given, any[i]);
     bool certificate = (s->l2 != 0 || s->l1 > 0) && !(s->nonconvex > 0);
@@ -56,6 +57,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
         return skald_fail(SKALD_EINVAL, "--target-gap needs --l2 or --l1 above 0: without either no gap can be "
                                         "certified; use --target-gradient");
     t->target_gap = s->target_gap;
+    t->target_decrement = s->target_decrement;
     t->target_gradient = s->target_gradient;
     t->max_passes = s->max_passes;
     t->max_updates = (uint64_t)s->max_updates;
@@ -67,6 +69,7 @@ static skald_status resolve_stopping(const settings *s, const skald_options *giv
     t->eval_beside = s->eval_beside;
     if (!said) {
         if (certificate) t->target_gap = 1e-6;
+        if (!(s->nonconvex > 0)) t->target_decrement = 1e-7;
         t->max_passes = 100;
         out->choose_passes = true;
     }
@@ -145,18 +148,27 @@ void training_choose(training *t, const skald_problem *problem, uint32_t workers
     skald_facts facts = skald_facts_of(problem, &t->train, workers);
     facts.stochastic = t->stochastic;
     if (t->choose_algo) {
-        const skald_algo_choice c = skald_choose_algo(&facts);
+        skald_algo_choice c = skald_choose_algo(&facts);
+        const skald_blas *blas;
+        if (c.algo == SKALD_NEWTON && skald_blas_open(&blas) != SKALD_OK) {
+            c.algo = SKALD_SAGA;
+            snprintf(c.why, sizeof c.why, "newton would be sooner, but %s", skald_error());
+        }
         t->train.algo = c.algo;
         snprintf(algo, sizeof algo, "algo %s (%s)", skald_algo_name(c.algo), c.why);
     } else if (t->algo_why) {
         snprintf(algo, sizeof algo, "algo %s (%s)", skald_algo_name(t->train.algo), t->algo_why);
     }
-    if (t->choose_passes && !(t->train.target_gap > 0)) {
+    const bool curved = t->train.algo == SKALD_NEWTON && t->train.target_decrement > 0;
+    if (t->choose_passes && !(t->train.target_gap > 0) && !curved) {
         snprintf(limit, sizeof limit, "%g passes (no gap can be certified; --target-gradient is a target)",
                  t->train.max_passes);
     } else if (t->choose_passes) {
         t->train.max_passes = skald_choose_passes(&facts);
-        snprintf(limit, sizeof limit, "until a gap of %g or %g passes", t->train.target_gap, t->train.max_passes);
+        char gap[40] = "", decrement[40] = "";
+        if (t->train.target_gap > 0) snprintf(gap, sizeof gap, "a gap of %g, ", t->train.target_gap);
+        if (curved) snprintf(decrement, sizeof decrement, "a decrement of %g, ", t->train.target_decrement);
+        snprintf(limit, sizeof limit, "until %s%sor %g passes", gap, decrement, t->train.max_passes);
     }
     if (t->loss_why) snprintf(loss, sizeof loss, "loss %s (%s)", skald_loss_name(problem->objective.loss), t->loss_why);
     const char *const parts[] = {problem->chosen, loss, algo, t->place, limit};

@@ -37,7 +37,7 @@ typedef struct settings {
     int64_t batch, task_rows, max_stale, history_versions, seed;
     /* stopping */
     bool eval_beside;
-    double target_gap, target_gradient, target_objective, target_tolerance, max_passes, eval_every;
+    double target_gap, target_decrement, target_gradient, target_objective, target_tolerance, max_passes, eval_every;
     int64_t max_updates, max_time;
     /* who computes */
     int64_t workers, threads, wait, linger, pace_ms, version_budget;

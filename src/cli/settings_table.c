@@ -75,6 +75,9 @@
     {"target-gap", REAL, AT(target_gap), NULL, POSITIVE, \
      .help = "Stop when (F - F*) / F* is certified to be at most this. Needs l2 or l1 above 0. Without any target or limit: 1e-6", \
      .group = "When to stop (what comes first; targets are checked at evaluations):"}, \
+    {"target-decrement", REAL, AT(target_decrement), NULL, POSITIVE, \
+     .help = "newton: stop when (F - F*) / F is at most this by gradient and curvature (half the squared Newton decrement): " \
+             "an estimate that needs neither l2 nor l1. Without any target or limit: 1e-7, or a gap of 1e-6"}, \
     {"target-gradient", REAL, AT(target_gradient), NULL, POSITIVE, .help = "Stop when |grad F| is at most this"}, \
     {"target-objective", REAL, AT(target_objective), .value = "F", .help = "Stop when the objective is at most this"}, \
     {"target-tolerance", REAL, AT(target_tolerance), "1e-8", 0, 1, .help = "Relative, on --target-objective"}, \

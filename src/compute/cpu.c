@@ -270,7 +270,8 @@ static skald_status rows(skald_compute *c, skald_shard *base, const skald_batch 
     (void)c;
     const cpu_shard *shard = (cpu_shard *)base;
     TRY(compute_check_batch(shard->rows.n, batch));
-    return skald_rows_select(&shard->rows, batch->rows, batch->count, out);
+    return batch->rows ? skald_rows_select(&shard->rows, batch->rows, batch->count, out)
+                       : skald_rows_join(&shard->rows, 1, out);
 }
 
 static skald_status history_get(skald_compute *c, skald_shard *base, float *alpha) {

@@ -73,7 +73,12 @@ static skald_status read_sample(skald_coordinator *c, const skald_task *t, skald
     skald_status st = skald_wire_read(c->env, 0, 0, bytes, size);
     if (st == SKALD_OK) st = skald_rows_unpack(bytes, size, c->problem.dim, t->rows, out);
     free(bytes);
-    return st;
+    TRY(st);
+    if (out->n != t->rows ||
+        (out->layout == SKALD_DENSE) != c->problem.dense) /* none would be asked for again for ever */
+        return skald_fail(SKALD_EPEER, "a sample of %zu %s rows instead of %u", out->n,
+                          out->layout == SKALD_DENSE ? "dense" : "sparse", t->rows);
+    return SKALD_OK;
 }
 
 /* Fills r from a message that nobody has reason to trust. */

@@ -11,12 +11,22 @@
 #include "curvature/vector.h"
 
 #define INTERCEPT_FLOOR 1e-8 /* of its own curvature: positive, and nothing beside it */
-enum { EXACT_DIM = 4096, EXACT_COUPLED = 1536 };
+enum { WIDE_DIM = 256, EXACT_DIM = 4096, EXACT_COUPLED = 1536 };
 
-static skald_metric_kind kind_of(const skald_metric_options *o) {
+/* Are columns so much larger than l2 that those beside them get lost in the rows' matrix? (Not in H, which is
+ * factorised with a unit diagonal.) */
+static bool uneven(const skald_metric_options *o) {
+    double largest = 0;
+    for (uint32_t j = 0; o->columns && j < o->dim; j++) largest = fmax(largest, o->columns[j]);
+    return !o->columns || largest > 1e10 * o->l2;
+}
+
+/* Of a sample of m rows. */
+static skald_metric_kind kind_of(const skald_metric_options *o, size_t m) {
     const uint64_t entries = (uint64_t)o->dim * o->classes;
     if (o->classes > 1) return entries <= EXACT_COUPLED ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_CG;
-    return o->dim <= EXACT_DIM ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_WOODBURY;
+    const bool wide = o->dim > WIDE_DIM && m <= o->dim / 2 && o->l2 > 0; /* m x m is the smaller matrix */
+    return o->dim <= EXACT_DIM && !(wide && !uneven(o)) ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_WOODBURY;
 }
 
 const char *skald_metric_kind_name(skald_metric_kind kind) {
@@ -178,7 +188,7 @@ static skald_status look(skald_metric *m, const skald_measure *measure) {
 
 static skald_status measure_kind(skald_metric *m, const skald_measure *measure) {
     const skald_rows *rows = measure->rows;
-    const skald_metric_kind kind = kind_of(&m->options);
+    const skald_metric_kind kind = kind_of(&m->options, rows->n);
     if (rows->dim != m->options.dim) return skald_fail(SKALD_EINVAL, "the sample has %u columns", rows->dim);
     TRY(look(m, measure));
     TRY(skald_blas_open(&m->blas));
@@ -209,7 +219,7 @@ skald_status skald_metric_measure(skald_metric *m, const skald_rows *rows, const
 
 double skald_metric_cost(const skald_metric_options *o, size_t m, double nonzeros) {
     const double rows = (double)m, d = o->dim, classes = o->classes, n = d * classes;
-    const skald_metric_kind kind = kind_of(o);
+    const skald_metric_kind kind = kind_of(o, m);
     const bool sparse = nonzeros < rows * d, search = o->ridge < 0 && rows < 3 * d;
     const double gram = skald_gram_cost(sparse ? SKALD_CSR : SKALD_DENSE, rows, d, nonzeros);
     const double entry = sparse ? SKALD_GRAM_SCATTER : 1;

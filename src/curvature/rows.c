@@ -21,6 +21,21 @@ void skald_curvature_margins(const skald_rows *rows, size_t begin, size_t end, u
             z[(i - begin) * classes + c] = margin(rows, i, w + (size_t)c * rows->dim);
 }
 
+static void add(const skald_rows *rows, size_t i, double by, double *g) {
+    if (rows->layout == SKALD_CSR) {
+        for (uint64_t e = rows->ptr[i]; e < rows->ptr[i + 1]; e++) g[rows->idx[e]] += by * (double)rows->val[e];
+        return;
+    }
+    const float *restrict x = rows->x + i * rows->stride;
+    double *restrict to = g;
+    for (size_t j = 0; j < rows->dim; j++) to[j] += by * (double)x[j];
+}
+
+void skald_curvature_gradient(const skald_rows *rows, uint32_t classes, const double *coefficient, double *g) {
+    for (size_t i = 0; i < rows->n; i++)
+        for (uint32_t c = 0; c < classes; c++) add(rows, i, coefficient[i * classes + c], g + (size_t)c * rows->dim);
+}
+
 void skald_curvature_second(const skald_objective *objective, size_t count, const double *z, const double *y,
                             const double *s, double scale, double *h) {
     for (size_t k = 0; k < count; k++)

@@ -11,6 +11,9 @@
 void skald_curvature_margins(const skald_rows *rows, size_t begin, size_t end, uint32_t classes, const double *w,
                              double *z);
 
+/* g += sum_i sum_c coefficient[i C + c] x_i, into class c's part. */
+void skald_curvature_gradient(const skald_rows *rows, uint32_t classes, const double *coefficient, double *g);
+
 /* h[k] = scale s_k phi''(z_k, y_k) for `count` rows; y, s: rows->y + begin, rows->s + begin. scale: 1/m, say, of the
  * whole sample. phi'' as it is: 0 where squared hinge and huber are flat. Not for softmax. */
 void skald_curvature_second(const skald_objective *objective, size_t count, const double *z, const double *y,

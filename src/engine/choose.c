@@ -77,9 +77,38 @@ double skald_pass_ns(const skald_facts *f) {
 
 /* ---- the algorithm --------------------------------------------------------------------------------- */
 
-/* SAGA takes about (n + L_max/l2) log(1/gap) rows (Defazio et al. 2014): up to some n of condition a pass is a good
- * step. */
-static const double WELL = 3;
+/* SAGA takes about (n + L_max/l2) log(1/gap) rows (Defazio et al. 2014), here some seven passes and a third of that for
+ * each n of condition. */
+static const double WELL = 3, PASSES = 7, PASSES_BY_CONDITION = 2;
+/* Newton: about a dozen measures of the curvature of all rows, if those are few, or five of a sample's. */
+static const double MEASURES = 12, SAMPLE_MEASURES = 5, FLOPS_A_NS = 30, STEPS = 80;
+static const double MOST_ENTRIES = 2e7, MOST_DENSE = 4096, MOST_CLASS_COLUMNS = 1536;
+static const double ILL = 30; /* below, a sample's Newton gains nothing */
+
+/* Nanoseconds to measure curvature on so many rows, and to step by it. */
+static double measure_ns(const skald_facts *f, double rows) {
+    const double d = f->dim * (double)f->classes, entry = f->dense ? f->dim : f->nonzeros / f->rows;
+    if (f->classes > 1 && d > MOST_CLASS_COLUMNS) return 10 * 4 * rows * entry * f->classes; /* conjugate gradients */
+    if (f->classes == 1 && 2 * rows <= d) return (rows * rows * entry + rows * rows * rows / 3) / FLOPS_A_NS;
+    const double columns =
+        f->dense ? f->dim : fmin(f->dim, 4 * entry); /* a sparse row's square is done entry by entry */
+    return (rows * columns * columns * f->classes * (f->classes + 1) / 2 + d * d * d / 3) / FLOPS_A_NS;
+}
+
+static double saga_ns(const skald_facts *f, double condition) {
+    return (PASSES + PASSES_BY_CONDITION * condition) * skald_pass_ns(f) / f->workers;
+}
+
+/* INFINITY: not to be had, or not to be trusted. */
+static double newton_ns(const skald_facts *f, double condition) {
+    const double pass = skald_pass_ns(f) / f->workers;
+    if (f->mode == SKALD_SYNC) return INFINITY; /* over cards it has ranks, which measure no curvature */
+    if (f->l1 > 0 && f->classes > 1 && f->dim * (double)f->classes > MOST_CLASS_COLUMNS) return INFINITY;
+    if (f->nonzeros * f->classes <= MOST_ENTRIES) return MEASURES * measure_ns(f, f->rows) + 3 * pass;
+    if (f->classes > 1 || f->dim > MOST_DENSE || condition < ILL) return INFINITY;
+    const double rows = fmin(f->rows, 10.0 * f->dim);
+    return 1.5 * PASSES * pass + SAMPLE_MEASURES * measure_ns(f, rows) + STEPS * 0.5 * f->dim * (double)f->dim;
+}
 
 skald_algo_choice skald_choose_algo(const skald_facts *f) {
     skald_algo_choice c = {.algo = SKALD_SAGA};
@@ -88,10 +117,9 @@ skald_algo_choice skald_choose_algo(const skald_facts *f) {
         snprintf(c.why, sizeof c.why, "not convex");
     } else if (f->stochastic) {
         snprintf(c.why, sizeof c.why, "takes the options given");
-    } else if (!(f->l2 > 0)) {
-        snprintf(c.why, sizeof c.why, "no l2 to judge the condition by");
     } else {
-        const double condition = f->L_max / (f->l2 * f->rows);
+        const double condition = f->L_max / (f->l2 * f->rows); /* infinite without l2 */
+        if (newton_ns(f, condition) < saga_ns(f, condition)) c.algo = SKALD_NEWTON;
         snprintf(c.why, sizeof c.why, "%s conditioned: L_max/l2 is %.2g n", condition <= WELL ? "well" : "badly",
                  condition);
     }

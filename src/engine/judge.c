@@ -25,8 +25,9 @@ static double estimated_excess(skald_run *run) {
     double norm = run->history ? skald_run_stationarity(run, run->work.w, run->work.abar) : run->full.norm, excess = 0;
     if (norm == 0) return 0;
     const double F = fabs(isnan(run->watch.estimate) ? run->watch.best : run->watch.estimate);
-    if (o->target_gap > 0 && run->engine.decrement > 0)
-        excess = run->engine.decrement / (o->target_gap * F);
+    const bool by_decrement = o->target_decrement > 0 && run->engine.judge;
+    if ((o->target_gap > 0 || by_decrement) && run->engine.decrement > 0)
+        excess = run->engine.decrement / (fmax(o->target_gap, by_decrement ? o->target_decrement : 0) * F);
     else if (o->target_gap > 0) /* what l2 makes of it, or by how much the dual point has to shrink for l1 */
         excess = fmin(norm * norm / (2 * f->l2) / F, norm / f->l1) / o->target_gap;
     if (o->target_gradient > 0) excess = fmax(excess, norm / o->target_gradient);
@@ -35,7 +36,8 @@ static double estimated_excess(skald_run *run) {
 
 static bool looks_reached(skald_run *run) {
     const skald_train_options *o = run->options;
-    if (!(run->history || run->full.norm >= 0) || !(o->target_gap > 0 || o->target_gradient > 0)) return false;
+    const bool wanted = o->target_gap > 0 || o->target_gradient > 0 || (o->target_decrement > 0 && run->engine.judge);
+    if (!(run->history || run->full.norm >= 0) || !wanted) return false;
     if (run->engine.passes - run->estimate_checked < 0.1 || run->engine.passes < 1) return false;
     run->estimate_checked = run->engine.passes;
     return estimated_excess(run) * run->calibration <= 0.3; /* a margin: a look that fails costs a pass */
@@ -69,6 +71,7 @@ skald_stop skald_judge_reached(const skald_train_options *o, const skald_evaluat
         e->objective <= o->target_objective + o->target_tolerance * fabs(o->target_objective))
         return SKALD_STOP_OBJECTIVE;
     if (o->target_gap > 0 && e->relative_gap <= o->target_gap) return SKALD_STOP_GAP;
+    if (o->target_decrement > 0 && e->decrement <= o->target_decrement) return SKALD_STOP_DECREMENT;
     if (o->target_gradient > 0 && e->gradient_norm <= o->target_gradient) return SKALD_STOP_GRADIENT;
     return SKALD_STOP_NONE;
 }
@@ -81,6 +84,22 @@ static void calibrate(skald_run *run) {
     if (o->target_gradient > 0) truth = fmax(truth, run->last.gradient_norm / o->target_gradient);
     if (!(run->eval_estimate > 0) || !isfinite(truth)) return;
     run->calibration = fmin(fmax(truth / run->eval_estimate, 1e-2), 1e6);
+}
+
+/* Of the point evaluated, by the solver's curvature. */
+static double decrement(skald_run *run, uint32_t point) {
+    skald_evaluator *ev = &run->evaluator;
+    const skald_problem *p = run->problem;
+    const uint32_t classes = skald_objective_classes(&p->objective);
+    double *g = ev->gradient[point];
+    const double *w = ev->point[point];
+    if (!run->engine.judge || !ev->gradients) return NAN;
+    for (uint32_t c = 0; c < classes; c++)
+        for (uint32_t j = 0; j < p->dim; j++) {
+            const size_t k = (size_t)c * p->dim + j;
+            run->smooth[k] = g[k] / p->n + (j < p->features ? p->objective.l2 * w[k] : 0);
+        }
+    return run->engine.judge(run->engine.judge_user, w, run->smooth) / fabs(ev->certificate[point].objective);
 }
 
 void skald_judge_done(skald_run *run) {
@@ -106,6 +125,7 @@ void skald_judge_done(skald_run *run) {
                                                    ? ev->sums[best].correct / ev->sums[best].rows
                                                    : NAN,
                                    .average = best == 1};
+    run->last.decrement = decrement(run, best);
     run->evaluations++;
     memcpy(run->delivered, ev->point[best], skald_problem_length(run->problem) * sizeof(double));
     if (run->observer && run->observer->evaluation) run->observer->evaluation(run->observer->user, &run->last);

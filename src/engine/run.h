@@ -169,7 +169,8 @@ typedef struct skald_run {
     double bound; /* of F*, from below: the best certified so far; -infinity: none */
     skald_evaluation last;
     bool quiesce;      /* training waits for the running evaluation */
-    double *delivered; /* host memory */
+    double *delivered; /* host memory, as the next */
+    double *smooth;    /* a gradient for the solver's judgement; NULL: it has none */
 
     skald_audit audit;
     double audit_drift;

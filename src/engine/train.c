@@ -66,6 +66,8 @@ const char *skald_stop_name(skald_stop stop) {
         return "target gap reached";
     case SKALD_STOP_GRADIENT:
         return "target gradient reached";
+    case SKALD_STOP_DECREMENT:
+        return "target decrement reached";
     case SKALD_STOP_OBJECTIVE:
         return "target objective reached";
     case SKALD_STOP_PASSES:
@@ -140,6 +142,8 @@ static skald_status begin(skald_run *run) {
         TRY(skald_parts_init(&run->parts, run->problem));
         TRY(skald_sampling_init(&run->sampling, run->problem));
         run->engine.sample = &run->sampling.sample;
+        run->smooth = skald_zalloc(dim, sizeof(double));
+        if (!run->smooth) return SKALD_ENOMEM;
     }
     TRY(skald_full_init(run));
     TRY(skald_versions_create(v, dim, 2, &run->versions));
@@ -148,7 +152,7 @@ static skald_status begin(skald_run *run) {
     TRY(skald_versions_reserve(run->versions, run->crew->ranks ? 3 : run->flight_capacity + run->size + 2));
     TRY(skald_evaluator_init(&run->evaluator, run->problem, v, run->versions, run->most));
     TRY(skald_members_ready(run));
-    run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = NAN;
+    run->last.objective = run->last.gap = run->last.relative_gap = run->last.gradient_norm = run->last.decrement = NAN;
     run->audit_drift = -1;
     TRY(skald_checkpoint_init(run));
     run->begin_ns = skald_now_ns(run->clock);
@@ -220,8 +224,8 @@ static skald_status audit(skald_run *run) {
 /* The limits ended it: evaluate what there is. (A target ended it: that was an evaluation.) */
 static skald_status finish(skald_run *run) {
     if (!run->watch.good) return skald_fail(SKALD_INTERRUPTED, "interrupted before the first update");
-    bool by_target =
-        run->stop == SKALD_STOP_GAP || run->stop == SKALD_STOP_GRADIENT || run->stop == SKALD_STOP_OBJECTIVE;
+    bool by_target = run->stop == SKALD_STOP_GAP || run->stop == SKALD_STOP_GRADIENT ||
+                     run->stop == SKALD_STOP_OBJECTIVE || run->stop == SKALD_STOP_DECREMENT;
     if (!by_target) {
         const double *points[2] = {run->watch.good, run->watch.average};
         run->eval_passes = run->engine.passes;
@@ -232,14 +236,15 @@ static skald_status finish(skald_run *run) {
         TRY(complete_evaluation(run));
         TRY(evaluate_now(run, points, run->watch.has_average ? 2 : 1));
     }
-    TRY(sharpen(run));
+    if (!run->parts.parts) TRY(sharpen(run)); /* newton's zeros are exact */
     return run->options->audit ? audit(run) : SKALD_OK;
 }
 
 static void fill(skald_run *run, skald_outcome *out) {
     out->stop = run->stop;
-    bool wanted =
-        run->options->target_gap > 0 || run->options->target_gradient > 0 || run->options->has_target_objective;
+    bool wanted = run->options->target_gap > 0 || run->options->target_gradient > 0 ||
+                  run->options->has_target_objective ||
+                  (run->options->target_decrement > 0 && run->options->algo == SKALD_NEWTON);
     out->reached = !wanted || skald_judge_reached(run->options, &run->last);
     out->last = run->last;
     out->seconds = (double)skald_run_now(run) * 1e-9;
@@ -300,6 +305,7 @@ static void end(skald_run *run) {
     free(run->members);
     free(run->flights);
     free(run->delivered);
+    free(run->smooth);
     free(run->start_w);
     free(run->start_abar);
 }

@@ -63,6 +63,7 @@ static json_t *evaluation_json(json_t *o, const skald_evaluation *e) {
     json_object_set_new(o, "gap", real(e->gap));
     json_object_set_new(o, "relative_gap", real(e->relative_gap));
     json_object_set_new(o, "gradient_norm", real(e->gradient_norm));
+    json_object_set_new(o, "decrement", real(e->decrement));
     json_object_set_new(o, "accuracy", real(e->accuracy));
     json_object_set_new(o, "average", json_boolean(e->average));
     return o;

@@ -67,6 +67,7 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
             (unsigned long long)o->updates);
     fprintf(out, "objective      %.12g%s\n", e->objective, e->average ? "  (average iterate)" : "");
     if (isfinite(e->gap)) fprintf(out, "gap at most    %.3e  (relative %.3e)\n", e->gap, e->relative_gap);
+    if (isfinite(e->decrement)) fprintf(out, "decrement      %.3e  (about (F - F*) / F, by curvature)\n", e->decrement);
     fprintf(out, "gradient norm  %.3e\n", e->gradient_norm);
     if (isfinite(e->accuracy)) fprintf(out, "accuracy       %.4f  (training rows)\n", e->accuracy);
     fprintf(out, "speed          %s rows/s; staleness mean %.1f, max %llu\n",

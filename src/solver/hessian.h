@@ -24,9 +24,19 @@ skald_status skald_hessian_tend(skald_hessian *h, const double *w, const double 
 void skald_hessian_grow(skald_hessian *h);
 /* Pairs go, and the next tend measures. */
 void skald_hessian_forget(skald_hessian *h);
+/* u = about where the sample's model of F (sample_model.h) about x, the data term's gradient a there, has its minimum:
+ * as far as steps within the sample are worth their cost. direction = x - u, *promise as below (of the first step);
+ * *left: what the last one promised. Measures curvature at x. */
+skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const double *a, double *direction,
+                                    double *promise, double *left);
+/* The part of a step from x against `direction` that the sample's model of F about x can bear; 1 where looking costs
+ * too much. */
+skald_status skald_hessian_line(skald_hessian *h, const double *x, const double *a, const double *g,
+                                const double *direction, double *t);
 /* direction = B g; with l1: x - the minimum of the quadratic model about x plus l1, looked for from `w` on. *promise:
- * what a full step lowers that model by, times two (without l1 g'Bg, the Newton decrement squared). */
+ * what a full step lowers that model by, times two (without l1 g'Bg, the Newton decrement squared). `tolerance`, with
+ * l1: of the minimum's conditions, relative. */
 skald_status skald_hessian_direction(skald_hessian *h, const double *x, const double *g, const double *w,
-                                     double *direction, double *promise);
+                                     double tolerance, double *direction, double *promise);
 
 #endif

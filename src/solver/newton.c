@@ -23,6 +23,8 @@ static const double STEPS = 8;        /* a pass; more gain nothing */
 static const double ENOUGH_SEEN = .5; /* of the rows, in shards of which something was seen, before the first step */
 static const double WINDOW = 1.5;     /* passes between looks at the decrement */
 static const double SLOW = 4;         /* a pass that lowers it by less asks for a larger sample */
+static const double ROUGH = 1e-3;     /* tolerance of a step with l1 */
+static const double SAMPLED = 2;      /* what a sample may underrate the decrement by, and a half */
 static const double ARMIJO = 1e-4, ROUNDING = 1e-13;
 
 typedef struct newton {
@@ -33,6 +35,7 @@ typedef struct newton {
     double *some_abar, *some_wbar; /* of the rows seen so far, until all are */
     double *g, *direction, *from;  /* a gradient, B times that, and the point that the step is made from */
     double t;                      /* the part of a step that is made */
+    double part, asked;            /* what the sample can bear of a step, and when it was asked (passes) */
     double stepped;                /* passes at the last step */
     uint32_t generation;
     /* the guard */
@@ -56,14 +59,22 @@ static void gradient(const skald_problem *p, const double *a, const double *x, d
  */
 static skald_status look(newton *s, const double *a, const double *x, double *promise) {
     gradient(s->p, a, x, s->g);
-    return skald_hessian_direction(s->h, x, s->g, s->w, s->direction, promise);
+    return skald_hessian_direction(s->h, x, s->g, s->w, ROUGH, s->direction, promise);
 }
 
-static void go(newton *s, const double *x, double *moved) {
+static void go(newton *s, const double *x, double t, double *moved) {
     const uint32_t length = skald_problem_length(s->p);
-    for (uint32_t j = 0; j < length; j++) s->w[j] = x[j] - s->t * s->direction[j];
+    for (uint32_t j = 0; j < length; j++) s->w[j] = x[j] - t * s->direction[j];
     s->stepped = s->e->passes;
-    *moved = s->t;
+    *moved = t;
+}
+
+/* How much of the step can the sample bear? Asked once a pass, and while the answer is less than all of it: it takes
+ * two dots a row of the sample. */
+static skald_status look_along(newton *s, const double *x, const double *a) {
+    if (s->part >= 1 && s->e->passes - s->asked < 1) return SKALD_OK;
+    s->asked = s->e->passes;
+    return skald_hessian_line(s->h, x, a, s->g, s->direction, &s->part);
 }
 
 static void begin_rounds(newton *s) {
@@ -111,7 +122,9 @@ static skald_status flow_step(newton *s, double *moved) {
         guard(s, promise);
         e->decrement = promise / 2;
     }
-    if (!s->rounds) go(s, x, moved);
+    if (s->rounds) return SKALD_OK;
+    TRY(look_along(s, x, a));
+    go(s, x, fmin(s->t, s->part), moved);
     return SKALD_OK;
 }
 
@@ -121,21 +134,21 @@ static skald_status round_step(newton *s, double *moved) {
     skald_vectors *v = &e->vectors;
     const skald_regulariser reg = skald_engine_regulariser(e);
     if (e->fresh.rows < s->p->n) return SKALD_OK;
+    double left;
     const double F = e->fresh.loss / s->p->n + v->ops->penalty(v, s->w, &reg);
     if (s->tried && !(F <= s->F - ARMIJO * s->t * s->slope + ROUNDING * fabs(s->F))) {
         s->t /= 2;
-        go(s, s->from, moved);
+        go(s, s->from, s->t, moved);
         return SKALD_OK;
     }
     if (s->tried && s->t < 1) skald_hessian_grow(s->h);
     s->F = F;
     v->ops->copy(v, s->from, s->w);
-    TRY(skald_hessian_tend(s->h, s->w, s->w, s->abar));
-    TRY(look(s, s->abar, s->from, &s->slope));
-    e->decrement = s->slope / 2;
+    TRY(skald_hessian_minimise(s->h, s->from, s->abar, s->direction, &s->slope, &left));
+    e->decrement = (e->sample->whole ? left : s->slope) / 2;
     s->t = s->tried ? fmin(1, 2 * s->t) : 1;
     s->tried = true;
-    go(s, s->from, moved);
+    go(s, s->from, s->t, moved);
     return SKALD_OK;
 }
 
@@ -145,25 +158,35 @@ static skald_status step(newton *s, double *moved) {
         s->generation = s->e->generation;
         begin_rounds(s);
     }
-    if (!s->e->sample->complete && !skald_hessian_known(s->h)) return SKALD_OK;
+    if (s->e->sample->complete && s->e->sample->whole && !s->rounds) begin_rounds(s); /* it has grown to that */
+    if (!s->e->sample->complete && (s->rounds || !skald_hessian_known(s->h))) return SKALD_OK;
     return s->rounds ? round_step(s, moved) : flow_step(s, moved);
 }
 
 static double judge(void *user, const double *w, const double *g) {
     newton *s = user;
     double promise;
-    return skald_hessian_known(s->h) && skald_hessian_direction(s->h, w, g, w, s->direction, &promise) == SKALD_OK
-               ? promise / 2
-               : NAN;
+    if (s->p->objective.l1 > 0 || !skald_hessian_known(s->h)) return NAN; /* l1 has a certificate, and needs it */
+    if (skald_hessian_direction(s->h, w, g, w, ROUGH, s->direction, &promise) != SKALD_OK) return NAN;
+    return (s->e->sample->whole ? 0.5 : SAMPLED) * promise;
 }
 
 static skald_status make(newton *s, skald_engine *e, const skald_train_options *options) {
     double **const vectors[] = {&s->w,         &s->abar, &s->wbar,      &s->some_abar,
                                 &s->some_wbar, &s->g,    &s->direction, &s->from};
-    *s = (newton){.e = e, .p = e->problem, .t = 1, .stepped = -1, .generation = e->generation, .decrement = -1};
-    s->rounds = s->p->objective.loss == SKALD_SOFTMAX; /* in the flow it was not seen to hold: newton.md */
+    *s = (newton){.e = e,
+                  .p = e->problem,
+                  .t = 1,
+                  .part = 1,
+                  .asked = -1,
+                  .stepped = -1,
+                  .generation = e->generation,
+                  .decrement = -1};
     for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++) TRY(e->vectors.ops->create(&e->vectors, vectors[k]));
-    return skald_hessian_create(e, &s->h);
+    TRY(skald_hessian_create(e, &s->h));
+    /* Softmax was not seen to hold in the flow; a sample of all rows is worth more in rounds: newton.md. */
+    s->rounds = s->p->objective.loss == SKALD_SOFTMAX || (double)skald_hessian_sample(s->h) >= s->p->n;
+    return SKALD_OK;
 }
 
 static void drop(newton *s) {

@@ -355,6 +355,7 @@ static inline void suite_softmax_operations(const compute_suite *suite, bool bri
             for (size_t b = 1; b <= p.n; b = b < p.n && 40 * b > p.n ? p.n : 40 * b) {
                 uint32_t *rows = draw(p.n, b, b);
                 check_class_passes(&p, rows, b, b);
+                check_rows(&p, rows, b);
                 free(rows);
                 if (b == p.n) break;
             }

@@ -5,6 +5,7 @@
  *   lane.c     what an operation runs on: streams, staging, results; upload, download, failure
  *   ops.c      one pass over rows an operation
  *   local.c    local steps, as CUDA graphs
+ *   rows.c     copies of rows
  *   vectors.c  vectors that stay on the card
  *   softmax.h  several classes
  *
@@ -12,7 +13,8 @@
  * and run at once on the card. Nothing here locks.
  *
  * Memory: everything an operation needs is allocated when its shard is loaded, but for margins (at the first
- * `objective` that keeps them), the workspace of local steps (at the first `local` of a longer step) and their graphs.
+ * `objective` that keeps them), the workspace of local steps (at the first `local` of a longer step) and their graphs,
+ * and a piece of a few megabytes while `rows` copies some.
  *
  * Failures: SKALD_EIO with the name and text of CUDA's error and what was being done. An error that stays (an illegal
  * access, a lost card) makes the card unusable; each later operation says so. The history is written by the last
@@ -172,6 +174,7 @@ skald_status cuda_objective(skald_compute *c, skald_shard *shard, uint32_t point
 skald_status cuda_shift(skald_compute *c, skald_shard *shard, uint32_t points, const double *delta, skald_sums *sums);
 skald_status cuda_anchor(skald_compute *c, skald_shard *shard, double *a);
 skald_status cuda_curvature(skald_compute *c, skald_shard *shard, size_t m, const double *v, double *g);
+skald_status cuda_rows(skald_compute *c, skald_shard *shard, const skald_batch *batch, skald_rows *out);
 skald_status cuda_history_get(skald_compute *c, skald_shard *shard, float *alpha);
 skald_status cuda_history_set(skald_compute *c, skald_shard *shard, const float *alpha);
 

@@ -113,6 +113,7 @@ static const skald_compute_ops operations = {
     .shift = cuda_shift,
     .anchor = cuda_anchor,
     .curvature = cuda_curvature,
+    .rows = cuda_rows,
     .history_get = cuda_history_get,
     .history_set = cuda_history_set,
     .vectors = cuda_vectors_open,

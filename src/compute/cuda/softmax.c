@@ -411,6 +411,7 @@ const skald_compute_ops cuda_softmax_operations = {
     .shift_classes = shift_classes,
     .anchor = anchor,
     .curvature = curvature,
+    .rows = cuda_rows,
     .history_get = history_get,
     .history_set = history_set,
     .vectors = cuda_vectors_open,
