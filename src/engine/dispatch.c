@@ -53,18 +53,16 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
     return run->crew->ops->submit(run->crew, worker, task);
 }
 
-/* In rounds, which wait for all parts to be at the model as it is: is nothing of the shard left to be taken at it? Not
- * while the sample is on its way: a step is made when a result is merged, and there has to be one. */
-static bool rests(const skald_run *run, uint32_t shard) {
-    const skald_ledger_entry *e = &run->ledger.entries[shard];
-    return run->work.rounds && run->sampling.sample.complete && !run->dirty && run->current && !e->refresh &&
-           !e->rebuild && skald_parts_due(&run->parts, shard, run->current) == SKALD_ALL_PARTS;
+/* The part to be handed out next. Rounds wait for all to be at the model as it is: of those that are not. (While the
+ * sample is on its way, of all: a step is made when a result is merged, and there has to be one.) */
+static uint32_t next_part(const skald_run *run, uint32_t shard) {
+    const bool round = run->work.rounds && run->sampling.sample.complete && !run->dirty;
+    return skald_parts_next(&run->parts, shard, round ? run->current : NULL);
 }
 
-static uint32_t next_part(const skald_run *run, uint32_t shard) {
-    const uint32_t due =
-        run->work.rounds ? skald_parts_due(&run->parts, shard, run->current) : skald_parts_next(&run->parts, shard);
-    return due != SKALD_ALL_PARTS ? due : skald_parts_next(&run->parts, shard);
+static bool rests(const skald_run *run, uint32_t shard) {
+    const skald_ledger_entry *e = &run->ledger.entries[shard];
+    return run->work.parts && !e->refresh && !e->rebuild && next_part(run, shard) == SKALD_ALL_PARTS;
 }
 
 /* All of the history is at the model, and still no step has been made of it: what came last was a table rebuilt, which
@@ -84,7 +82,8 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
         const skald_flight *q = &run->flights[f];
         if (q->kind == SKALD_TASK_LOCAL && q->shard == shard && q->generation == run->generation) after = q->task;
     }
-    const uint32_t part = work->parts ? next_part(run, shard) : 0;
+    uint32_t part = work->parts ? next_part(run, shard) : 0;
+    if (part == SKALD_ALL_PARTS) part = skald_parts_next(&run->parts, shard, NULL); /* stands */
     uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
     skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
                                : work->history ? SKALD_TASK_SAGA
@@ -106,7 +105,7 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .saga = work->history,
                        .by_version = work->history && run->options->history_versions};
     e->position += task.rows;
-    if (work->parts) skald_parts_take(&run->parts, shard, part, task.model);
+    if (work->parts) skald_parts_take(&run->parts, shard, part);
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].piece = piece;
     e->rests = rests(run, shard);
@@ -181,6 +180,14 @@ uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
     return run->options->depth ? run->options->depth : m->depth;
 }
 
+static uint32_t any_idle(const skald_run *run, const skald_member *m) {
+    for (uint32_t i = 0; i < m->shard_count; i++) {
+        const skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
+        if (!e->busy && !e->suspect && !e->audit) return m->shards[i];
+    }
+    return UINT32_MAX;
+}
+
 static skald_status dispatch_to(skald_run *run, uint32_t worker) {
     const skald_member *m = run->crew->ops->member(run->crew, worker);
     uint32_t first = run->flight_count;
@@ -197,7 +204,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             continue;
         }
         uint32_t shard = skald_eviction_pick(run, worker, depth);
-        if (shard == UINT32_MAX && stands(run) && m->shard_count) shard = m->shards[0];
+        if (shard == UINT32_MAX && stands(run)) shard = any_idle(run, m);
         if (shard == UINT32_MAX || !admitted(run, worker)) break;
         const skald_ledger_entry *e = &run->ledger.entries[shard];
         if (run->unsettled && !e->rebuild && !e->refresh) break;

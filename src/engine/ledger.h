@@ -16,7 +16,7 @@ typedef struct skald_ledger_entry {
     bool rebuild;      /* its table is empty: a SAGA task over all rows replaces A_k */
     uint64_t oldest;   /* history by version: the oldest that a row is at; 0: none yet, or another history */
     uint64_t before;   /* rows at older versions than that are to be taken anew; 0: none are */
-    bool rests;        /* by parts, in rounds: nothing of it is to be taken before the model moves */
+    bool rests;        /* by parts: nothing of it is to be taken before a result comes or the model moves */
     bool audit;        /* an anchor is to be compared because somebody asked */
 } skald_ledger_entry;
 

@@ -23,29 +23,22 @@ void skald_parts_fini(skald_parts *p) {
     memset(p, 0, sizeof *p);
 }
 
-uint32_t skald_parts_next(const skald_parts *p, uint32_t shard) {
-    uint32_t q = p->next[shard];
-    for (uint32_t k = 0; k < SKALD_SHARD_PARTS && !skald_parts_get(p, shard, q)->rows; k++)
-        q = (q + 1) % SKALD_SHARD_PARTS;
-    return q;
-}
-
-uint32_t skald_parts_due(const skald_parts *p, uint32_t shard, const skald_version *version) {
+uint32_t skald_parts_next(const skald_parts *p, uint32_t shard, const skald_version *version) {
     for (uint32_t k = 0; k < SKALD_SHARD_PARTS; k++) {
         const uint32_t q = (p->next[shard] + k) % SKALD_SHARD_PARTS;
         const skald_parts_item *one = skald_parts_get(p, shard, q);
-        if (one->rows && one->at != version && one->asked != version->id) return q;
+        if (one->rows && !one->out && (!version || one->at != version)) return q;
     }
     return SKALD_ALL_PARTS;
 }
 
-void skald_parts_take(skald_parts *p, uint32_t shard, uint32_t part, const skald_version *version) {
-    skald_parts_get(p, shard, part)->asked = version->id;
+void skald_parts_take(skald_parts *p, uint32_t shard, uint32_t part) {
+    skald_parts_get(p, shard, part)->out = true;
     p->next[shard] = (uint8_t)((part + 1) % SKALD_SHARD_PARTS);
 }
 
-void skald_parts_lost(skald_parts *p, uint32_t shard, uint32_t part) {
-    skald_parts_get(p, shard, part)->asked = 0;
+void skald_parts_landed(skald_parts *p, uint32_t shard, uint32_t part) {
+    skald_parts_get(p, shard, part)->out = false;
 }
 
 double skald_parts_taken(skald_parts *p, skald_vectors *v, uint32_t shard, uint32_t part, skald_version *version,

@@ -11,9 +11,9 @@
 
 typedef struct skald_parts_item {
     skald_version *at; /* NULL: never taken, the history is 0 */
-    uint64_t asked;    /* number of the version that it was handed out at last; 0: never, or that task got lost */
     double loss;       /* sum s_i phi_i over it, at `at`, if it was taken by itself; else not kept, and 0 */
     uint32_t rows;
+    bool out; /* a task of it is in flight: no other is given out, for they may be done in any order */
 } skald_parts_item;
 
 typedef struct skald_parts {
@@ -30,13 +30,12 @@ void skald_parts_fini(skald_parts *p); /* NULL-safe members */
 static inline skald_parts_item *skald_parts_get(const skald_parts *p, uint32_t shard, uint32_t part) {
     return &p->parts[(size_t)shard * SKALD_SHARD_PARTS + part];
 }
-/* The part whose turn it is. */
-uint32_t skald_parts_next(const skald_parts *p, uint32_t shard);
-/* In rounds: the next one whose history neither is at `version` nor is being taken there; SKALD_ALL_PARTS: none. */
-uint32_t skald_parts_due(const skald_parts *p, uint32_t shard, const skald_version *version);
-/* It was handed out, and the one after it has its turn. Lost: the result will not come. */
-void skald_parts_take(skald_parts *p, uint32_t shard, uint32_t part, const skald_version *version);
-void skald_parts_lost(skald_parts *p, uint32_t shard, uint32_t part);
+/* The part whose turn it is, of those that are not out, nor at `version` already (NULL: whatever they are at);
+ * SKALD_ALL_PARTS: there is none. */
+uint32_t skald_parts_next(const skald_parts *p, uint32_t shard, const skald_version *version);
+/* It was handed out, and the one after it has its turn. Landed: that task is done or lost. */
+void skald_parts_take(skald_parts *p, uint32_t shard, uint32_t part);
+void skald_parts_landed(skald_parts *p, uint32_t shard, uint32_t part);
 /* The history of a part, or of SKALD_ALL_PARTS, is at `version` from now on. change += (rows/n) (version - what they
  * were at before), in the memory of v. Returns the rows that were at another one. *loss: sum s_i
  * phi_i at `version`, in over all of those rows, out over the ones that were at another. */
