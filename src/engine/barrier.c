@@ -106,10 +106,17 @@ static void look_again(skald_run *run) {
     run->overview.max_stale = run->commits + run->training + 1 - oldest;
 }
 
+/* In rounds: has it done its part, and waits for the others? */
+static bool waits_for_others(const skald_run *run, const skald_member *m) {
+    for (uint32_t i = 0; i < m->shard_count; i++)
+        if (!run->ledger.entries[m->shards[i]].rests) return false;
+    return true;
+}
+
 void skald_barrier_look(skald_run *run) {
     run->refused_tasks = 0;
     if (!run->options->barrier) return;
-    uint64_t slowest = UINT64_MAX;
+    uint64_t slowest = UINT64_MAX, slowest_of_all = UINT64_MAX;
     skald_overview *all = &run->overview;
     *all = (skald_overview){.version = run->commits,
                             .updates = run->updates,
@@ -128,9 +135,11 @@ void skald_barrier_look(skald_run *run) {
         all->workers++;
         all->avail += m->busy < slots * skald_run_depth(run, member);
         all->busy += m->training > 0;
-        if (skald_members_laps(run, k) < slowest) slowest = skald_members_laps(run, k);
+        const uint64_t laps = skald_members_laps(run, k);
+        slowest_of_all = laps < slowest_of_all ? laps : slowest_of_all;
+        if (laps < slowest && (m->training || !waits_for_others(run, member))) slowest = laps;
     }
-    run->slowest_tasks = slowest;
+    run->slowest_tasks = slowest < UINT64_MAX ? slowest : slowest_of_all;
     look_again(run);
 }
 

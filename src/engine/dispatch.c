@@ -53,6 +53,24 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
     return run->crew->ops->submit(run->crew, worker, task);
 }
 
+/* The part to be handed out next. Rounds wait for all to be at the model as it is: of those that are not. (While the
+ * sample is on its way, of all: a step is made when a result is merged, and there has to be one.) */
+static uint32_t next_part(const skald_run *run, uint32_t shard) {
+    const bool round = run->work.rounds && run->sampling.sample.complete && !run->dirty;
+    return skald_parts_next(&run->parts, shard, round ? run->current : NULL);
+}
+
+static bool rests(const skald_run *run, uint32_t shard) {
+    const skald_ledger_entry *e = &run->ledger.entries[shard];
+    return run->work.parts && !e->refresh && !e->rebuild && next_part(run, shard) == SKALD_ALL_PARTS;
+}
+
+/* All of the history is at the model, and still no step has been made of it: what came last was a table rebuilt, which
+ * counts as history only, or the sample. Something has to be merged. */
+static bool stands(const skald_run *run) {
+    return run->work.rounds && !run->training && !run->unsettled && run->engine.fresh.rows >= run->problem->n;
+}
+
 static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t shard) {
     TRY(skald_run_publish(run));
     const skald_work *work = &run->work;
@@ -64,7 +82,8 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
         const skald_flight *q = &run->flights[f];
         if (q->kind == SKALD_TASK_LOCAL && q->shard == shard && q->generation == run->generation) after = q->task;
     }
-    const uint32_t part = work->parts ? skald_parts_next(&run->parts, shard) : 0;
+    uint32_t part = work->parts ? next_part(run, shard) : 0;
+    if (part == SKALD_ALL_PARTS) part = skald_parts_next(&run->parts, shard, NULL); /* stands */
     uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
     skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
                                : work->history ? SKALD_TASK_SAGA
@@ -86,9 +105,10 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .saga = work->history,
                        .by_version = work->history && run->options->history_versions};
     e->position += task.rows;
-    if (work->parts) skald_parts_take(&run->parts, shard);
+    if (work->parts) skald_parts_take(&run->parts, shard, part);
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].piece = piece;
+    e->rests = rests(run, shard);
     return SKALD_OK;
 }
 
@@ -160,15 +180,12 @@ uint32_t skald_run_depth(const skald_run *run, const skald_member *m) {
     return run->options->depth ? run->options->depth : m->depth;
 }
 
-/* Is the shard's next part at the model as it is already, in rounds that wait for all to be? (Where all are, and no
- * step was made, the solver waits for rows of its sample, perhaps: it can make one when a result is merged, and there
- * has to be one.) */
-static bool round_done(const skald_run *run, uint32_t shard) {
-    const skald_ledger_entry *e = &run->ledger.entries[shard];
-    if (!run->work.rounds || run->engine.fresh.rows >= run->problem->n || run->dirty || !run->current || e->refresh ||
-        e->rebuild)
-        return false;
-    return skald_parts_get(&run->parts, shard, skald_parts_next(&run->parts, shard))->at == run->current;
+static uint32_t any_idle(const skald_run *run, const skald_member *m) {
+    for (uint32_t i = 0; i < m->shard_count; i++) {
+        const skald_ledger_entry *e = &run->ledger.entries[m->shards[i]];
+        if (!e->busy && !e->suspect && !e->audit) return m->shards[i];
+    }
+    return UINT32_MAX;
 }
 
 static skald_status dispatch_to(skald_run *run, uint32_t worker) {
@@ -186,10 +203,10 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
             TRY(submit_full(run, worker, &task));
             continue;
         }
-        uint32_t shard = admitted(run, worker) ? skald_eviction_pick(run, worker, depth) : UINT32_MAX;
-        if (shard == UINT32_MAX) break;
+        uint32_t shard = skald_eviction_pick(run, worker, depth);
+        if (shard == UINT32_MAX && stands(run)) shard = any_idle(run, m);
+        if (shard == UINT32_MAX || !admitted(run, worker)) break;
         const skald_ledger_entry *e = &run->ledger.entries[shard];
-        if (round_done(run, shard)) break;
         if (run->unsettled && !e->rebuild && !e->refresh) break;
         skald_status st = e->refresh || e->rebuild || e->before ? submit_refresh(run, worker, shard)
                                                                 : submit_training(run, worker, shard);
@@ -219,6 +236,7 @@ skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     if (run->options->mode == SKALD_ASYNC || !run->training) TRY(skald_full_begin(run));
     if (run->unsettled && !(run->unsettled = skald_ledger_incomplete(&run->ledger))) skald_watch_settled(run);
+    for (uint32_t k = 0; k < run->ledger.count; k++) run->ledger.entries[k].rests = rests(run, k);
     skald_barrier_look(run);
     skald_eviction_look(run);
     for (uint32_t k = 0; k < run->size; k++)

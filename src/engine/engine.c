@@ -27,6 +27,7 @@ void skald_run_land(skald_run *run, skald_flight *flight) {
     else if (skald_task_trains(flight->kind))
         run->training--;
     if (flight->kind == SKALD_TASK_SAMPLE) skald_sampling_lost(&run->sampling, flight->shard); /* or landed */
+    if (flight->model && flight->part != SKALD_ALL_PARTS) skald_parts_landed(&run->parts, flight->shard, flight->part);
     skald_version_unref(flight->model);
     *flight = run->flights[--run->flight_count];
 }

@@ -39,6 +39,7 @@ uint32_t skald_ledger_pick(const skald_ledger *l, const skald_member *m, uint32_
         const skald_ledger_entry *e = &l->entries[m->shards[i]];
         if (e->busy && (e->refresh || e->rebuild || e->before || e->suspect || e->audit)) continue;
         if (e->rebuild || e->refresh) return m->shards[i];
+        if (e->rests) continue;
         double epochs = (double)e->position / (double)e->rows;
         if (e->busy < fewest || (e->busy == fewest && e->busy < depth && epochs < least))
             best = m->shards[i], fewest = e->busy, least = epochs;

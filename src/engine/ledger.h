@@ -16,6 +16,7 @@ typedef struct skald_ledger_entry {
     bool rebuild;      /* its table is empty: a SAGA task over all rows replaces A_k */
     uint64_t oldest;   /* history by version: the oldest that a row is at; 0: none yet, or another history */
     uint64_t before;   /* rows at older versions than that are to be taken anew; 0: none are */
+    bool rests;        /* by parts: nothing of it is to be taken before a result comes or the model moves */
     bool audit;        /* an anchor is to be compared because somebody asked */
 } skald_ledger_entry;
 
@@ -36,7 +37,8 @@ void skald_ledger_fini(skald_ledger *ledger);
 
 /* Of the member's shards with fewer than `depth` tasks in flight, the one with the fewest, and of those the one
  * whose draws have come least far (ties: first in its list); UINT32_MAX when there is none. A shard that is to
- * be refreshed, rebuilt, repaired or audited first comes to rest; one of the first two then goes before others. */
+ * be refreshed, rebuilt, repaired or audited first comes to rest; one of the first two then goes before others. One
+ * that rests is not picked. */
 uint32_t skald_ledger_pick(const skald_ledger *ledger, const skald_member *member, uint32_t depth);
 
 /* Is A_k anything but 0, the sum of an empty table? It says so itself: results are counted from the checkpoint on, and

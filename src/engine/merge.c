@@ -34,12 +34,13 @@ static void merge_rebuilt(skald_run *run, const skald_flight *flight, const doub
 /* What the shard's history is at from now on, and of the model as it is now. */
 static void taken(skald_run *run, const skald_flight *flight, const skald_result *r) {
     if (!flight->model) return;
-    const double came =
-        skald_parts_taken(&run->parts, &run->engine.vectors, flight->shard, flight->part, flight->model, run->moved);
+    double loss = r->sums[0].loss;
+    const double came = skald_parts_taken(&run->parts, &run->engine.vectors, flight->shard, flight->part, flight->model,
+                                          run->moved, &loss);
     run->engine.seen = run->parts.seen;
     if (flight->commits != run->commits || flight->generation != run->generation) return;
     run->engine.fresh.rows += came;
-    run->engine.fresh.loss += r->sums[0].loss * came / r->rows; /* what came twice is once in it */
+    run->engine.fresh.loss += loss; /* what came twice is once in it */
 }
 
 /* Unless the model has been set back since. */

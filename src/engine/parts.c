@@ -23,35 +23,51 @@ void skald_parts_fini(skald_parts *p) {
     memset(p, 0, sizeof *p);
 }
 
-uint32_t skald_parts_next(const skald_parts *p, uint32_t shard) {
-    uint32_t q = p->next[shard];
-    for (uint32_t k = 0; k < SKALD_SHARD_PARTS && !skald_parts_get(p, shard, q)->rows; k++)
-        q = (q + 1) % SKALD_SHARD_PARTS;
-    return q;
+uint32_t skald_parts_next(const skald_parts *p, uint32_t shard, const skald_version *version) {
+    for (uint32_t k = 0; k < SKALD_SHARD_PARTS; k++) {
+        const uint32_t q = (p->next[shard] + k) % SKALD_SHARD_PARTS;
+        const skald_parts_item *one = skald_parts_get(p, shard, q);
+        if (one->rows && !one->out && (!version || one->at != version)) return q;
+    }
+    return SKALD_ALL_PARTS;
 }
 
-void skald_parts_take(skald_parts *p, uint32_t shard) {
-    p->next[shard] = (uint8_t)((skald_parts_next(p, shard) + 1) % SKALD_SHARD_PARTS);
+void skald_parts_take(skald_parts *p, uint32_t shard, uint32_t part) {
+    skald_parts_get(p, shard, part)->out = true;
+    p->next[shard] = (uint8_t)((part + 1) % SKALD_SHARD_PARTS);
+}
+
+void skald_parts_landed(skald_parts *p, uint32_t shard, uint32_t part) {
+    skald_parts_get(p, shard, part)->out = false;
 }
 
 double skald_parts_taken(skald_parts *p, skald_vectors *v, uint32_t shard, uint32_t part, skald_version *version,
-                         double *change) {
+                         double *change, double *loss) {
     const uint32_t first = part == SKALD_ALL_PARTS ? 0 : part;
     const uint32_t end = part == SKALD_ALL_PARTS ? SKALD_SHARD_PARTS : part + 1;
+    const double all = *loss;
     double came = 0;
     for (uint32_t q = first; q < end; q++) {
         skald_parts_item *one = skald_parts_get(p, shard, q);
         skald_version *before = one->at;
-        if (before == version || !one->rows) continue;
+        if (!one->rows) continue;
+        if (before == version) {
+            *loss -= one->loss;
+            continue;
+        }
         if (before)
             v->ops->axpy(v, change, -(double)one->rows / p->n, before->vectors[0]);
         else
             p->seen += one->rows;
         came += one->rows;
         one->at = skald_version_ref(version);
+        one->loss = part == SKALD_ALL_PARTS ? 0 : all;
         skald_version_unref(before);
     }
-    if (came > 0) v->ops->axpy(v, change, came / p->n, version->vectors[0]);
+    if (came > 0)
+        v->ops->axpy(v, change, came / p->n, version->vectors[0]);
+    else
+        *loss = 0;
     return came;
 }
 

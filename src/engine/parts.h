@@ -11,7 +11,9 @@
 
 typedef struct skald_parts_item {
     skald_version *at; /* NULL: never taken, the history is 0 */
+    double loss;       /* sum s_i phi_i over it, at `at`, if it was taken by itself; else not kept, and 0 */
     uint32_t rows;
+    bool out; /* a task of it is in flight: no other is given out, for they may be done in any order */
 } skald_parts_item;
 
 typedef struct skald_parts {
@@ -28,13 +30,17 @@ void skald_parts_fini(skald_parts *p); /* NULL-safe members */
 static inline skald_parts_item *skald_parts_get(const skald_parts *p, uint32_t shard, uint32_t part) {
     return &p->parts[(size_t)shard * SKALD_SHARD_PARTS + part];
 }
-/* The part whose turn it is; take: it was handed out, and the next one has its turn. */
-uint32_t skald_parts_next(const skald_parts *p, uint32_t shard);
-void skald_parts_take(skald_parts *p, uint32_t shard);
+/* The part whose turn it is, of those that are not out, nor at `version` already (NULL: whatever they are at);
+ * SKALD_ALL_PARTS: there is none. */
+uint32_t skald_parts_next(const skald_parts *p, uint32_t shard, const skald_version *version);
+/* It was handed out, and the one after it has its turn. Landed: that task is done or lost. */
+void skald_parts_take(skald_parts *p, uint32_t shard, uint32_t part);
+void skald_parts_landed(skald_parts *p, uint32_t shard, uint32_t part);
 /* The history of a part, or of SKALD_ALL_PARTS, is at `version` from now on. change += (rows/n) (version - what they
- * were at before), in the memory of v. Returns the rows that were at another one. */
+ * were at before), in the memory of v. Returns the rows that were at another one. *loss: sum s_i
+ * phi_i at `version`, in over all of those rows, out over the ones that were at another. */
 double skald_parts_taken(skald_parts *p, skald_vectors *v, uint32_t shard, uint32_t part, skald_version *version,
-                         double *change);
+                         double *change, double *loss);
 const skald_version *skald_parts_at(const skald_parts *p, uint32_t shard, uint64_t row); /* NULL: none yet */
 /* When the oldest of the versions was published (commits); 0 before every part is at one. */
 uint64_t skald_parts_oldest(const skald_parts *p);

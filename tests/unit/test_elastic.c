@@ -180,7 +180,8 @@ static void perform(stage *s, const char *what) {
     if (!(fabs(out.last.objective - best) <= 1e-8 * best))
         fail_msg("%s: objective %.17g, not %.17g\n%s", what, out.last.objective, best, s->notes);
     if (!(fabs(L - smoothness) <= 1e-9 * L)) fail_msg("%s: L %.17g, not %.17g\n%s", what, L, smoothness, s->notes);
-    if (s->setup.train.algo == SKALD_SAGA && !(out.audit_drift >= 0 && out.audit_drift <= 1e-9))
+    const bool history = s->setup.train.algo == SKALD_SAGA || s->setup.train.algo == SKALD_NEWTON;
+    if (history && !(out.audit_drift >= 0 && out.audit_drift <= 1e-9))
         fail_msg("%s: drift %g\n%s", what, out.audit_drift, s->notes);
     if (!faults.reorder) do_again(s, &out, what); /* sessions keep the order of tasks, but for such a net */
     skald_outcome_free(&out);
@@ -229,6 +230,18 @@ static void at_every_message(void **state) {
     print_message("%d runs\n", runs);
 }
 
+static double undisturbed(const setup *s) {
+    setup calm = *s;
+    skald_outcome out;
+    calm.record = NULL;
+    calm.workers = 0;
+    calm.train.target_gap = 1e-12;
+    must_train(&calm, &out);
+    const double objective = out.last.objective;
+    skald_outcome_free(&out);
+    return objective;
+}
+
 /* Several at a time, with messages lost, doubled, late and out of order besides in every other run. SKALD_TEST_SEEDS:
  * how many; SKALD_TEST_SEED: this one. Seen to fail: with shards that move before their last task is done; in
  * synchronous runs, with a shard that moved while its rebuilt history waited for the rest of its round, and was taken
@@ -256,6 +269,38 @@ static void by_seed(void **state) {
         free(s);
     }
     print_message("%d seeds, %d lives lost\n", (int)(last - first + 1), lives);
+}
+
+/* History Newton in its flow, and in rounds (softmax), which wait for all of the history. Seen to fail: a table rebuilt
+ * as the last of a round (it is waited for ever); a part given out while a task of it is under way, when that arrived
+ * after the later one (the table is at another model than wbar says, and other bits when done again). */
+static void newton_by_seed(void **state) {
+    const char *only = getenv("SKALD_TEST_SEED");
+    const double best_before = best, smoothness_before = smoothness;
+    for (int rounds = 0; rounds < 2; rounds++) {
+        setup calm = problem(SKALD_NEWTON, SKALD_ASYNC);
+        smoothness = 0; /* a bound, where no step depends on it */
+        if (rounds) calm.objective.loss = SKALD_SOFTMAX;
+        best = undisturbed(&calm);
+        for (uint64_t seed = 1; seed <= SEEDS / 4; seed++) {
+            static const skald_mode modes[] = {SKALD_ASYNC, SKALD_SYNC, SKALD_ASYNC};
+            if (only && strtoull(only, NULL, 10) != seed) continue;
+            stage *s = calloc(1, sizeof *s);
+            char what[40];
+            s->setup = problem(SKALD_NEWTON, modes[seed % 3]);
+            s->setup.data.shards = seed % 2 ? STAFF : 2 * STAFF + 1;
+            if (rounds) s->setup.objective.loss = SKALD_SOFTMAX;
+            s->seed = seed;
+            s->chance = 0.02;
+            s->threads = 1 + seed / 4 % 2;
+            s->left = 6;
+            snprintf(what, sizeof what, "%s, seed %d", rounds ? "rounds" : "flow", (int)seed);
+            perform(s, what);
+            free(s);
+        }
+    }
+    best = best_before;
+    smoothness = smoothness_before;
 }
 
 static stage *broken_task(int64_t grace_ns) {
@@ -348,7 +393,8 @@ int main(void) {
                                        cmocka_unit_test(a_device_that_hangs_is_a_loss),
                                        cmocka_unit_test(a_pause_is_no_loss),
                                        cmocka_unit_test(at_every_message),
-                                       cmocka_unit_test(by_seed)};
+                                       cmocka_unit_test(by_seed),
+                                       cmocka_unit_test(newton_by_seed)};
     const int failed = cmocka_run_group_tests_name("elastic", tests, NULL, NULL);
     unlink(path);
     return failed;
