@@ -107,7 +107,9 @@ struct skald_crew {
     const struct skald_manifest *manifest;
     const skald_legacy *legacy;   /* NULL: they have nothing */
     const skald_ranks_ops *ranks; /* NULL: the engine is in one place, and so are all results */
-    bool here; /* the members read models where they lie: none is sent, and none made floats for it */
+    /* One member with one slot, which runs its task within `next` and keeps nothing of it: local tasks read the
+     * solver's own vectors, of which no copy is made. */
+    bool here;
     /* The memory that models and results are in; the engine keeps its own vectors there too. NULL: the host's. Only of
      * ranks: elsewhere results come from many places, and are looked into. */
     const skald_vectors *vectors;

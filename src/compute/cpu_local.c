@@ -42,19 +42,29 @@ static void prepare_block(void *context, size_t block) {
     }
 }
 
+/* Columns of eight classes that are finished at a time: two outputs of them stay in L2. */
+#define FINISH_COLUMNS 2048
+static size_t finish_stretches(size_t dim) {
+    return (dim + FINISH_COLUMNS - 1) / FINISH_COLUMNS;
+}
+
+/* Eight classes at a time: a stretch of each is written in one go, and the slots' entries of it while it is in L2. */
 static void finish_block(void *context, size_t block) {
     const classes_task *t = context;
     const cpu_columns *k = t->l->touched;
     const size_t C = t->l->shard->classes, dim = t->l->shard->rows.dim, lanes = cpu_lanes(C), stride = 4 * lanes;
-    const size_t first = block * CPU_COLUMN_BLOCK, count = skald_min_size(CPU_COLUMN_BLOCK, dim - first);
+    const size_t stretches = finish_stretches(dim), c = block / stretches * 8, some = skald_min_size(8, C - c);
+    const size_t first = block % stretches * FINISH_COLUMNS, count = skald_min_size(FINISH_COLUMNS, dim - first);
     const size_t begin = cpu_columns_slot(k, first), end = cpu_columns_slot(k, first + count);
-    for (size_t c = 0; c < C && end - begin < count; c++) {
-        const size_t at = c * dim + first;
-        t->c->kernels->softmax_rest(t->l, count, t->w + at, t->l->saga ? t->abar + at : NULL, t->dw + at);
-        if (t->g) memset(t->g + at, 0, count * sizeof *t->g);
+    const double *const from = t->l->class_columns + c;
+    double *const dw = t->dw + c * dim, *const g = t->g ? t->g + c * dim : NULL;
+    for (size_t i = 0; i < some && end - begin < count; i++) {
+        const size_t at = i * dim + first, in = c * dim + at;
+        t->c->kernels->softmax_rest(t->l, count, t->w + in, t->l->saga ? t->abar + in : NULL, dw + at);
+        if (g) memset(g + at, 0, count * sizeof *g);
     }
-    cpu_columns_scatter(k, C, dim, t->l->class_columns, begin, end, stride, t->dw);
-    if (t->g) cpu_columns_scatter(k, C, dim, t->l->class_columns + lanes, begin, end, stride, t->g);
+    cpu_columns_scatter(k, some, dim, from, begin, end, stride, dw);
+    if (g) cpu_columns_scatter(k, some, dim, from + lanes, begin, end, stride, g);
 }
 
 static void prepare_csr(cpu_local *l, size_t steps, const double *w, const double *abar, cpu_scratch *scratch) {
@@ -165,7 +175,8 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
         if (dense)
             finish_dense(&l, w, dw, g);
         else if (slots)
-            cpu_pool_run(c->pool, cpu_column_blocks(shard->rows.dim), finish_block, &task);
+            cpu_pool_run(c->pool, cpu_lanes(shard->classes) / 8 * finish_stretches(shard->rows.dim), finish_block,
+                         &task);
         else
             finish_csr(&l, dw, g);
     }

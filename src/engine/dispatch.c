@@ -7,11 +7,14 @@
 
 skald_status skald_run_publish(skald_run *run) {
     if (run->current && !run->dirty) return SKALD_OK;
-    const double *vectors[2] = {run->work.w, run->work.abar};
-    skald_version *v =
-        skald_versions_publish(run->versions, run->commits, vectors, run->work.local && run->work.history ? 2 : 1);
+    const skald_work *work = &run->work;
+    const double *vectors[2] = {work->w, work->abar};
+    const uint32_t count = work->local && work->history ? 2 : 1;
+    const bool lent = work->local && run->crew->here;
+    skald_version *v = lent ? skald_versions_lend(run->versions, run->commits, vectors, count)
+                            : skald_versions_publish(run->versions, run->commits, vectors, count);
     if (!v) return SKALD_ENOMEM;
-    if (run->work.local && !run->crew->ranks && !run->crew->here) skald_versions_narrow(v, run->current);
+    if (work->local && !run->crew->ranks && !lent) skald_versions_narrow(v, run->current);
     skald_version_unref(run->current);
     run->current = v;
     run->dirty = false;

@@ -154,6 +154,16 @@ skald_version *skald_versions_publish(skald_versions *p, uint64_t commits, const
     return v;
 }
 
+skald_version *skald_versions_lend(skald_versions *p, uint64_t commits, const double *const *vectors, uint32_t count) {
+    skald_version *v = skald_versions_blank(p, ++p->next_id, count);
+    if (!v) return NULL;
+    v->commits = commits;
+    for (uint32_t k = 0; k < count; k++) v->vectors[k] = vectors[k];
+    v->bytes.data = NULL;
+    v->bytes.size = 0;
+    return v;
+}
+
 skald_version *skald_versions_publish_host(skald_versions *p, uint64_t commits, const double *const *vectors,
                                            uint32_t count) {
     if (!p->v.on_device) return skald_versions_publish(p, commits, vectors, count);

@@ -23,6 +23,10 @@ skald_version *skald_versions_publish(skald_versions *pool, uint64_t commits, co
                                       uint32_t count);
 skald_version *skald_versions_publish_host(skald_versions *pool, uint64_t commits, const double *const *vectors,
                                            uint32_t count);
+/* The same, but the vectors are the caller's own, not copies, and the version has no bytes: for tasks that are done
+ * before the vectors change, of a crew that neither sends a version nor keeps it. */
+skald_version *skald_versions_lend(skald_versions *pool, uint64_t commits, const double *const *vectors,
+                                   uint32_t count);
 
 /* On the host: gives a fresh version its `narrow` if the model has moved since `before` (NULL: no) by so much more than
  * floats round it that nobody would tell the difference. */
