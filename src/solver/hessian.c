@@ -14,7 +14,7 @@
  * are at most, all of it before there is a history. */
 static const double FLAT = 0.05;
 static const double ALL_ENTRIES = 2e7, ALL_FLOPS = 1.5e10; /* a problem up to that large is its own sample */
-static const double ILL = 100, MOST_FLOPS = 5e10; /* of a problem so ill-conditioned, and of a sample that has grown */
+static const double ILL = 100, MOST_FLOPS = 1e11; /* of a problem so ill-conditioned, and of a sample that has grown */
 static const double MOST_BYTES = 512e6;
 static const double CHEAP = 1;    /* passes: a measure that costs less is made every pass */
 static const double FLOPS = 2e10; /* a second, and bytes a second, about: their ratio is what matters */

@@ -93,12 +93,21 @@ static void algorithm(void **state) {
     assert_string_equal(c.why, "well conditioned: L_max/l2 is 1 n");
     f.L_max = 1e6;
     assert_non_null(strstr(skald_choose_algo(&f).why, "badly conditioned"));
-    f.l2 = 0; /* nothing is divided by it */
-    assert_non_null(strstr(skald_choose_algo(&f).why, "no l2"));
+    assert_int_equal(skald_choose_algo(&f).algo, SKALD_NEWTON);
+    f.l2 = 0; /* nothing tells how many steps it would take */
+    assert_int_equal(skald_choose_algo(&f).algo, SKALD_NEWTON);
+    f.mode = SKALD_SYNC; /* ranks, where there are cards */
+    assert_int_equal(skald_choose_algo(&f).algo, SKALD_SAGA);
+    f.mode = SKALD_ASYNC;
     f.stochastic = true;
     assert_int_equal(skald_choose_algo(&f).algo, SKALD_SAGA);
     f.nonconvex = true;
     assert_int_equal(skald_choose_algo(&f).algo, SKALD_SYNTHESIS);
+    f = dense(400000, 2000); /* what SAGA solves in eight passes */
+    assert_int_equal(skald_choose_algo(&f).algo, SKALD_SAGA);
+    f.classes = 1000; /* curvature of which would take hours */
+    f.L_max = 1e6;
+    assert_int_equal(skald_choose_algo(&f).algo, SKALD_SAGA);
 }
 
 /* However small or large, a number of passes that ends some time, and no fewer than before. */
