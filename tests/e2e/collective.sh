@@ -46,6 +46,9 @@ check "the model is that of the run" same "$want" \
     "$("$skald" evaluate --json --model m.h5 data.svm | python3 -c 'import json,sys; print(json.load(sys.stdin)["objective"])')"
 expect "three cards, svrg: through the coordinator" 0 "coordinator: ranks take no full gradients" \
     "$skald" train "${settings[@]}" --mode sync --device cuda --workers 3 --algo svrg --target-gap 1e-2 data.svm
+expect "three cards, newton: through the coordinator" 0 "coordinator: ranks measure no curvature" \
+    "$skald" train "${settings[@]}" --mode sync --device cuda --workers 3 --algo newton --log newton.jsonl data.svm
+at_optimum "three cards, newton" newton.jsonl
 expect "two workers on a card: through the coordinator" 0 "share a card" env SKALD_EMULATED_DEVICES=1 \
     "$skald" train "${settings[@]}" --mode sync --device cuda --workers 2 --target-gap 1e-3 data.svm
 expect "no NCCL: through the coordinator" 0 "has no NCCL" env SKALD_NCCL=/nonexistent/libnccl.so \

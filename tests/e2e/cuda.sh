@@ -126,6 +126,36 @@ wait
 check "mixed: one worker has a card" bash -c "grep -q 'card: cuda:0 (' mixed.out && grep -q 'left: cpu (' mixed.out"
 check "mixed: the optimum of CPU workers ($(objective mixed.jsonl))" same "$(objective mixed.jsonl)" "$want"
 
+# --- history Newton: samples of rows come from cards too, as stored, and beside a CPU's ---
+sharp=("${settings[@]}" --algo newton --target-gap 1e-9 --max-passes 100)
+sharply() { # NAME LOG: to 1e-8
+    check "$1: the optimum of the CPU ($(objective "$2"))" python3 -c 'import sys
+a, b = float(sys.argv[1]), float(sys.argv[2]); sys.exit(not abs(a - b) <= 1e-8 * abs(b))' "$(objective "$2")" "$optimum"
+}
+for data in dense sparse; do
+    expect "newton, $data: CPU" 0 "target gap reached" \
+        "$skald" train "${sharp[@]}" --device cpu --workers 0 --log $data.newton $data.svm
+    optimum=$(objective $data.newton)
+    for mode in async sync; do
+        expect "newton, $data, $mode: two workers on a card" 0 "target gap reached" \
+            "$skald" train "${sharp[@]}" --device cuda --workers 2 --mode $mode --log newton.jsonl $data.svm
+        sharply "newton, $data, $mode" newton.jsonl
+    done
+    expect "newton, $data, rows in host memory" 0 "target gap reached" \
+        "$skald" train "${sharp[@]}" --device cuda --workers 1 --resident host --log newton.jsonl $data.svm
+    sharply "newton, $data, rows in host memory" newton.jsonl
+    "$skald" coordinator --listen "unix:$work/sharp" --workers 2 --linger 0 "${sharp[@]}" --log newton.jsonl $data.svm \
+        >sharp.out 2>&1 &
+    coordinator=$!
+    "$skald" worker --connect "unix:$work/sharp" --name card --device cuda 2>card.err &
+    "$skald" worker --connect "unix:$work/sharp" --name left --device cpu 2>left.err &
+    wait $coordinator
+    check "newton, $data, a card and a CPU: ends in order" test $? -eq 0
+    wait
+    check "newton, $data: one worker has a card" bash -c "grep -q 'card: cuda:0 (' sharp.out && grep -q 'left: cpu (' sharp.out"
+    sharply "newton, $data, a card and a CPU" newton.jsonl
+done
+
 # --- a card too small ---
 "$skald" generate epsilon --rows 4000 --seed 4 --output large.svm >/dev/null # 32 MB of rows; cards with 11 MB for them
 for shards in 1 2 4; do

@@ -52,6 +52,11 @@ for data in dense sparse; do
     expect "$data: ranks" 0 "synchronous over nccl" env SKALD_NCCL="$nccl" \
         "$skald" train "${settings[@]}" --device cuda --workers 2 --mode sync --log ranks.jsonl $data.svm
     at_optimum "$data: ranks" ranks.jsonl
+    for mode in async sync; do
+        expect "$data: newton, $mode" 0 "cuda:1 (" env SKALD_NCCL="$nccl" \
+            "$skald" train "${settings[@]}" --device cuda --workers 2 --algo newton --mode $mode --log newton.jsonl $data.svm
+        at_optimum "$data: newton, $mode" newton.jsonl
+    done
 done
 
 # A worker whose runtime fails, for ever from some call on or once: it is sent away and told why, and so is the log; the
