@@ -66,8 +66,14 @@ static void real_targets(void **state) {
 }
 
 static skald_facts dense(double rows, uint32_t dim) {
-    return (skald_facts){
-        .rows = rows, .dim = dim, .dense = true, .nonzeros = rows * dim, .classes = 1, .l2 = 1 / rows, .L_max = 1};
+    return (skald_facts){.rows = rows,
+                         .dim = dim,
+                         .dense = true,
+                         .nonzeros = rows * dim,
+                         .classes = 1,
+                         .l2 = 1 / rows,
+                         .L_max = 1,
+                         .workers = 1};
 }
 
 static void who_computes(void **state) {
