@@ -37,8 +37,9 @@ static void pass_on(go_between *g, skald_net_session *to, skald_frame *frame, bo
     skald_wire_env *env = g->env[to_coordinator];
     Skald__V1__Frame body = *skald_wire_body(env);
     altered a = {.frame = &body, .count = skald_wire_vectors(env)};
-    bool results = body.body_case == SKALD__V1__FRAME__BODY_RESULT;
-    const bool narrow = results && body.result->narrow; /* altered ones go on as doubles */
+    bool results = body.body_case == SKALD__V1__FRAME__BODY_RESULT &&
+                   body.result->kind != SKALD_TASK_SAMPLE; /* whose rows are bytes, and are passed on or left out */
+    const bool narrow = results && body.result->narrow;    /* altered ones go on as doubles */
     for (size_t k = 0; k < a.count && results; k++) {
         a.entries[k] = skald_wire_vector_bytes(env, k) / (narrow ? sizeof(float) : sizeof(double));
         a.vectors[k] = malloc((a.entries[k] + 1) * sizeof(double)); /* one may be added */

@@ -160,6 +160,29 @@ static void other_bad_results_are_asked_for_again(void **state) {
     }
 }
 
+/* History Newton, in its flow and in rounds (softmax): a sample that is refused is asked for again; after a part that
+ * is, the shard's history is taken anew, for nobody knows at which model it is. Seen to fail (waits for ever) where
+ * that was the last of a round. */
+static void newton_goes_on(void **state) {
+    static const skald_task_kind kinds[] = {SKALD_TASK_SAMPLE, SKALD_TASK_SAGA};
+    for (int k = 0; k < 8; k++) {
+        liar l = {.how = WRONG_NO_VECTORS, .kind = kinds[k & 1], .from = k & 1 ? 2 : 0, .to = k & 1 ? 5 : 1};
+        staging s = {.net = skald_net_inproc(), .setup = small_problem(), .alter = lie, .user = &l};
+        s.setup.train.algo = SKALD_NEWTON;
+        s.setup.train.mode = k & 2 ? SKALD_SYNC : SKALD_ASYNC;
+        if (k & 4) s.setup.objective.loss = SKALD_SOFTMAX;
+        stage(&s);
+        if (s.status != SKALD_OK) fail_msg("%d: %s", k, s.error);
+        assert_true(l.count > l.to);
+        says(s.engine.text, "(rogue) refused: 0 vectors instead of 1");
+        if (!(s.outcome.last.relative_gap <= 1e-9)) fail_msg("%d: gap %g", k, s.outcome.last.relative_gap);
+        if (!(s.outcome.audit_drift >= 0 && s.outcome.audit_drift < 1e-5))
+            fail_msg("%d: drift %g", k, s.outcome.audit_drift);
+        unstage(&s);
+        unlink(s.setup.data.path);
+    }
+}
+
 typedef enum again { SAME = 0, EARLIER_LIFE, NEW_NUMBER } again;
 
 typedef struct echo {
@@ -229,6 +252,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_results_are_refused),
         cmocka_unit_test(other_bad_results_are_asked_for_again),
+        cmocka_unit_test(newton_goes_on),
         cmocka_unit_test(results_are_merged_once),
         cmocka_unit_test(nothing_but_bad_results_ends_a_worker),
     };

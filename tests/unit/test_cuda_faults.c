@@ -97,6 +97,19 @@ static skald_status anchor(subject *s, output *out) {
 static skald_status curvature(subject *s, output *out) {
     return s->c->ops->curvature(s->c, s->shard, N, s->w, out->v[0]);
 }
+static skald_status rows(subject *s, output *out) {
+    const skald_batch b = some(s);
+    skald_rows r;
+    const skald_status st = s->c->ops->rows(s->c, s->shard, &b, &r);
+    for (size_t k = 0; st == SKALD_OK && k < r.n; k++) {
+        const size_t stride = r.stride;
+        out->alpha[k] = (float)(r.y[k] + r.s[k]);
+        for (size_t j = 0; r.x && j < DIM; j++) out->v[0][j] += (double)r.x[k * stride + j];
+        for (uint64_t e = r.ptr ? r.ptr[k] : 0; r.ptr && e < r.ptr[k + 1]; e++) out->v[0][r.idx[e]] += (double)r.val[e];
+    }
+    if (st == SKALD_OK) skald_rows_free(&r);
+    return st;
+}
 static skald_status history_get(subject *s, output *out) {
     float alpha[N * CLASSES];
     return s->c->ops->history_get(s->c, s->shard, alpha);
@@ -130,6 +143,7 @@ static const struct {
                   {"objective and shift", shift},
                   {"anchor", anchor},
                   {"curvature", curvature},
+                  {"rows", rows},
                   {"history_get", history_get},
                   {"history_set", history_set},
                   {"saga, vectors there", saga_there},

@@ -23,6 +23,13 @@ static skald_status allocate(const taking *t, size_t bytes, void **out) {
     return SKALD_OK;
 }
 
+/* Waits for what uses it. An error that does not stay is not to leave it behind. */
+static void release(void *there) {
+    if (!there || cudaFree(there) == cudaSuccess) return;
+    (void)cudaGetLastError();
+    (void)cudaFree(there);
+}
+
 static skald_status fetch(const taking *t, void *to, const void *from, size_t bytes) {
     if (bytes) CUDA_TRY(t->c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, t->stream), "copying rows");
     return SKALD_OK;
@@ -40,7 +47,7 @@ static skald_status take_heads(taking *t, skald_gpu_head *head) {
     const int error = skald_gpu_heads(&t->shard->rows, t->list, t->count, there, t->stream);
     skald_status st = error ? cuda_fail(t->c, error, "gathering labels") : fetch(t, head, there, bytes);
     if (st == SKALD_OK) st = wait(t);
-    cudaFree(there); /* waits for what uses it */
+    release(there);
     return st;
 }
 
@@ -122,7 +129,7 @@ skald_status cuda_rows(skald_compute *base, skald_shard *base_shard, const skald
         skald_rows_free(out);
     }
     free(head);
-    if (t.scratch) cudaFree(t.scratch);
-    if (t.pointers) cudaFree(t.pointers);
+    release(t.scratch);
+    release(t.pointers);
     return st;
 }
