@@ -57,12 +57,17 @@ static __device__ __forceinline__ uint64_t rows_of_step(const local_args &l, uin
     return count - offset < l.step_rows ? count - offset : l.step_rows;
 }
 
+/* The step's eta over its rows. */
+static __device__ __forceinline__ double local_eta_of(const local_args &l, uint64_t offset) {
+    return l.settings->eta / (double)rows_of_step(l, offset);
+}
+
 static __device__ __forceinline__ local_facts local_facts_of(const local_args &l, const row_args &rows, uint32_t row,
                                                              uint64_t offset) {
     local_facts f;
     f.row = facts_of(rows, row);
     f.norm2 = row == NO_ROW ? 0.0f : __ldg(l.norm2 + row);
-    f.eta_b = l.settings->eta / (double)rows_of_step(l, offset);
+    f.eta_b = local_eta_of(l, offset);
     return f;
 }
 

@@ -11,7 +11,8 @@ struct local_terms {
     }
     __device__ __forceinline__ facts ask(const row_args &rows, uint32_t row, uint64_t position) const {
         (void)position;
-        return local_facts_of(l, rows, row, offset);
+        facts f = {facts_of(rows, row), 0, row == NO_ROW ? 0.0f : __ldg(l.norm2 + row)};
+        return f;
     }
     __device__ __forceinline__ void take(const twice_args &a, const row_args &rows, uint32_t row, uint64_t position,
                                          double z0, double z1, const facts &f, double *slot) const {
@@ -21,7 +22,9 @@ struct local_terms {
             z0 += l.w[l.last];
             z1 += l.w0[l.last];
         }
-        l.coefficient[position - a.offset] = local_terms_of(l, rows, position, z0, z1, f);
+        facts now = f; /* the rest of them here: a double more across the dots would not fit the registers */
+        now.eta_b = local_eta_of(l, offset);
+        l.coefficient[position - a.offset] = local_terms_of(l, rows, position, z0, z1, now);
     }
 };
 

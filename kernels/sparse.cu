@@ -33,7 +33,8 @@ template <int P, int O> __global__ void __launch_bounds__(SPARSE_THREADS) sparse
     unsigned largest[2] = {0, 0};
     for (uint64_t at = (uint64_t)blockIdx.x * SPARSE_WARPS + warp; at < a.rows.count; at += step) {
         const uint32_t row = row_at(a.rows, at);
-        const row_facts facts = facts_of(a.rows, row);
+        row_facts facts = {0, 0, 0};
+        if constexpr (O > 0) facts = facts_of(a.rows, row); /* asked for early; beside coefficients they do not fit */
         uint32_t idx[HELD];
         float val[HELD];
         uint64_t begin = 0, end = 0;
@@ -54,6 +55,7 @@ template <int P, int O> __global__ void __launch_bounds__(SPARSE_THREADS) sparse
                 z[p] = lanes_sum(sum, 32);
             }
         }
+        if constexpr (O == 0) facts = facts_of(a.rows, row);
         float c[2]; /* every lane finds them; lane 0 writes */
         row_terms(a.rows, row, at, z[0], z[1], facts, c, lane == 0 ? slots + warp * TALLY : NULL);
         if constexpr (O > 0) {
