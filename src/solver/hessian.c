@@ -23,8 +23,8 @@ static const double BYTES = 1e10;
  * left is less than the sample's error. */
 static const uint32_t MOST_STEPS = 100, SOME_STEPS = 10;
 static const double ALL_THE_WAY = 1e-14, STANDS = 1e-6, PART_OF_THE_WAY = 1e-2;
-static const double LITTLE = 1e-14;                           /* of L_max */
-static const double ROUGH = 1e-3, FINE = 1e-11;               /* tolerance of a step with l1, relative */
+static const double LITTLE = 1.1e-10, NOTHING = 1e-4;         /* of a column's mean square */
+static const double ROUGH = 1e-3, FINER = 1e-3, FINE = 1e-11; /* tolerance of a step with l1, relative */
 static const double BESIDE_FLOPS = 1e8, BESIDE_PASSES = 0.25; /* a measure that takes longer than that goes on beside
                                                                * the steps, and takes over so much later */
 static const double WELL_DONE = 0.1; /* a step that leaves less of its promise: the curvature is still good */
@@ -88,6 +88,18 @@ static uint64_t first_sample(const skald_hessian *h) {
     return (uint64_t)fmin(rows, p->n);
 }
 
+/* l1 without l2: so much that few rows of many columns can be measured by the rows' matrix (metric.c: uneven), where
+ * that is next to nothing for every column. */
+static double little(const skald_problem *p) {
+    double least = INFINITY, most = 0;
+    for (uint32_t j = 0; j < p->dim; j++) {
+        const double x2 = p->column_mean2[j];
+        most = fmax(most, x2);
+        if (x2 > 0) least = fmin(least, x2);
+    }
+    return LITTLE * most <= NOTHING * least ? LITTLE * most : 0;
+}
+
 skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
     const skald_problem *p = e->problem;
     const size_t length = skald_problem_length(p);
@@ -96,8 +108,7 @@ skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
     h->e = e;
     h->p = p;
     h->paired = -1;
-    /* l1 without l2: a little, so that few rows of many columns can be measured by the rows' matrix */
-    const double l2 = p->objective.l1 > 0 ? fmax(p->objective.l2, LITTLE * p->L_max) : p->objective.l2;
+    const double l2 = fmax(p->objective.l2, p->objective.l1 > 0 ? little(p) : 0);
     h->options = (skald_metric_options){.dim = p->dim,
                                         .classes = classes_of(p),
                                         .length = length,
@@ -325,17 +336,19 @@ skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const dou
     const uint32_t most = whole ? MOST_STEPS : cheap(h) ? SOME_STEPS : 1;
     const double enough = whole ? ALL_THE_WAY : PART_OF_THE_WAY;
     const bool often = whole || cheap(h);
-    double before = INFINITY, last = INFINITY; /* what the last steps promised */
+    double before = INFINITY, last = INFINITY, tolerance = ROUGH; /* before, last: what the last steps promised */
     TRY(adopt(h));
     TRY(skald_sample_model_about(h->model, x, a));
     memcpy(h->u, x, length * sizeof *x);
     for (uint32_t k = 0; k < most; k++) {
         skald_sample_model_at(h->model, h->u, h->at);
-        const double tolerance = k ? fmax(ROUGH * fmin(1, *left / *promise), FINE) : ROUGH;
+        if (k) tolerance = fmax(fmin(ROUGH * *left / *promise, FINER * tolerance), FINE);
         const bool anew = k ? often && !(before <= WELL_DONE * last) : often || h->e->passes >= h->due;
         TRY(model_step(h, h->at, tolerance, anew, left));
         if (k == 0) *promise = *left;
-        if (*left <= enough * *promise || (k > 2 && *left >= before / 2 && *left <= STANDS * *promise)) break;
+        const bool fine = !(h->p->objective.l1 > 0) || tolerance <= FINE || !whole;
+        const bool stands = k > 2 && *left >= before / 2 && *left <= STANDS * *promise;
+        if (fine && (*left <= enough * *promise || stands)) break;
         last = before;
         before = *left;
     }

@@ -14,7 +14,7 @@ rows '2 + i % 30' 300 >counts.svm
 rows '0' 50 >zeros.svm
 
 train=("$skald" train --progress none)
-expect "two labels" 0 "chosen: loss logistic (two labels, -1 and 1), algo saga (well conditioned: " "${train[@]}" twelve.svm
+expect "two labels" 0 "chosen: loss logistic (two labels, -1 and 1), algo newton (well conditioned: " "${train[@]}" twelve.svm
 expect "twelve rows are computed here" 0 "in this process (a pass takes about " "${train[@]}" twelve.svm
 expect "and to the end" 0 "target gap reached" "${train[@]}" twelve.svm
 expect "three labels" 0 "loss softmax (3 labels, 0 to 2; if they are amounts: --loss squared)" "${train[@]}" three.svm
@@ -39,7 +39,8 @@ expect "what is about workers has workers" 0 "(--pace)" "${train[@]}" --pace 1 -
 expect "what is one solver's has that" 0 "algo svrg (--epoch is given)" "${train[@]}" --epoch 2 --max-passes 5 twelve.svm
 expect "what is not convex" 0 "algo synthesis (--nonconvex is given)" "${train[@]}" --nonconvex 0.1 --max-passes 5 twelve.svm
 expect "what only steps have" 0 "algo saga (takes the options given)" "${train[@]}" --batch 2 --max-passes 5 twelve.svm
-expect "without a certificate" 0 "100 passes (no gap can be certified" "${train[@]}" --l2 0 twelve.svm
+expect "without a certificate" 0 "until a decrement of 1e-07, or 100000 passes" "${train[@]}" --l2 0 twelve.svm
+expect "nor curvature" 0 "100 passes (no gap can be certified" "${train[@]}" --l2 0 --algo saga twelve.svm
 expect "auto is auto in the settings" 0 "--loss                 auto " "$skald" train --dump-config
 expect "an unknown loss names auto" 2 "auto|squared|logistic" "$skald" train --loss hinge twelve.svm
 

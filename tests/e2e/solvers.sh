@@ -55,7 +55,7 @@ expect "a lasso, certified without l2" 0 "target gap reached" "${train[@]}" --lo
 printf '0 1:1 2:2\n0 1:3\n0 2:1\n' >zeros.svm
 expect "a target of zeros" 0 "gap at most    0.000e+00  (relative 0.000e+00)" "$skald" train --loss squared --workers 0 \
     --progress none --target-gap 1e-6 zeros.svm
-expect "a bound that says next to nothing" 3 "before the target" "$skald" train --workers 0 --progress none --intercept --l2 1e-12 \
+expect "a bound that says next to nothing" 3 "before the target" "$skald" train --algo saga --workers 0 --progress none --intercept --l2 1e-12 \
     --target-gap 1.1 --max-passes 1 data.svm
 
 expect "nonconvex with saga" 2 "use --algo synthesis" "${train[@]}" --algo saga --nonconvex 0.1 data.svm
