@@ -27,6 +27,7 @@ static const double LITTLE = 1.1e-10, NOTHING = 1e-4;         /* of a column's m
 static const double ROUGH = 1e-3, FINER = 1e-3, FINE = 1e-11; /* tolerance of a step with l1, relative */
 static const double BESIDE_FLOPS = 1e8, BESIDE_PASSES = 0.25; /* a measure that takes longer than that goes on beside
                                                                * the steps, and takes over so much later */
+static const double ROUNDING = 1e-16;                         /* of F: no step can be seen to lower it by that */
 static const double WELL_DONE = 0.1; /* a step that leaves less of its promise: the curvature is still good */
 static const uint32_t DENSE = 4096, SPARSE_ROWS = 4000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
 
@@ -329,7 +330,7 @@ static skald_status model_step(skald_hessian *h, const double *a, double toleran
     return SKALD_OK;
 }
 
-skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const double *a, double *direction,
+skald_status skald_hessian_minimise(skald_hessian *h, double F, const double *x, const double *a, double *direction,
                                     double *promise, double *left) {
     const size_t length = skald_problem_length(h->p);
     const bool whole = h->e->sample->whole;
@@ -343,12 +344,13 @@ skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const dou
     for (uint32_t k = 0; k < most; k++) {
         skald_sample_model_at(h->model, h->u, h->at);
         if (k) tolerance = fmax(fmin(ROUGH * *left / *promise, FINER * tolerance), FINE);
-        const bool anew = k ? often && !(before <= WELL_DONE * last) : often || h->e->passes >= h->due;
+        /* of all rows, the last curvature shows whether there is anything left to do */
+        const bool anew = k ? often && !(before <= WELL_DONE * last) : whole ? false : often || h->e->passes >= h->due;
         TRY(model_step(h, h->at, tolerance, anew, left));
         if (k == 0) *promise = *left;
         const bool fine = !(h->p->objective.l1 > 0) || tolerance <= FINE || !whole;
         const bool stands = k > 2 && *left >= before / 2 && *left <= STANDS * *promise;
-        if (fine && (*left <= enough * *promise || stands)) break;
+        if (fine && (*left <= enough * *promise || *left <= ROUNDING * fabs(F) || stands)) break;
         last = before;
         before = *left;
     }

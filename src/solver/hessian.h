@@ -26,8 +26,8 @@ void skald_hessian_grow(skald_hessian *h);
 void skald_hessian_forget(skald_hessian *h);
 /* u = about where the sample's model of F (sample_model.h) about x, the data term's gradient a there, has its minimum:
  * as far as steps within the sample are worth their cost. direction = x - u, *promise as below (of the first step);
- * *left: what the last one promised. Measures curvature at x. */
-skald_status skald_hessian_minimise(skald_hessian *h, const double *x, const double *a, double *direction,
+ * *left: what the last one promised. F: its value at x. */
+skald_status skald_hessian_minimise(skald_hessian *h, double F, const double *x, const double *a, double *direction,
                                     double *promise, double *left);
 /* The part of a step from x against `direction` that the sample's model of F about x can bear; 1 where looking costs
  * too much. */

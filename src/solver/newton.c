@@ -144,7 +144,7 @@ static skald_status round_step(newton *s, double *moved) {
     if (s->tried && s->t < 1) skald_hessian_grow(s->h);
     s->F = F;
     v->ops->copy(v, s->from, s->w);
-    TRY(skald_hessian_minimise(s->h, s->from, s->abar, s->direction, &s->slope, &left));
+    TRY(skald_hessian_minimise(s->h, F, s->from, s->abar, s->direction, &s->slope, &left));
     e->decrement = (e->sample->whole ? left : s->slope) / 2;
     s->t = s->tried ? fmin(1, 2 * s->t) : 1;
     s->tried = true;
