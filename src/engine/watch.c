@@ -5,6 +5,7 @@
 #include "engine/run.h"
 
 static const double WINDOW = 1;      /* passes over which losses are averaged: less, and outliers mislead */
+static const double NOTHING = 1e-10; /* of the loss at the start */
 static const double GROWTH = 4;      /* a window this many times worse than the best is a divergence */
 static const uint32_t PATIENCE = 40; /* rollbacks (halvings of the step) in a row before giving up */
 
@@ -95,7 +96,8 @@ skald_status skald_watch_commit(skald_run *run) {
     const skald_problem *p = run->problem;
     average(run);
     if (!isfinite(w->window_loss)) return skald_watch_rollback(run, "the loss is not finite");
-    if (w->window_loss > GROWTH * w->best * p->n) return skald_watch_rollback(run, "the objective grew");
+    const double least = fmax(w->best, NOTHING * p->start_loss); /* growth of what is rounding is none */
+    if (w->window_loss > GROWTH * least * p->n) return skald_watch_rollback(run, "the objective grew");
     if (run->engine.passes - w->window_begin < WINDOW || w->window_rows < 1) return SKALD_OK;
 
     double mean = w->window_loss / w->window_rows;
@@ -105,7 +107,7 @@ skald_status skald_watch_commit(skald_run *run) {
     w->window_loss = w->window_rows = 0;
     w->window_begin = run->engine.passes;
     if (!isfinite(estimate)) return skald_watch_rollback(run, "the model is not finite");
-    if (mean > GROWTH * w->best) return skald_watch_rollback(run, "the objective grew");
+    if (mean > GROWTH * least) return skald_watch_rollback(run, "the objective grew");
     w->estimate = estimate;
     if (mean < w->best) w->best = mean;
     w->failures = 0;

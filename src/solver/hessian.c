@@ -223,7 +223,10 @@ static const double *shares(const skald_hessian *h) {
 static skald_status measure(skald_hessian *h) {
     const skald_sample *s = h->e->sample;
     curvatures(h);
-    TRY(skald_metric_measure(h->metric, &s->rows, h->h, shares(h), s->whole));
+    const skald_status st = skald_metric_measure(h->metric, &s->rows, h->h, shares(h), s->whole);
+    /* no curvature that doubles can tell (every row far on its right side): plain gradient steps, as the metric has it
+     * then */
+    if (st != SKALD_OK && st != SKALD_ENUMERIC && st != SKALD_EINVAL) return st;
     measured(h);
     return SKALD_OK;
 }
