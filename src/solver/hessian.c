@@ -316,6 +316,13 @@ skald_status skald_hessian_direction(skald_hessian *h, const double *x, const do
     return SKALD_OK;
 }
 
+void skald_hessian_gradient(const skald_problem *p, const double *a, const double *x, double *out) {
+    const uint32_t classes = classes_of(p), length = skald_problem_length(p);
+    for (uint32_t j = 0; j < length; j++) out[j] = a[j] + p->objective.l2 * x[j];
+    for (uint32_t c = 1; p->objective.intercept && c <= classes; c++)
+        out[(size_t)c * p->dim - 1] = a[(size_t)c * p->dim - 1]; /* not regularised */
+}
+
 /* u <- a step of the model's at u, where the data term's gradient is a. */
 static skald_status model_step(skald_hessian *h, const double *a, double tolerance, bool anew, double *promise) {
     const skald_problem *p = h->p;
@@ -324,9 +331,7 @@ static skald_status model_step(skald_hessian *h, const double *a, double toleran
     TRY(fit(h, h->e->sample->rows.n));
     memcpy(h->z, h->model->z, h->e->sample->rows.n * C * sizeof *h->z);
     if (h->measured != h->e->sample->rows.n || anew) TRY(measure(h));
-    for (size_t j = 0; j < length; j++) h->g[j] = a[j] + p->objective.l2 * h->u[j];
-    for (uint32_t c = 1; p->objective.intercept && c <= C; c++)
-        h->g[(size_t)c * p->dim - 1] = a[(size_t)c * p->dim - 1];
+    skald_hessian_gradient(p, a, h->u, h->g);
     TRY(skald_hessian_direction(h, h->u, h->g, h->u, tolerance, h->step, promise));
     const double t = skald_sample_model_line(h->model, h->u, h->g, h->step);
     for (size_t j = 0; j < length; j++) h->u[j] -= t * h->step[j];

@@ -13,6 +13,8 @@ typedef struct skald_hessian skald_hessian;
 skald_status skald_hessian_create(skald_engine *engine, skald_hessian **out);
 void skald_hessian_destroy(skald_hessian *h); /* NULL-safe */
 
+/* out = a + l2 x: F's smooth gradient at x, whose data term's is a. */
+void skald_hessian_gradient(const skald_problem *problem, const double *a, const double *x, double *out);
 /* Rows that the sample is to have, for skald_work.sample_rows. */
 uint64_t skald_hessian_sample(const skald_hessian *h);
 bool skald_hessian_known(const skald_hessian *h); /* has it been measured? */

@@ -47,18 +47,10 @@ typedef struct newton {
     double F, slope; /* at `from`, before the step that is tried */
 } newton;
 
-/* out = a + l2 x: F's smooth gradient at x, whose data term's is a. */
-static void gradient(const skald_problem *p, const double *a, const double *x, double *out) {
-    const uint32_t classes = skald_objective_classes(&p->objective), length = skald_problem_length(p);
-    for (uint32_t j = 0; j < length; j++) out[j] = a[j] + p->objective.l2 * x[j];
-    for (uint32_t c = 1; p->objective.intercept && c <= classes; c++)
-        out[(size_t)c * p->dim - 1] = a[(size_t)c * p->dim - 1]; /* not regularised */
-}
-
 /* s->direction from x, where the gradient is a + l2 x. Returns what it promises: twice F's distance from the optimum.
  */
 static skald_status look(newton *s, const double *a, const double *x, double *promise) {
-    gradient(s->p, a, x, s->g);
+    skald_hessian_gradient(s->p, a, x, s->g);
     return skald_hessian_direction(s->h, x, s->g, s->w, ROUGH, s->direction, promise);
 }
 
