@@ -67,7 +67,7 @@ typedef struct skald_net_handlers {
     /* The handler owns the frame from here on. */
     void (*on_frame)(void *user, skald_net_session *session, skald_frame *frame);
     /* Exactly once a session that was opened; `code` SKALD_OK when closed in order, else why. For a client
-     * that never got through: called without on_open, SKALD_EUNAVAILABLE. */
+     * that never got through: called without on_open, SKALD_EUNAVAILABLE. It no longer counts against max_sessions. */
     void (*on_close)(void *user, skald_net_session *session, skald_status code, const char *reason);
     /* Server, may be NULL: somebody was turned away at the door; peer "ipv4:..." or "" where it is not known, identity
      * as skald_net_identity. code: SKALD_EPEER for what nobody honest says (a token that is none), else SKALD_EREFUSED.

@@ -73,7 +73,7 @@ static void on_end(net_stream *s) {
     pthread_mutex_unlock(&client->lock);
 }
 
-static const net_stream_side client_side = {start_close, on_half_close, NULL, why, on_end};
+static const net_stream_side client_side = {start_close, on_half_close, NULL, NULL, why, on_end};
 
 static void on_started(void *owner, bool ok) {
     net_stream *s = owner;

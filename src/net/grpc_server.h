@@ -47,9 +47,10 @@ struct skald_net_server {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    net_stream *streams; /* open sessions */
-    uint32_t stream_count;
-    size_t calls; /* unary ones the core still holds for the application */
+    net_stream *streams;   /* open sessions */
+    uint32_t stream_count; /* until their on_close has returned */
+    uint32_t open_count;   /* until their on_close is called: what the limit counts */
+    size_t calls;          /* unary ones the core still holds for the application */
     bool draining, down;
 };
 

@@ -23,6 +23,14 @@ static void remove_stream(net_stream *s) {
     pthread_mutex_unlock(&server->lock);
 }
 
+/* Who hears of an end may count on the room that it makes. */
+static void make_room(net_stream *s) {
+    skald_net_server *server = s->owner;
+    pthread_mutex_lock(&server->lock);
+    server->open_count--;
+    pthread_mutex_unlock(&server->lock);
+}
+
 static bool start_close(net_stream *s) {
     grpc_op op = {0};
     net_status_op status;
@@ -52,7 +60,7 @@ static skald_status why(net_stream *s, char reason[NET_REASON_BYTES]) {
     return code;
 }
 
-static const net_stream_side server_side = {start_close, on_half_close, on_frame, why, remove_stream};
+static const net_stream_side server_side = {start_close, on_half_close, on_frame, make_room, why, remove_stream};
 
 static void on_call_closed(void *owner, bool ok) {
     net_stream_over(owner);
@@ -83,13 +91,14 @@ void net_server_session(skald_net_server *server, grpc_call *call, const char *i
         snprintf(reason, sizeof reason, "out of memory");
     else if (server->draining)
         snprintf(reason, sizeof reason, "shutting down");
-    else if (server->stream_count >= server->options.max_sessions)
-        snprintf(reason, sizeof reason, "%u sessions are open, which is the limit", server->stream_count);
+    else if (server->open_count >= server->options.max_sessions)
+        snprintf(reason, sizeof reason, "%u sessions are open, which is the limit", server->open_count);
     if (!reason[0]) {
         s->next = server->streams;
         if (s->next) s->next->previous = s;
         server->streams = s;
         server->stream_count++;
+        server->open_count++;
     }
     pthread_mutex_unlock(&server->lock);
     if (reason[0]) {
@@ -111,6 +120,7 @@ void net_server_session(skald_net_server *server, grpc_call *call, const char *i
     grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
     op.data.recv_close_on_server.cancelled = &((server_stream *)s)->cancelled;
     if (!net_stream_batch(s, &op, 1, &s->end_tag)) { /* not expected of the core */
+        make_room(s);
         remove_stream(s);
         skald_net_session_unref(&s->base);
         grpc_call_cancel(call, NULL);

@@ -52,6 +52,7 @@ static void end(net_stream *s) {
     char reason[NET_REASON_BYTES];
     skald_status code = s->side->why(s, reason);
     grpc_call_unref(call);
+    if (s->side->on_over) s->side->on_over(s);
     s->handlers->on_close(s->user, &s->base, code, reason);
     s->side->on_end(s);
     skald_net_session_unref(&s->base);

@@ -21,7 +21,9 @@ typedef struct net_stream_side {
     void (*on_half_close)(net_stream *stream);
     /* A frame came; true when the side has dealt with it itself. NULL: never. */
     bool (*on_frame)(net_stream *stream, const skald_frame *frame);
-    /* All tags are back: what does the end mean? Writes code and reason. */
+    /* All tags are back, on_close is next: the session does not count any more. NULL: nothing to do. */
+    void (*on_over)(net_stream *stream);
+    /* What does the end mean? Writes code and reason. */
     skald_status (*why)(net_stream *stream, char reason[NET_REASON_BYTES]);
     /* The call has been let go and on_close has run; the stream may live on in other hands. */
     void (*on_end)(net_stream *stream);

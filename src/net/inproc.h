@@ -34,6 +34,7 @@ typedef struct inproc_node {
     bool stopped, rush;               /* rush: times are ignored, everything is due */
     struct inproc_session **sessions; /* open ones */
     size_t session_count, session_capacity;
+    size_t open_count; /* of them, those whose on_close has not been called: what the limit counts */
     pthread_t thread;
     int refs; /* atomic: the owner and every pair */
 } inproc_node;

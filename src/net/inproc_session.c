@@ -140,12 +140,20 @@ static void remove_from_home(inproc_session *s) {
     pthread_mutex_unlock(&node->lock);
 }
 
+/* Who hears of an end may count on the room that it makes. */
+static void make_room(inproc_node *node) {
+    pthread_mutex_lock(&node->lock);
+    node->open_count--;
+    pthread_mutex_unlock(&node->lock);
+}
+
 static void end_here(void *a, void *b, bool live) {
     inproc_session *s = a;
     pair *p = s->pair;
     pthread_mutex_lock(&p->lock);
     s->ended = true;
     pthread_mutex_unlock(&p->lock);
+    make_room(s->home);
     if (live) s->home->handlers.on_close(s->home->user, &s->base, p->code, p->reason);
     remove_from_home(s);
     skald_net_session_unref(&s->base);
@@ -306,7 +314,7 @@ static skald_status add_to_home(inproc_session *s, uint32_t limit) {
     pthread_mutex_lock(&node->lock);
     if (node->stopped) {
         st = skald_fail(SKALD_EREFUSED, "shutting down");
-    } else if (limit && node->session_count >= limit) {
+    } else if (limit && node->open_count >= limit) {
         st = skald_fail(SKALD_EREFUSED, "%u sessions are open, which is the limit", limit);
     } else if (node->session_count == node->session_capacity) {
         size_t capacity = node->session_capacity ? 2 * node->session_capacity : 16;
@@ -318,7 +326,10 @@ static skald_status add_to_home(inproc_session *s, uint32_t limit) {
             st = skald_fail(SKALD_ENOMEM, "out of memory for %zu sessions", capacity);
         }
     }
-    if (st == SKALD_OK) node->sessions[node->session_count++] = s;
+    if (st == SKALD_OK) {
+        node->sessions[node->session_count++] = s;
+        node->open_count++;
+    }
     pthread_mutex_unlock(&node->lock);
     return st;
 }
@@ -348,7 +359,10 @@ skald_status inproc_pair_open(inproc_node *client, inproc_node *server, const ch
     skald_status st = add_to_home(&p->ends[1], server->options.max_sessions);
     if (st == SKALD_OK) {
         st = add_to_home(&p->ends[0], 0);
-        if (st != SKALD_OK) remove_from_home(&p->ends[1]);
+        if (st != SKALD_OK) {
+            make_room(server);
+            remove_from_home(&p->ends[1]);
+        }
     }
     if (st != SKALD_OK) {
         p->refs = 1;
@@ -369,6 +383,7 @@ skald_status inproc_pair_open(inproc_node *client, inproc_node *server, const ch
     if (!posted[0] || !posted[1]) close_session(&p->ends[0].base, SKALD_ELOST, "the server is shutting down");
     for (int k = 0; k < 2; k++) {
         if (posted[k]) continue;
+        make_room(homes[k]);
         remove_from_home(&p->ends[k]);
         skald_net_session_unref(&p->ends[k].base);
     }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "base/pool.h"
@@ -38,6 +39,7 @@ typedef struct side {
     skald_frame *kept;
     skald_status send_on_open; /* what sending one frame in on_open gave; set greet */
     bool greet;
+    useconds_t linger_us; /* on_close returns this much later */
 } side;
 
 static inline void side_init(side *s) {
@@ -111,6 +113,7 @@ static inline void side_close(void *user, skald_net_session *session, skald_stat
     snprintf(s->reason, sizeof s->reason, "%s", reason);
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
+    if (s->linger_us) usleep(s->linger_us);
 }
 
 static inline void side_call(void *user, skald_method method, skald_frame *request, skald_net_call *call) {
