@@ -6,6 +6,8 @@
 
 #include "coordinator/state.h"
 
+#define LEAVE_NS (3 * SKALD_NS_PER_S) /* a stopped worker's, or a hung one's: others answer at once */
+
 void skald_coordinator_notice(const skald_coordinator *c, const char *format, ...) {
     if (!c->options->notice) return;
     char text[600];
@@ -165,9 +167,28 @@ void skald_coordinator_dismiss(skald_coordinator *c, skald_status code, const ch
     for (uint32_t k = 0; k < c->joined; k++) skald_coordinator_send(c, &c->workers[k], &frame, NULL, 0);
 }
 
+/* A worker that still writes when the connection goes would not read the goodbye that lies before it, and look for a
+ * coordinator: so it is the workers who hang up. Not waited for longer than leave_ns. */
+static void await_leaving(skald_coordinator *c, int64_t leave_ns) {
+    const int64_t until = skald_now_ns(skald_clock_system()) + leave_ns;
+    uint32_t open = 0;
+    for (uint32_t k = 0; k < c->joined; k++) open += c->workers[k].alive && c->workers[k].session;
+    while (open) {
+        const int64_t left = until - skald_now_ns(skald_clock_system());
+        skald_input in;
+        if (left <= 0 || skald_queue_pop(c->inputs, &in, left) != SKALD_OK) return;
+        if (in.kind == SKALD_INPUT_CLOSE) {
+            const skald_session_state *s = skald_coordinator_find(c, in.session);
+            open -= s && s->alive;
+        }
+        skald_input_drop(&in);
+    }
+}
+
 void skald_coordinator_close(skald_coordinator *c, skald_status code, const char *reason) {
     if (!c) return;
     skald_coordinator_dismiss(c, code, reason);
+    await_leaving(c, LEAVE_NS);
     c->net->shutdown(c->server, SKALD_NS_PER_S);
     free_all(c);
 }

@@ -194,6 +194,8 @@ static skald_status control(skald_worker *w, const atomic_int *stop_flag) {
             st = skald_wire_open(w->env, e.frame);
             if (st == SKALD_OK) st = skald_order_take(w, skald_wire_body(w->env), &over);
             skald_frame_release(e.frame);
+            /* At once, whatever its lanes still compute: the coordinator waits for this before it goes. */
+            if (over && w->opened) skald_net_close(w->opened, SKALD_OK, "the run is over");
             if (over && st == SKALD_OK && w->leave_by) return skald_fail(SKALD_INTERRUPTED, "interrupted");
             if (over) return st;
             if (st != SKALD_OK) {

@@ -73,7 +73,8 @@ for calls in 400+ 380 400 420; do
     check "call $calls fails: the run ends in order" test $? -eq 0
     at_optimum "call $calls fails" fails.jsonl
     wait $good
-    check "call $calls fails: the other worker has not failed" test $? -eq 0
+    status=$?
+    check "call $calls fails: the other worker has not failed: $(tail -n 1 good.out)" test $status -eq 0
     if wait $bad; then
         pass "call $calls fails: tried again, or not reached"
     else
