@@ -10,15 +10,15 @@
 #include "curvature/state.h"
 #include "curvature/vector.h"
 
-#define INTERCEPT_FLOOR 1e-8 /* of its own curvature: positive, and nothing beside it */
+#define INTERCEPT_FLOOR(whole) ((whole) ? 1e-12 : 1e-8) /* of its own curvature: positive, and nothing beside it */
 enum { WIDE_DIM = 256, EXACT_DIM = 4096, EXACT_COUPLED = 1536 };
 
 /* Are columns so much larger than l2 that those beside them get lost in the rows' matrix? (Not in H, which is
- * factorised with a unit diagonal.) */
+ * factorised with a unit diagonal.) Steps are corrected for it where the sample is all rows; those with l1 are not. */
 static bool uneven(const skald_metric_options *o) {
     double largest = 0;
     for (uint32_t j = 0; o->columns && j < o->dim; j++) largest = fmax(largest, o->columns[j]);
-    return !o->columns || largest > 1e10 * o->l2;
+    return !o->columns || largest > (o->proximal ? 1e10 : 1e14) * o->l2;
 }
 
 /* Of a sample of m rows. */
@@ -139,7 +139,8 @@ static void add_missing(skald_metric *m, const skald_measure *measure) {
 void skald_metric_set_ridge(skald_metric *m, const skald_measure *measure, const double *diagonal) {
     const uint32_t dim = m->options.dim;
     for (uint32_t j = 0; j < dim; j++) m->ridge[j] = m->options.l2 + m->facts.ridge;
-    if (m->options.intercept) m->ridge[dim - 1] = fmax(m->facts.ridge, INTERCEPT_FLOOR * diagonal[dim - 1]);
+    if (m->options.intercept)
+        m->ridge[dim - 1] = fmax(m->facts.ridge, INTERCEPT_FLOOR(measure->whole) * diagonal[dim - 1]);
     if (m->columns && !measure->whole) add_missing(m, measure);
 }
 

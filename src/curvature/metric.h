@@ -5,9 +5,9 @@
  * it H = sum_i h_i (diag(p_i) - p_i p_i') (x) x_i x_i' + R       softmax; h_i = s_i / m, p_i the row's probabilities B
  * = sigma H^-1, then updated by the L-BFGS pairs (Liu, Nocedal 1989)
  *
- * R is diagonal: l2 + nu, and what `columns` adds; an intercept's entries have nu alone, but at least 1e-10 of their
- * own curvature. (Softmax: all intercepts moved by the same amount is a direction without curvature. B is as if it had
- * the mean of theirs: it leaves gradients, which have no part in it, as they are.)
+ * R is diagonal: l2 + nu, and what `columns` adds; an intercept's entries have nu alone, but at least 1e-8 of their
+ * own curvature (1e-12 where the sample is all rows). (Softmax: all intercepts moved by the same amount is a direction
+ * without curvature. B is as if it had the mean of theirs: it leaves gradients, which have no part in it, as they are.)
  *
  * nu: the least with d_eff(nu) = tr((H - R) H^-1) <= m/3, where the sample is not all rows and has less than 3 rows a
  * column; m: rows with h > 0, times C - 1 for softmax. 0 elsewhere. sigma = (1 - r)^2 / (1 + r), r = d_eff/m, if
@@ -48,6 +48,7 @@ typedef struct skald_metric_options {
     uint32_t classes;      /* C; 1 for all but softmax */
     uint64_t length;       /* entries of a vector, skald_objective_length; 0: dim x classes */
     bool intercept;        /* the last column is the constant 1 */
+    bool proximal;         /* skald_metric_proximal will be called: the metric is made to suit it */
     double l2;             /* >= 0 */
     double smoothness;     /* > 0: B = I / smoothness before anything is known */
     double ridge;          /* nu; < 0: by the rule above */

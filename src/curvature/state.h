@@ -15,8 +15,9 @@ typedef struct skald_columns {
     uint64_t *start;
     uint32_t *row;
     float *value;
-    double *root; /* m: sqrt(h) */
-    size_t start_room, row_room, value_room, root_room;
+    double *root;   /* m: sqrt(h) */
+    double *change; /* dim: of a step that is corrected */
+    size_t start_room, row_room, value_room, root_room, change_room;
 } skald_columns;
 
 /* The rows with h > 0 as they are (softmax, CG), and what their curvature is. */
@@ -55,6 +56,7 @@ struct skald_metric {
     skald_factor factor;
     skald_gram gram;
     skald_columns sample;
+    bool refine; /* Woodbury: steps are corrected until they are exact */
     skald_coupled coupled;
     skald_active active;
     double *weight; /* of rows, while measuring */

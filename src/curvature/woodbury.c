@@ -8,7 +8,8 @@
 #include "curvature/room.h"
 #include "curvature/state.h"
 
-enum { MOST_ROWS = 8192, COLUMN_BLOCK = 64 };
+enum { MOST_ROWS = 8192, COLUMN_BLOCK = 64, MOST_REFINEMENTS = 10 };
+#define REFINED 1e-12     /* of a step's length */
 #define LEAST_RIDGE 1e-12 /* of the largest diagonal entry: below, all digits of the difference above are lost */
 
 void skald_woodbury_free(skald_metric *m) {
@@ -16,6 +17,7 @@ void skald_woodbury_free(skald_metric *m) {
     free(m->sample.row);
     free(m->sample.value);
     free(m->sample.root);
+    free(m->sample.change);
 }
 
 /* ---- the sample by columns --------------------------------------------------------------------------- */
@@ -166,7 +168,9 @@ skald_status skald_woodbury_measure(skald_metric *m, const skald_measure *measur
     if (rows > MOST_ROWS)
         return skald_fail(SKALD_EUNSUPPORTED, "a sample of %zu rows of %u columns: the most is %d", rows,
                           m->options.dim, MOST_ROWS);
+    m->refine = measure->whole;
     TRY(turn(&m->sample, rows, measure->rows, measure->h));
+    if (m->refine) TRY(skald_room((void **)&m->sample.change, &m->sample.change_room, m->options.dim, sizeof(double)));
     TRY(ridge(m, measure));
     TRY(skald_factor_reserve(&m->factor, rows));
     for (size_t i = 0; i < rows; i++) memset(m->factor.a + i * m->factor.lda, 0, (i + 1) * sizeof(double));
@@ -182,7 +186,7 @@ skald_status skald_woodbury_measure(skald_metric *m, const skald_measure *measur
     return SKALD_OK;
 }
 
-void skald_woodbury_solve(skald_metric *m, const double *g, double *out) {
+static void solve_once(skald_metric *m, const double *g, double *out) {
     const size_t dim = m->options.dim;
     double *const t = m->scratch + skald_max_size(dim, m->sample.m), *const v = t + skald_max_size(dim, m->sample.m);
     for (size_t j = 0; j < dim; j++) out[j] = g[j] / m->ridge[j];
@@ -190,4 +194,38 @@ void skald_woodbury_solve(skald_metric *m, const double *g, double *out) {
     skald_factor_solve(&m->factor, m->blas, t);
     skald_columns_transposed(&m->sample, t, v);
     for (size_t j = 0; j < dim; j++) out[j] = (g[j] - v[j]) / m->ridge[j];
+}
+
+/* g - H x */
+static void residual(skald_metric *m, const double *g, const double *x, double *out) {
+    const size_t dim = m->options.dim;
+    double *const t = m->scratch + skald_max_size(dim, m->sample.m);
+    skald_columns_times(&m->sample, x, t);
+    skald_columns_transposed(&m->sample, t, out);
+    for (size_t j = 0; j < dim; j++) out[j] = g[j] - out[j] - m->ridge[j] * x[j];
+}
+
+static double square(const double *x, size_t n) {
+    double sum = 0;
+    for (size_t j = 0; j < n; j++) sum += x[j] * x[j];
+    return sum;
+}
+
+/* Where columns are large beside the ridge, the difference above loses digits, and so the step is corrected by what it
+ * leaves over (iterative refinement), until that no longer helps. */
+void skald_woodbury_solve(skald_metric *m, const double *g, double *out) {
+    const size_t dim = m->options.dim;
+    solve_once(m, g, out);
+    if (!m->refine) return;
+    double *const left = m->scratch + 3 * skald_max_size(dim, m->sample.m), *const change = m->sample.change;
+    double last = INFINITY;
+    for (uint32_t k = 0; k < MOST_REFINEMENTS; k++) {
+        residual(m, g, out, left);
+        solve_once(m, left, change);
+        const double now = square(change, dim);
+        if (!(now <= last / 4)) return;
+        for (size_t j = 0; j < dim; j++) out[j] += change[j];
+        if (now <= REFINED * REFINED * square(out, dim)) return;
+        last = now;
+    }
 }

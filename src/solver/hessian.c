@@ -114,6 +114,7 @@ skald_status skald_hessian_create(skald_engine *e, skald_hessian **out) {
                                         .classes = classes_of(p),
                                         .length = length,
                                         .intercept = p->objective.intercept,
+                                        .proximal = p->objective.l1 > 0,
                                         .l2 = l2,
                                         .smoothness = fmax(p->L_max, p->objective.l2),
                                         .ridge = -1,
