@@ -107,6 +107,7 @@ struct skald_engine {
     double passes;              /* rows processed / n */
     double backoff;             /* the guard's factor on every step: 1, 1/2, ... */
     uint32_t parallel;          /* P: tasks in flight in regular running */
+    uint64_t guards;            /* newton: how often its steps did not do what they promised */
     uint32_t generation;        /* raised when the model is set back: what was derived from it before is of no use */
     double smoothness;          /* sum k^2 / sum k of the last pass's local steps (see skald_sums); 0 = not known yet */
     uint64_t commits;           /* the clock: changes of the model */

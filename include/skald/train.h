@@ -162,6 +162,7 @@ typedef struct skald_outcome {
     double seconds, train_seconds, passes, rows_per_s;
     uint64_t applied, scaled, folded, rejected; /* results, by what became of them */
     uint64_t updates, commits, rollbacks, evaluations, duplicates, full_gradients;
+    uint64_t guards;        /* newton: times its steps did not do what they promised, and were held back */
     uint64_t evictions;     /* history by version: tasks that made room */
     uint32_t versions_held; /* by the history of one worker, at most */
     double staleness_mean;

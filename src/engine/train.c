@@ -258,6 +258,7 @@ static void fill(skald_run *run, skald_outcome *out) {
     out->folded = run->folded;
     out->rejected = run->rejected;
     out->rollbacks = run->rollbacks;
+    out->guards = run->engine.guards;
     out->evaluations = run->evaluations;
     out->full_gradients = run->epoch;
     out->evictions = run->evictions;

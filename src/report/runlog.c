@@ -169,6 +169,7 @@ void skald_runlog_end(skald_runlog *log, const skald_problem *p, const skald_out
     json_object_set_new(o, "folded", whole((double)out->folded));
     json_object_set_new(o, "rejected", whole((double)out->rejected));
     json_object_set_new(o, "rollbacks", whole((double)out->rollbacks));
+    json_object_set_new(o, "guards", whole((double)out->guards));
     json_object_set_new(o, "evaluations", whole((double)out->evaluations));
     json_object_set_new(o, "full_gradients", whole((double)out->full_gradients));
     json_object_set_new(o, "history_versions", whole((double)out->versions_held));

@@ -75,6 +75,7 @@ void skald_summary_print(FILE *out, const skald_outcome *o) {
             (unsigned long long)o->staleness_max);
     fprintf(out, "step           %.4g, %u rows a step, %u rows a message", o->step, o->step_rows, o->task_rows);
     if (o->rollbacks) fprintf(out, "; rolled back %llu times", (unsigned long long)o->rollbacks);
+    if (o->guards) fprintf(out, "; held back %llu times", (unsigned long long)o->guards);
     if (o->full_gradients) fprintf(out, "; %llu full gradients", (unsigned long long)o->full_gradients);
     if (o->versions_held)
         fprintf(out, "; history at %u versions a worker, %llu evictions", o->versions_held,

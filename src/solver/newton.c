@@ -93,6 +93,7 @@ static void guard(newton *s, double decrement) {
         s->t = fmin(1, 2 * s->t);
     }
     if (grown || slow) skald_hessian_grow(s->h);
+    e->guards += grown;
     s->troubled = grown;
     s->decrement = decrement;
     s->looked = e->passes;
