@@ -110,6 +110,9 @@ struct skald_crew {
     /* One member with one slot, which runs its task within `next` and keeps nothing of it: local tasks read the
      * solver's own vectors, of which no copy is made. */
     bool here;
+    /* Its members, and who asks, are outside this process, and go on whatever the engine does: `next` should be called
+     * even where no result is awaited. */
+    bool live;
     /* The memory that models and results are in; the engine keeps its own vectors there too. NULL: the host's. Only of
      * ranks: elsewhere results come from many places, and are looked into. */
     const skald_vectors *vectors;

@@ -6,6 +6,8 @@
 #ifndef SKALD_ENGINE_H
 #define SKALD_ENGINE_H
 
+#include <stdatomic.h>
+
 #include "skald/problem.h"
 #include "skald/stale.h"
 #include "skald/task.h"
@@ -98,6 +100,10 @@ typedef struct skald_engine_ops {
     /* Parts: the clock (skald_merge.staleness counts by it) when the oldest model that some history is at was
      * published; 0 before every row has been seen. */
     uint64_t (*oldest)(const skald_engine *e);
+    /* Runs `work` on a thread of its own, for arithmetic that may take seconds, and returns its status. Meanwhile the
+     * owner thread answers requests; *stop becomes true when the run is to end: work looks at it now and then. It may
+     * use the solver's vectors, as nothing is merged meanwhile, but not the engine's operations. Blocks. */
+    skald_status (*beside)(skald_engine *e, skald_status (*work)(void *user, const atomic_bool *stop), void *user);
 } skald_engine_ops;
 
 struct skald_engine {
@@ -159,6 +165,10 @@ static inline double skald_extrapolate(const skald_engine *e, double *abar, doub
 }
 static inline uint64_t skald_oldest(const skald_engine *e) {
     return e->ops->oldest(e);
+}
+static inline skald_status skald_beside(skald_engine *e, skald_status (*work)(void *user, const atomic_bool *stop),
+                                        void *user) {
+    return e->ops->beside(e, work, user);
 }
 
 #endif

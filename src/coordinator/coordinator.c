@@ -127,6 +127,7 @@ skald_status skald_coordinator_listen(const skald_net_ops *net, const skald_coor
     skald_coordinator *c = skald_zalloc(1, sizeof *c);
     if (!c) return SKALD_ENOMEM;
     c->crew.ops = &skald_remote_crew_ops;
+    c->crew.live = true;
     c->crew.conduct = skald_remote_conduct;
     const uint32_t most = 2 * options->workers > options->workers + 8 ? 2 * options->workers : options->workers + 8;
     c->crew.most = options->most ? options->most : most;

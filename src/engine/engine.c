@@ -150,7 +150,7 @@ void skald_run_answer(skald_run *run, const skald_event *event) {
 
 skald_status skald_run_pump(skald_run *run, skald_merge *m) {
     skald_event event = {0};
-    TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
+    if (!skald_run_next_held(run, &event)) TRY(run->crew->ops->next(run->crew, SKALD_NS_PER_S / 20, &event));
     skald_table_progress(run);
     switch (event.kind) {
     case SKALD_EVENT_NONE:
@@ -200,18 +200,20 @@ static skald_status commit(skald_engine *engine, const skald_merge *m, double st
     return skald_watch_commit(run);
 }
 
+skald_stop skald_run_stop_reason(const skald_run *run) {
+    const skald_train_options *o = run->options;
+    if (run->stop) return run->stop;
+    if (run->stop_flag && *run->stop_flag) return SKALD_STOP_INTERRUPTED;
+    if (o->max_passes > 0 && run->engine.passes >= o->max_passes) return SKALD_STOP_PASSES;
+    if (o->max_updates && run->updates >= o->max_updates) return SKALD_STOP_UPDATES;
+    if (o->max_seconds > 0 && (double)skald_run_now(run) * 1e-9 >= o->max_seconds) return SKALD_STOP_TIME;
+    return SKALD_STOP_NONE;
+}
+
 static bool over(skald_engine *engine) {
     skald_run *run = of(engine);
-    const skald_train_options *o = run->options;
     if (run->stop) return true;
-    if (run->stop_flag && *run->stop_flag)
-        run->stop = SKALD_STOP_INTERRUPTED;
-    else if (o->max_passes > 0 && run->engine.passes >= o->max_passes)
-        run->stop = SKALD_STOP_PASSES;
-    else if (o->max_updates && run->updates >= o->max_updates)
-        run->stop = SKALD_STOP_UPDATES;
-    else if (o->max_seconds > 0 && (double)skald_run_now(run) * 1e-9 >= o->max_seconds)
-        run->stop = SKALD_STOP_TIME;
+    run->stop = skald_run_stop_reason(run);
     if (run->stop && run->work.w) /* the solver's vectors go with it: keep the last model */
         engine->vectors.ops->copy(&engine->vectors, run->watch.good, run->work.w);
     return run->stop != SKALD_STOP_NONE;
@@ -286,4 +288,5 @@ const skald_engine_ops skald_crew_engine_ops = {
     .taken_at = taken_at,
     .extrapolate = extrapolate,
     .oldest = oldest,
+    .beside = skald_run_beside,
 };

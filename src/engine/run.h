@@ -62,6 +62,12 @@ typedef struct skald_member_state {
 
 } skald_member_state;
 
+/* Events that came while the owner thread waited for something else (beside.c): the next to be dealt with, in order. */
+typedef struct skald_ahead {
+    skald_event *events;
+    size_t first, count, room;
+} skald_ahead;
+
 /* Objective estimate from the batches, the guard's snapshot, the average iterate. */
 typedef struct skald_watch {
     double window_loss, window_rows, window_begin; /* since this many passes */
@@ -145,7 +151,8 @@ typedef struct skald_run {
     uint32_t versions_held; /* by one worker, at most */
     bool dirty;             /* the vectors changed since `current` was published */
 
-    skald_result *held;  /* async: the result being merged */
+    skald_result *held; /* async: the result being merged */
+    skald_ahead ahead;
     double *round_g;     /* sync: the round's direction or model difference; the engine's vectors, as the next */
     double *history_sum; /* sync: the round's history; repair and rebuild: the anchor's change */
     double *moved;       /* parts: what a merge makes of wbar */
@@ -294,6 +301,13 @@ extern const skald_engine_ops skald_crew_engine_ops;
 skald_status skald_run_pump(skald_run *run, skald_merge *merge);
 /* Answers a request, or notes it. */
 void skald_run_answer(skald_run *run, const skald_event *event);
+/* Should the run end, and why? (Targets aside: skald_judge_reached.) */
+skald_stop skald_run_stop_reason(const skald_run *run);
+/* beside.c: the engine's operation; the oldest event that it held, if there is one; dropping what is left. */
+skald_status skald_run_beside(skald_engine *engine, skald_status (*work)(void *user, const atomic_bool *stop),
+                              void *user);
+bool skald_run_next_held(skald_run *run, skald_event *event);
+void skald_run_drop_held(skald_run *run);
 skald_flight *skald_run_find(skald_run *run, uint64_t task);
 void skald_run_land(skald_run *run, skald_flight *flight);
 /* Asks every shard's holder for its anchor; `asker` (may be NULL) is answered when all have been compared. */

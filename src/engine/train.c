@@ -286,6 +286,7 @@ static void end(skald_run *run) {
         skald_version_unref(run->flights[f].model);
     }
     if (run->held) run->crew->ops->release(run->crew, run->held);
+    skald_run_drop_held(run);
     if (run->audit.asker)
         run->crew->ops->answer(run->crew, run->audit.asker, "{\"state\":\"ended before the audit did\"}", NULL);
     skald_evaluator_drop(&run->evaluator, run->crew);

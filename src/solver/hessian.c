@@ -232,6 +232,10 @@ static skald_status measure(skald_hessian *h) {
     return SKALD_OK;
 }
 
+static skald_status measure_job(void *user, const atomic_bool *stop) {
+    return measure(user);
+}
+
 /* Margins at the models that the rows' history is at; at w where there is none. */
 static skald_status measure_history(skald_hessian *h, const double *w) {
     const skald_sample *s = h->e->sample;
@@ -241,7 +245,9 @@ static skald_status measure_history(skald_hessian *h, const double *w) {
         const double *at = skald_taken_at(h->e, s->shard[i], s->row[i]);
         skald_curvature_margins(&s->rows, i, i + 1, C, at ? at : w, h->z + i * C);
     }
-    if (!h->measured || cost(h, (double)s->rows.n) < BESIDE_FLOPS) return measure(h);
+    const bool short_work = cost(h, (double)s->rows.n) < BESIDE_FLOPS;
+    if (!h->measured && !short_work) return skald_beside(h->e, measure_job, h);
+    if (short_work) return measure(h);
     curvatures(h); /* steps go on by the old one meanwhile */
     skald_remeasure_start(&h->beside, h->spare, &s->rows, h->h, shares(h), s->whole);
     h->measuring = true;
@@ -260,6 +266,10 @@ static skald_status adopt(skald_hessian *h) {
     h->spare = old;
     skald_metric_drop_pairs(h->metric); /* those that it had are of long ago */
     return SKALD_OK;
+}
+
+static skald_status adopt_job(void *user, const atomic_bool *stop) {
+    return adopt(user);
 }
 
 /* Between points both of whose gradients are of histories renewed as a whole, and not too old. */
@@ -288,7 +298,7 @@ static void learn(skald_hessian *h, const double *x, const double *a) {
 skald_status skald_hessian_tend(skald_hessian *h, const double *w, const double *x, const double *a) {
     const skald_sample *s = h->e->sample;
     learn(h, x, a);
-    if (h->measuring && h->e->passes >= h->adopt) TRY(adopt(h));
+    if (h->measuring && h->e->passes >= h->adopt) TRY(skald_beside(h->e, adopt_job, h));
     if (h->measuring) return SKALD_OK;
     if (!s->complete || (h->measured == s->rows.n && h->e->passes < h->due)) return SKALD_OK;
     return measure_history(h, w);
@@ -339,31 +349,47 @@ static skald_status model_step(skald_hessian *h, const double *a, double toleran
     return SKALD_OK;
 }
 
-skald_status skald_hessian_minimise(skald_hessian *h, double F, const double *x, const double *a, double *direction,
-                                    double *promise, double *left) {
-    const size_t length = skald_problem_length(h->p);
+/* What skald_hessian_minimise is asked. */
+typedef struct task {
+    skald_hessian *h;
+    double F;
+    const double *x, *a;
+    double *promise, *left;
+} task;
+
+/* h->u <- the model's minimum. */
+static skald_status minimise(void *user, const atomic_bool *stop) {
+    const task *t = user;
+    skald_hessian *h = t->h;
     const bool whole = h->e->sample->whole;
     const uint32_t most = whole ? MOST_STEPS : cheap(h) ? SOME_STEPS : 1;
     const double enough = whole ? ALL_THE_WAY : PART_OF_THE_WAY;
     const bool often = whole || cheap(h);
     double before = INFINITY, last = INFINITY, tolerance = ROUGH; /* before, last: what the last steps promised */
     TRY(adopt(h));
-    TRY(skald_sample_model_about(h->model, x, a));
-    memcpy(h->u, x, length * sizeof *x);
-    for (uint32_t k = 0; k < most; k++) {
+    TRY(skald_sample_model_about(h->model, t->x, t->a));
+    memcpy(h->u, t->x, skald_problem_length(h->p) * sizeof *h->u);
+    for (uint32_t k = 0; k < most && !(k && atomic_load(stop)); k++) {
         skald_sample_model_at(h->model, h->u, h->at);
-        if (k) tolerance = fmax(fmin(ROUGH * *left / *promise, FINER * tolerance), FINE);
+        if (k) tolerance = fmax(fmin(ROUGH * *t->left / *t->promise, FINER * tolerance), FINE);
         /* of all rows, the last curvature shows whether there is anything left to do */
         const bool anew = k ? often && !(before <= WELL_DONE * last) : whole ? false : often || h->e->passes >= h->due;
-        TRY(model_step(h, h->at, tolerance, anew, left));
-        if (k == 0) *promise = *left;
+        TRY(model_step(h, h->at, tolerance, anew, t->left));
+        if (k == 0) *t->promise = *t->left;
         const bool fine = !(h->p->objective.l1 > 0) || tolerance <= FINE || !whole;
-        const bool stands = k > 2 && *left >= before / 2 && *left <= STANDS * *promise;
-        if (fine && (*left <= enough * *promise || *left <= ROUNDING * fabs(F) || stands)) break;
+        const bool stands = k > 2 && *t->left >= before / 2 && *t->left <= STANDS * *t->promise;
+        if (fine && (*t->left <= enough * *t->promise || *t->left <= ROUNDING * fabs(t->F) || stands)) break;
         last = before;
-        before = *left;
+        before = *t->left;
     }
-    for (size_t j = 0; j < length; j++) direction[j] = x[j] - h->u[j];
+    return SKALD_OK;
+}
+
+skald_status skald_hessian_minimise(skald_hessian *h, double F, const double *x, const double *a, double *direction,
+                                    double *promise, double *left) {
+    task t = {.h = h, .F = F, .x = x, .a = a, .promise = promise, .left = left};
+    TRY(skald_beside(h->e, minimise, &t));
+    for (size_t j = 0; j < skald_problem_length(h->p); j++) direction[j] = x[j] - h->u[j];
     return SKALD_OK;
 }
 
