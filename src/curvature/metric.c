@@ -11,7 +11,7 @@
 #include "curvature/vector.h"
 
 #define INTERCEPT_FLOOR(whole) ((whole) ? 1e-12 : 1e-8) /* of its own curvature: positive, and nothing beside it */
-enum { WIDE_DIM = 256, EXACT_DIM = 4096, EXACT_COUPLED = 1536 };
+enum { WIDE_DIM = 256, EXACT_DIM = 4096, EXACT_COUPLED = 160, PROXIMAL_COUPLED = 1536 };
 
 /* Are columns so much larger than l2 that those beside them get lost in the rows' matrix? (Not in H, which is
  * factorised with a unit diagonal.) Steps are corrected for it where the sample is all rows; those with l1 are not. */
@@ -24,7 +24,8 @@ static bool uneven(const skald_metric_options *o) {
 /* Of a sample of m rows. */
 static skald_metric_kind kind_of(const skald_metric_options *o, size_t m) {
     const uint64_t entries = (uint64_t)o->dim * o->classes;
-    if (o->classes > 1) return entries <= EXACT_COUPLED ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_CG;
+    if (o->classes > 1)
+        return entries <= (o->proximal ? PROXIMAL_COUPLED : EXACT_COUPLED) ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_CG;
     const bool wide = o->dim > WIDE_DIM && m <= o->dim / 2 && o->l2 > 0; /* m x m is the smaller matrix */
     return o->dim <= EXACT_DIM && !(wide && !uneven(o)) ? SKALD_METRIC_CHOLESKY : SKALD_METRIC_WOODBURY;
 }

@@ -37,7 +37,7 @@ typedef struct skald_metric skald_metric;
 typedef enum skald_metric_kind {
     SKALD_METRIC_PAIRS = 0, /* nothing measured: I / smoothness, or by the newest pair, and the pairs */
     SKALD_METRIC_CHOLESKY,  /* H itself, factorised: dim <= 4096, if rows are more than half of that; softmax:
-                              classes x dim <= 1536 */
+                              classes x dim <= 160, where steps are proximal 1536 */
     SKALD_METRIC_WOODBURY,  /* more columns, or l2 > 0 and few rows: through the m x m matrix of the rows; m <=
                               8192 */
     SKALD_METRIC_CG         /* softmax: products with H, conjugate gradients */

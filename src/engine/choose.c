@@ -82,13 +82,14 @@ double skald_pass_ns(const skald_facts *f) {
 static const double WELL = 3, PASSES = 7, PASSES_BY_CONDITION = 2;
 /* Newton: about a dozen measures of the curvature of all rows, if those are few, or five of a sample's. */
 static const double MEASURES = 12, SAMPLE_MEASURES = 5, FLOPS_A_NS = 30, STEPS = 80;
-static const double MOST_ENTRIES = 2e7, MOST_DENSE = 4096, MOST_CLASS_COLUMNS = 1536;
+static const double MOST_ENTRIES = 2e7, MOST_DENSE = 4096, MOST_CLASS_COLUMNS = 1536, EXACT_CLASS_COLUMNS = 160;
 static const double ILL = 30; /* below, a sample's Newton gains nothing */
 
 /* Nanoseconds to measure curvature on so many rows, and to step by it. */
 static double measure_ns(const skald_facts *f, double rows) {
     const double d = f->dim * (double)f->classes, entry = f->dense ? f->dim : f->nonzeros / f->rows;
-    if (f->classes > 1 && d > MOST_CLASS_COLUMNS) return 10 * 4 * rows * entry * f->classes; /* conjugate gradients */
+    if (f->classes > 1 && d > (f->l1 > 0 ? MOST_CLASS_COLUMNS : EXACT_CLASS_COLUMNS))
+        return 8 * rows * entry * f->classes; /* conjugate gradients */
     if (f->classes == 1 && 2 * rows <= d) return (rows * rows * entry + rows * rows * rows / 3) / FLOPS_A_NS;
     const double columns =
         f->dense ? f->dim : fmin(f->dim, 4 * entry); /* a sparse row's square is done entry by entry */
