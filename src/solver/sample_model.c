@@ -84,21 +84,20 @@ void skald_sample_model_at(skald_sample_model *m, const double *u, double *a) {
     for (size_t j = 0; j < skald_problem_length(m->problem); j++) a[j] += m->correction[j];
 }
 
-/* dM/dt at x - t direction, less what the smooth part has at t = 0. */
+/* dM/dt at x - t direction, less what the smooth part has at t = 0. (The slopes there are those of the last gradient.)
+ */
 static double bend(const skald_sample_model *m, const double *x, const double *direction, double t) {
     const skald_problem *p = m->problem;
     const skald_rows *rows = &m->sample->rows;
     const uint32_t C = classes_of(p);
-    double z[SKALD_MAX_LABELS], now[SKALD_MAX_LABELS], then[SKALD_MAX_LABELS];
+    double z[SKALD_MAX_LABELS], now[SKALD_MAX_LABELS];
     double sum = 0, ridge = 0, shrink = 0;
-    for (size_t i = 0; i < rows->n; i++) {
-        const double *from = m->z + i * C, *way = m->along + i * C;
-        double one = 0;
+    for (size_t i = 0; i < rows->n && t > 0; i++) {
+        const double *from = m->z + i * C, *way = m->along + i * C, *then = m->slope + i * C;
+        const double weight = rows->s[i] / (double)rows->n;
         for (uint32_t c = 0; c < C; c++) z[c] = from[c] - t * way[c];
         derivative(m, i, z, now);
-        derivative(m, i, from, then);
-        for (uint32_t c = 0; c < C; c++) one -= (now[c] - then[c]) * way[c];
-        sum += rows->s[i] * one;
+        for (uint32_t c = 0; c < C; c++) sum -= (weight * now[c] - then[c]) * way[c];
     }
     for (uint32_t c = 0; c < C; c++)
         for (uint32_t j = 0; j < p->features; j++) {
@@ -106,7 +105,7 @@ static double bend(const skald_sample_model *m, const double *x, const double *d
             ridge += d * d;
             shrink -= u > 0 ? d : u < 0 ? -d : 0;
         }
-    return sum / (double)rows->n + p->objective.l2 * t * ridge + p->objective.l1 * shrink;
+    return sum + p->objective.l2 * t * ridge + p->objective.l1 * shrink;
 }
 
 double skald_sample_model_line(skald_sample_model *m, const double *x, const double *g, const double *direction) {
