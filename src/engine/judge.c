@@ -9,6 +9,7 @@
  * two more. */
 static const double BUDGET = 0.1;
 static const uint64_t FREE = 3;
+static const double CIRCLE = 8, NEAR = 1e-10; /* passes; a relative gap next to rounding */
 
 double skald_run_stationarity(skald_run *run, const double *w, const double *g) {
     skald_vectors *v = &run->engine.vectors;
@@ -102,6 +103,27 @@ static double decrement(skald_run *run, uint32_t point) {
     return run->engine.judge(run->engine.judge_user, w, run->smooth) / fabs(ev->certificate[point].objective);
 }
 
+/* Local steps are longer than is proven (skald_schedule_eta), and can end in a circle about the optimum: seen with
+ * weights that differ a thousandfold. F would fall from look to look; where most results are too stale for a step, it
+ * is that. */
+static void look_for_circle(skald_run *run) {
+    const skald_evaluation *e = &run->last;
+    const uint64_t idle = run->folded + run->rejected;
+    const double steps = (double)(e->updates - run->lowest_updates);
+    if (!(run->lowest <= e->objective)) {
+        run->lowest = e->objective;
+    } else {
+        const bool circle = steps * run->work.task_rows >= CIRCLE * run->problem->n;
+        const bool late = (double)(idle - run->lowest_idle) >= steps;
+        if (!run->history || !run->work.local || !circle || late || e->relative_gap <= NEAR) return;
+        run->engine.backoff /= 2;
+        skald_run_notice(run, "the objective has not fallen for %g passes: steps halved to x %g", CIRCLE,
+                         run->engine.backoff);
+    }
+    run->lowest_updates = e->updates;
+    run->lowest_idle = idle;
+}
+
 void skald_judge_done(skald_run *run) {
     const skald_evaluator *ev = &run->evaluator;
     uint32_t best = skald_evaluator_best(ev);
@@ -131,5 +153,7 @@ void skald_judge_done(skald_run *run) {
     if (run->observer && run->observer->evaluation) run->observer->evaluation(run->observer->user, &run->last);
     if (run->stop) return; /* the final one */
     run->stop = skald_judge_reached(run->options, &run->last);
-    if (!run->stop) calibrate(run);
+    if (run->stop) return;
+    calibrate(run);
+    look_for_circle(run);
 }

@@ -173,7 +173,9 @@ typedef struct skald_run {
     double eval_passes, eval_seconds, eval_train_seconds; /* when the running evaluation was pinned */
     uint64_t eval_commits, eval_updates, evaluations;
     double last_eval_passes, estimate_checked, eval_estimate, calibration;
-    double bound; /* of F*, from below: the best certified so far; -infinity: none */
+    double lowest;                        /* F at the best look; NaN before */
+    uint64_t lowest_updates, lowest_idle; /* steps that had been made then, and results without one */
+    double bound;                         /* of F*, from below: the best certified so far; -infinity: none */
     skald_evaluation last;
     bool quiesce;      /* training waits for the running evaluation */
     double *delivered; /* host memory, as the next */

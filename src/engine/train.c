@@ -127,6 +127,7 @@ static skald_status begin(skald_run *run) {
     run->engine.backoff = 1;
     run->calibration = 1;
     run->bound = -INFINITY;
+    run->lowest = NAN;
     run->history = run->options->algo == SKALD_SAGA || run->options->algo == SKALD_NEWTON;
     run->quiesce =
         (run->options->has_target_objective && !run->options->eval_beside) || run->options->mode == SKALD_SYNC;
