@@ -37,6 +37,12 @@ static inline size_t cpu_lanes(size_t classes) {
     return (classes + 7) / 8 * 8;
 }
 
+/* Local steps on sparse rows keep u, d, a and w0 (see cpu_column) of four classes together, as {u, d, a, w0}[4]. */
+#define CPU_QUAD 16
+static inline size_t cpu_quads(size_t classes) {
+    return (classes + 3) / 4;
+}
+
 /* The rows of a batch over slots: the columns that they touch, in ascending order (the intercept's is the last one).
  * Large batches: a slot for every column, and the shard's rows as they lie. */
 typedef struct cpu_columns {
@@ -130,7 +136,7 @@ typedef struct cpu_local {
     /* softmax: */
     double *classes_tile;       /* cpu_softmax_step_doubles, scratch */
     const cpu_columns *touched; /* CSR */
-    double *class_columns;      /* CSR: slots x {u, d, a, w0} x lanes; out: u is w - w0 */
+    double *class_columns;      /* CSR: slots x cpu_quads x CPU_QUAD */
     double keep, pull;          /* CSR without l1, out: a column without a slot ends at keep w0 - pull a */
     double loss;                /* out, as in skald_sums */
     double probe;               /* out, as in cpu_tally */
@@ -145,7 +151,11 @@ typedef struct cpu_kernels {
                          double *tile);
     /* Steps until done or until a coefficient is not finite. */
     void (*local)(cpu_local *local);
-    /* After softmax_local on sparse rows: dw of `count` columns without a slot at w and abar (NULL: sgd). */
+    /* Softmax, local steps on sparse rows. Before: slots begin .. end from w and abar (NULL: sgd). */
+    void (*softmax_begin)(const cpu_local *local, size_t begin, size_t end, const double *w, const double *abar);
+    /* After: dw and g (NULL: not wanted) of classes c .. c + 4 in the columns of slots begin .. end. */
+    void (*softmax_end)(const cpu_local *local, size_t c, size_t begin, size_t end, double *dw, double *g);
+    /* After: dw of `count` columns without a slot at w and abar (NULL: sgd). */
     void (*softmax_rest)(const cpu_local *local, size_t count, const double *w, const double *abar, double *dw);
     /* loss, dphi, d2phi, correct and rows of rows [begin, end) (positions of `rows` when not NULL), whose
      * margins are z[begin..end) + delta. */

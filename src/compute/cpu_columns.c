@@ -5,8 +5,9 @@
 #include "base/base.h"
 #include "compute/cpu.h"
 
-/* Batches of more entries than this times the columns touch most of them: they are taken as they lie. */
-#define WORTH 2
+/* Batches of more entries than this times the columns touch nearly all of them: they are taken as they lie. (By Zipf's
+ * law, four times as many touch six columns in ten.) */
+#define WORTH 8
 
 size_t cpu_columns_entries(const cpu_shard *shard, const uint32_t *rows, size_t count) {
     const uint64_t *ptr = shard->rows.ptr;

@@ -29,48 +29,36 @@ typedef struct classes_task {
 
 static void prepare_block(void *context, size_t block) {
     const classes_task *t = context;
-    const cpu_columns *k = t->l->touched;
-    const size_t C = t->l->shard->classes, dim = t->l->shard->rows.dim, lanes = cpu_lanes(C), stride = 4 * lanes;
-    const size_t begin = block * CPU_COLUMN_BLOCK, end = skald_min_size(begin + CPU_COLUMN_BLOCK, k->count);
-    double *const columns = t->l->class_columns;
-    cpu_columns_gather(k, C, dim, t->w, begin, end, stride, columns + 3 * lanes);
-    if (t->l->saga) cpu_columns_gather(k, C, dim, t->abar, begin, end, stride, columns + 2 * lanes);
-    for (size_t slot = begin; slot < end; slot++) {
-        double *const at = columns + slot * stride;
-        memcpy(at, at + 3 * lanes, lanes * sizeof *at);
-        memset(at + lanes, 0, (t->l->saga ? 1 : 2) * lanes * sizeof *at);
-    }
+    const size_t begin = block * CPU_COLUMN_BLOCK, end = skald_min_size(begin + CPU_COLUMN_BLOCK, t->l->touched->count);
+    t->c->kernels->softmax_begin(t->l, begin, end, t->w, t->l->saga ? t->abar : NULL);
 }
 
-/* Columns of eight classes that are finished at a time: two outputs of them stay in L2. */
-#define FINISH_COLUMNS 2048
+/* Columns of four classes that are finished at a time: two outputs of them stay in L2. */
+#define FINISH_COLUMNS 4096
 static size_t finish_stretches(size_t dim) {
     return (dim + FINISH_COLUMNS - 1) / FINISH_COLUMNS;
 }
 
-/* Eight classes at a time: a stretch of each is written in one go, and the slots' entries of it while it is in L2. */
+/* Four classes at a time: a stretch of each is written in one go, and the slots' entries of it while it is in L2. */
 static void finish_block(void *context, size_t block) {
     const classes_task *t = context;
     const cpu_columns *k = t->l->touched;
-    const size_t C = t->l->shard->classes, dim = t->l->shard->rows.dim, lanes = cpu_lanes(C), stride = 4 * lanes;
-    const size_t stretches = finish_stretches(dim), c = block / stretches * 8, some = skald_min_size(8, C - c);
+    const size_t C = t->l->shard->classes, dim = t->l->shard->rows.dim;
+    const size_t stretches = finish_stretches(dim), c = block / stretches * 4, some = skald_min_size(4, C - c);
     const size_t first = block % stretches * FINISH_COLUMNS, count = skald_min_size(FINISH_COLUMNS, dim - first);
     const size_t begin = cpu_columns_slot(k, first), end = cpu_columns_slot(k, first + count);
-    const double *const from = t->l->class_columns + c;
-    double *const dw = t->dw + c * dim, *const g = t->g ? t->g + c * dim : NULL;
     for (size_t i = 0; i < some && end - begin < count; i++) {
-        const size_t at = i * dim + first, in = c * dim + at;
-        t->c->kernels->softmax_rest(t->l, count, t->w + in, t->l->saga ? t->abar + in : NULL, dw + at);
-        if (g) memset(g + at, 0, count * sizeof *g);
+        const size_t at = (c + i) * dim + first;
+        t->c->kernels->softmax_rest(t->l, count, t->w + at, t->l->saga ? t->abar + at : NULL, t->dw + at);
+        if (t->g) memset(t->g + at, 0, count * sizeof *t->g);
     }
-    cpu_columns_scatter(k, some, dim, from, begin, end, stride, dw);
-    if (g) cpu_columns_scatter(k, some, dim, from + lanes, begin, end, stride, g);
+    t->c->kernels->softmax_end(t->l, c, begin, end, t->dw, t->g);
 }
 
 static void prepare_csr(cpu_local *l, size_t steps, const double *w, const double *abar, cpu_scratch *scratch) {
     const size_t dim = l->shard->rows.dim, slots = l->touched ? l->touched->count : dim;
     if (l->touched) {
-        l->class_columns = cpu_scratch_carve(scratch, slots * 4 * cpu_lanes(l->shard->classes), sizeof(double));
+        l->class_columns = cpu_scratch_carve(scratch, slots * cpu_quads(l->shard->classes), CPU_QUAD * sizeof(double));
     } else {
         l->columns = cpu_scratch_carve(scratch, dim, sizeof *l->columns);
         for (size_t j = 0; j < dim; j++)
@@ -175,8 +163,7 @@ skald_status cpu_local_run(cpu_compute *c, cpu_shard *shard, const skald_batch *
         if (dense)
             finish_dense(&l, w, dw, g);
         else if (slots)
-            cpu_pool_run(c->pool, cpu_lanes(shard->classes) / 8 * finish_stretches(shard->rows.dim), finish_block,
-                         &task);
+            cpu_pool_run(c->pool, cpu_quads(shard->classes) * finish_stretches(shard->rows.dim), finish_block, &task);
         else
             finish_csr(&l, dw, g);
     }
