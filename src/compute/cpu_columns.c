@@ -30,6 +30,15 @@ size_t cpu_columns_bytes(const cpu_shard *shard, size_t count, size_t entries) {
            CPU_SCRATCH_BYTES(entries, uint32_t) + CPU_SCRATCH_BYTES(entries, float);
 }
 
+/* Rows come in random order from memory: they are asked for some rows ahead. */
+#define AHEAD 8
+static void ask_row(const skald_rows *data, size_t i) {
+    for (uint64_t e = data->ptr[i]; e < data->ptr[i + 1]; e += 16) {
+        __builtin_prefetch(data->idx + e, 0, 2);
+        __builtin_prefetch(data->val + e, 0, 2);
+    }
+}
+
 cpu_columns cpu_columns_find(const cpu_shard *shard, const uint32_t *rows, size_t count, size_t entries,
                              cpu_scratch *scratch) {
     const skald_rows *data = &shard->rows;
@@ -44,6 +53,7 @@ cpu_columns cpu_columns_find(const cpu_shard *shard, const uint32_t *rows, size_
     memset(slot, 0, dim * sizeof *slot);
     ptr[0] = 0;
     for (size_t k = 0; k < count; k++) {
+        if (k + AHEAD < count) ask_row(data, rows[k + AHEAD]);
         const uint64_t begin = data->ptr[rows[k]], size = data->ptr[rows[k] + 1] - begin;
         memcpy(idx + ptr[k], data->idx + begin, size * sizeof *idx);
         memcpy(val + ptr[k], data->val + begin, size * sizeof *val);

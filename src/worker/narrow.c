@@ -8,15 +8,27 @@
 #include "base/base.h"
 #include "worker/worker_state.h"
 
+/* to = from + carry (NULL: none); 0 unless an entry is beyond floats, or is no number. Eight sums, so that they are
+ * taken in vectors. */
+static float round_off(float *restrict to, const double *restrict from, const float *restrict carry, size_t n) {
+    float beyond[8] = {0};
+    size_t j = 0;
+    for (; j + 8 <= n; j += 8)
+        for (size_t k = 0; k < 8; k++)
+            beyond[k] += 0 * (to[j + k] = (float)(carry ? from[j + k] + (double)carry[j + k] : from[j + k]));
+    for (; j < n; j++) beyond[0] += 0 * (to[j] = (float)(carry ? from[j] + (double)carry[j] : from[j]));
+    for (size_t k = 1; k < 8; k++) beyond[0] += beyond[k];
+    return beyond[0];
+}
+
 bool skald_narrow(const skald_result *r, size_t dim, float **carry, float *out) {
     if (r->count > 1 && !*carry && !(*carry = skald_zalloc(dim, sizeof **carry))) return false;
-    float *restrict dw = out, *restrict d = dw + dim, *restrict c = *carry;
-    const double *restrict from_dw = r->vectors[0], *restrict from_d = r->vectors[1];
-    float beyond = 0; /* what floats cannot hold leaves as doubles */
-    for (size_t j = 0; j < dim; j++) beyond += 0 * (dw[j] = (float)from_dw[j]);
-    for (size_t j = 0; j < dim && from_d; j++) beyond += 0 * (d[j] = (float)(from_d[j] + (double)c[j]));
-    if (!(beyond == 0)) return false;
-    for (size_t j = 0; j < dim && from_d; j++) c[j] = (float)(from_d[j] + (double)c[j] - (double)d[j]);
+    float *restrict d = out + dim, *restrict c = *carry;
+    const double *restrict from_d = r->vectors[1];
+    if (!(round_off(out, r->vectors[0], NULL, dim) == 0)) return false; /* it leaves as doubles */
+    if (!from_d) return true;
+    if (!(round_off(d, from_d, c, dim) == 0)) return false;
+    for (size_t j = 0; j < dim; j++) c[j] = (float)(from_d[j] + (double)c[j] - (double)d[j]);
     return true;
 }
 

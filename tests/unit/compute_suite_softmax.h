@@ -366,10 +366,10 @@ static inline void suite_softmax_operations(const compute_suite *suite, bool bri
 
 /* Steps short and long (implicit ones that move margins far), as suite_local has them. */
 static inline void suite_softmax_local(const compute_suite *suite, bool brief) {
-    static const uint32_t dims[] = {1, 3, 47, 801}, steps[] = {1, 3, 8, 19, 1000}, classes[] = {2, 3, 10};
+    static const uint32_t dims[] = {1, 3, 47, 801}, steps[] = {1, 3, 8, 19, 1000}, classes[] = {2, 3, 10, 15, 37};
     for (size_t z = 0; z < SKALD_ARRAY_LENGTH(dims); z++)
         for (uint64_t variant = brief ? z : 0; variant < 32; variant += brief ? 7 : 1) {
-            const skald_objective o = softmax_of(classes[(variant + z) % 3], variant & 1 ? 0.05 : 0,
+            const skald_objective o = softmax_of(classes[(variant + z) % 5], variant & 1 ? 0.05 : 0,
                                                  variant & 2 ? 0.06 : 0, dims[z] > 1 && variant & 4);
             const shape s = {.layout = variant & 8 ? SKALD_CSR : SKALD_DENSE,
                              .n = dims[z] > 500 ? 41 : 133,
