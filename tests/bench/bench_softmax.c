@@ -3,7 +3,8 @@
  *   bench_softmax [dense | sparse]
  *
  * Sparse rows: nanoseconds an entry and class of each operation (of the processor's time), beside logistic on the same
- * rows. Tasks are 1/16 of the rows, as `train` makes them.
+ * rows. Tasks are 1/16 of the rows; where vectors are long beside them, `train` makes 1/8 for a lone process and 1/20
+ * for each of two workers, so local steps are measured with those, too.
  *
  * Dense rows: the gradient of Skald's CPU backend beside two matrix products of OpenBLAS. The peer makes Z = X W' and G
  * = R' X over sub-batches that stay in the caches, without the losses in between: dgemm on rows widened to doubles, as
@@ -129,20 +130,24 @@ static void measure(size_t n, int d, int classes, void *blas) {
 
 /* ---- sparse rows ---------------------------------------------------------------------------------- */
 
-enum { TURNS = 5, SPARSE_ROWS = 20000, SPARSE_COLUMNS = 60000, TASK = SPARSE_ROWS / 16 };
+enum { TURNS = 9, SPARSE_ROWS = 20000, MOST_DRAWN = 128 };
 
-/* About eleven entries a row, columns by Zipf's law: short texts. */
-static skald_rows sparse_rows(uint32_t classes) {
-    skald_rows r = {.layout = SKALD_CSR, .n = SPARSE_ROWS, .dim = SPARSE_COLUMNS};
+typedef struct sparse_shape {
+    uint32_t columns, least, most, classes; /* least, most: columns drawn for a row, of which some come twice */
+} sparse_shape;
+
+/* Columns by Zipf's law. */
+static skald_rows sparse_rows(const sparse_shape *shape, uint32_t classes) {
+    skald_rows r = {.layout = SKALD_CSR, .n = SPARSE_ROWS, .dim = shape->columns};
     r.ptr = skald_zalloc(r.n + 1, sizeof *r.ptr);
-    r.idx = skald_alloc(r.n * 32, sizeof *r.idx);
-    r.val = skald_alloc(r.n * 32, sizeof *r.val);
+    r.idx = skald_alloc(r.n * shape->most, sizeof *r.idx);
+    r.val = skald_alloc(r.n * shape->most, sizeof *r.val);
     r.y = skald_alloc(r.n, sizeof *r.y);
     r.s = skald_alloc(r.n, sizeof *r.s);
     uint64_t end = 0, draw = 0;
     for (size_t i = 0; i < r.n; i++) {
-        const uint64_t want = 2 + skald_random(3, i) % 19;
-        uint32_t column[32];
+        const uint64_t want = shape->least + skald_random(3, i) % (shape->most - shape->least + 1);
+        uint32_t column[MOST_DRAWN];
         size_t count = 0;
         for (uint64_t k = 0; k < want; k++) {
             const uint32_t j = (uint32_t)skald_permute(5, r.dim, (uint64_t)pow(r.dim, skald_uniform(4, draw++)) - 1);
@@ -166,14 +171,14 @@ static skald_rows sparse_rows(uint32_t classes) {
 typedef struct sparse {
     skald_compute *c;
     skald_shard *shard;
-    uint32_t classes, *rows;
+    uint32_t classes, task, *rows;  /* task: rows */
     double entries, *w, *a, *g, *d; /* entries: in all rows */
     uint64_t position;
 } sparse;
 
 static skald_batch next_task(sparse *b) {
     skald_batch batch = {b->rows, 0};
-    batch.count = skald_draw(1, 0, SPARSE_ROWS, b->position, TASK, b->rows);
+    batch.count = skald_draw(1, 0, SPARSE_ROWS, b->position, b->task, b->rows);
     b->position += batch.count;
     return batch;
 }
@@ -204,17 +209,17 @@ static void objective_all(sparse *b) {
     must(b->c->ops->objective(b->c, b->shard, 1, (const double *const[]){b->w}, NULL, false, &sums));
 }
 
-static void sparse_open(sparse *b, uint32_t classes) {
+static void sparse_open(sparse *b, const sparse_shape *shape, uint32_t classes) {
     const skald_objective o = {.loss = classes > 1 ? SKALD_SOFTMAX : SKALD_LOGISTIC, .l2 = 1e-4, .classes = classes};
     const skald_compute_options options = {.device = "cpu", .threads = 1, .isa = getenv("BENCH_ISA")};
-    const size_t length = (size_t)SPARSE_COLUMNS * classes;
-    skald_rows rows = sparse_rows(classes);
+    const size_t length = (size_t)shape->columns * classes;
+    skald_rows rows = sparse_rows(shape, classes);
     *b = (sparse){.classes = classes, .entries = (double)rows.ptr[rows.n]};
     b->w = skald_alloc(length, sizeof *b->w);
     b->a = skald_zalloc(length, sizeof *b->a);
     b->g = skald_zalloc(length, sizeof *b->g);
     b->d = skald_zalloc(length, sizeof *b->d);
-    b->rows = skald_alloc(TASK, sizeof *b->rows);
+    b->rows = skald_alloc(SPARSE_ROWS, sizeof *b->rows);
     for (size_t k = 0; k < length; k++) b->w[k] = 0.1 * skald_normal(2, k);
     must(skald_compute_open(&options, &o, rows.dim, &b->c));
     must(b->c->ops->load(b->c, &rows, &b->shard));
@@ -237,25 +242,25 @@ static double processor_ns(void) {
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-static void measure_sparse(uint32_t classes) {
+static void measure_sparse(const sparse_shape *shape) {
     static const struct {
         const char *name;
         void (*run)(sparse *);
         double part; /* of the rows */
-    } operation[] = {{"gradient, a task", gradient_task, 1.0 / 16},
-                     {"saga, a task", saga_task, 1.0 / 16},
-                     {"local steps, a task", local_task, 1.0 / 16},
-                     {"gradient, all rows", gradient_all, 1},
+    } operation[] = {{"gradient, a task", gradient_task, 1.0 / 16}, {"saga, a task", saga_task, 1.0 / 16},
+                     {"local steps, a task", local_task, 1.0 / 16}, {"local steps, 1/8", local_task, 1.0 / 8},
+                     {"local steps, 1/20", local_task, 1.0 / 20},   {"gradient, all rows", gradient_all, 1},
                      {"objective, all rows", objective_all, 1}};
     sparse b[2];
-    sparse_open(&b[0], 1);
-    sparse_open(&b[1], classes);
-    printf("%d rows x %d columns, %.1f entries a row, %u classes\n", SPARSE_ROWS, SPARSE_COLUMNS,
-           b[1].entries / SPARSE_ROWS, classes);
+    sparse_open(&b[0], shape, 1);
+    sparse_open(&b[1], shape, shape->classes);
+    printf("%d rows x %d columns, %.1f entries a row, %u classes\n", SPARSE_ROWS, shape->columns,
+           b[1].entries / SPARSE_ROWS, shape->classes);
     for (size_t k = 0; k < SKALD_ARRAY_LENGTH(operation); k++) {
         double taken[2][TURNS], ns[2];
         for (int r = -1; r < TURNS; r++)
             for (int side = 0; side < 2; side++) {
+                b[side].task = (uint32_t)(SPARSE_ROWS * operation[k].part);
                 const double start = processor_ns();
                 operation[k].run(&b[side]);
                 if (r >= 0) taken[side][r] = processor_ns() - start;
@@ -265,7 +270,7 @@ static void measure_sparse(uint32_t classes) {
             ns[side] = taken[side][TURNS / 2] / (operation[k].part * b[side].entries * b[side].classes);
         }
         printf("  %-26s %8.2f ns an entry and class; logistic %8.2f ns an entry; %6.1f times logistic\n",
-               operation[k].name, ns[1], ns[0], ns[1] * classes / ns[0]);
+               operation[k].name, ns[1], ns[0], ns[1] * shape->classes / ns[0]);
         fflush(stdout);
     }
     sparse_close(&b[0]);
@@ -275,9 +280,10 @@ static void measure_sparse(uint32_t classes) {
 int main(int argc, char **argv) {
     const char *only = argc > 1 ? argv[1] : "";
     if (strcmp(only, "dense") != 0) {
-        measure_sparse(10);
-        measure_sparse(60);
-        measure_sparse(300);
+        static const sparse_shape shapes[] = {
+            {60000, 2, 20, 10},  {60000, 2, 20, 60},   {60000, 2, 20, 300}, /* short texts */
+            {12000, 30, 70, 10}, {47236, 70, 110, 20}, {5000, 20, 60, 60}};
+        for (size_t k = 0; k < SKALD_ARRAY_LENGTH(shapes); k++) measure_sparse(&shapes[k]);
     }
     if (strcmp(only, "sparse") == 0) return 0;
     void *blas = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
