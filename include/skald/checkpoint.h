@@ -18,6 +18,19 @@ typedef struct skald_checkpoint_shard {
     double mass; /* see src/engine/ledger.h */
 } skald_checkpoint_shard;
 
+/* A model that some part's history is at, or is about to be. */
+typedef struct skald_checkpoint_version {
+    uint64_t number, commits;
+} skald_checkpoint_version;
+
+/* Where a part of a shard has its history, and the loss there: see src/engine/parts.h. */
+typedef struct skald_checkpoint_part {
+    uint64_t version; /* its number; 0: none */
+    double loss;
+} skald_checkpoint_part;
+
+enum { SKALD_CHECKPOINT_NUMBERS = 8 };
+
 typedef struct skald_checkpoint {
     char run[40];
     uint64_t term; /* starts of the run: each raises it, and a version is (run, term, number) */
@@ -40,10 +53,20 @@ typedef struct skald_checkpoint {
     double *anchors;                              /* shard_count x length; NULL without history */
     uint8_t *manifest;                            /* packed (see data.h); NULL: none */
     uint64_t manifest_bytes;
+    /* newton: the points of the history; counts 0: none, as in other runs, or not known as the checkpoint was made */
+    uint64_t part_count, version_count;
+    skald_checkpoint_part *parts;       /* part_count: those of the first shard, of the second, ... */
+    skald_checkpoint_version *versions; /* version_count, by ascending number, each once: what parts are at, or tasks */
+    double *models;                     /* theirs: version_count x length */
+    uint64_t version_room;              /* of the last two */
+    double solver[SKALD_CHECKPOINT_NUMBERS]; /* the solver's own numbers */
 } skald_checkpoint;
 
 /* Makes room for vectors of `length` and shards; with history: for anchors too. Zeroed. SKALD_ENOMEM, *out is empty. */
 skald_status skald_checkpoint_make(uint64_t length, uint64_t shards, bool history, skald_checkpoint *out);
+/* Makes room for parts and versions, and keeps it where there is enough; what is in it is to be filled in.
+ * SKALD_ENOMEM: counts are 0. */
+skald_status skald_checkpoint_fit(skald_checkpoint *c, uint64_t parts, uint64_t versions);
 void skald_checkpoint_free(skald_checkpoint *c); /* zeroes the struct */
 
 /* HDF5 behind a 512-byte header with length and a checksum over everything, as a model's. Replaces `path` as a whole
@@ -77,7 +100,8 @@ skald_status skald_checkpointer_open(const skald_checkpointer_options *options, 
 bool skald_checkpointer_due(skald_checkpointer *c, int64_t now_ns, double passes);
 /* Room to be filled in, run and term as opened; NULL: out of memory, which `news` tells. What was filled in before is
  * still being written, perhaps: it has room of its own. */
-skald_checkpoint *skald_checkpointer_begin(skald_checkpointer *c, uint64_t length, uint64_t shards, bool history);
+skald_checkpoint *skald_checkpointer_begin(skald_checkpointer *c, uint64_t length, uint64_t shards, bool history,
+                                           uint64_t parts, uint64_t versions);
 /* What the workers found in the data, packed (see data.h): taken over, and part of every checkpoint. */
 void skald_checkpointer_manifest(skald_checkpointer *c, uint8_t *packed, size_t size);
 /* It is filled in: to be written. Later ones go before those that wait. */

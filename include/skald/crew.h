@@ -91,6 +91,7 @@ typedef struct skald_legacy {
     bool *kept;       /* by shard: its holder has it since then, with its history; the others' histories are all zero */
     uint64_t version; /* the highest number of a version that was seen by one of them */
     uint64_t commits; /* of w */
+    uint64_t number;  /* of w, as a version */
     double *w;        /* the newest model that one of them had, if newer than the checkpoint's; NULL: none is */
     char name[64];    /* who had it */
 } skald_legacy;

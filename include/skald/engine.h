@@ -106,6 +106,8 @@ typedef struct skald_engine_ops {
     skald_status (*beside)(skald_engine *e, skald_status (*work)(void *user, const atomic_bool *stop), void *user);
 } skald_engine_ops;
 
+enum { SKALD_SOLVER_NUMBERS = 8 };
+
 struct skald_engine {
     const skald_engine_ops *ops;
     skald_vectors vectors;
@@ -127,6 +129,9 @@ struct skald_engine {
      * (half the Newton decrement, squared); `g` and `w` are in host memory. NULL: the solver knows no curvature. */
     double (*judge)(void *user, const double *w, const double *g);
     void *judge_user;
+    /* What the solver would have again in a run that goes on: written by it before each commit, and kept in checkpoints
+     * if the first one is not 0. All 0 in a new run. */
+    double numbers[SKALD_SOLVER_NUMBERS];
 };
 
 static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) {
@@ -136,7 +141,7 @@ static inline skald_regulariser skald_engine_regulariser(const skald_engine *e) 
 
 /* Gives fresh vectors their first values: those of a checkpoint, if the run goes on from one; else w = 0 with the
  * problem's constant (see skald_problem_start). abar, wbar: NULL, or the average history and the mean of the models it
- * is taken at. Anything else a solver keeps is to be found anew, from a full gradient. */
+ * is taken at. Anything else a solver keeps but its `numbers` is to be found anew. */
 static inline void skald_begin(skald_engine *e, double *w, double *abar, double *wbar) {
     skald_vectors *v = &e->vectors; /* an error is in its status */
     if (e->start_w) (void)v->ops->write(v, w, e->start_w);

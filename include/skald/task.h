@@ -95,6 +95,13 @@ size_t skald_task_part(uint64_t seed, uint32_t shard, size_t n, uint32_t part, u
  * that depends on (seed, shard) alone. `n`: rows of the shard. Returns how many there were. */
 size_t skald_task_sample(uint64_t seed, uint32_t shard, size_t n, uint64_t position, size_t count, uint32_t *rows);
 
+/* Where a part's history was last taken, as the shard's holder knows it. */
+typedef struct skald_part_taken {
+    uint64_t version; /* its number; 0: never, the history is 0 */
+    double loss;      /* sum s_i phi_i over the part there */
+} skald_part_taken;
+#define SKALD_VERSION_UNKNOWN UINT64_MAX /* in place of a number: its rows are at several, or nobody knows */
+
 /* How many vectors a result of this task carries. */
 uint32_t skald_task_vectors(const skald_task *task);
 
@@ -110,8 +117,9 @@ typedef struct skald_result {
     uint32_t count;
     skald_rows sample; /* sample: the rows; owned, and freed when the result is released */
     skald_sums sums[SKALD_MAX_POINTS];
-    int64_t wait_ns;    /* worker idle before the task */
-    int64_t receive_ns; /* from arrival to start at the worker */
+    skald_part_taken parts[SKALD_SHARD_PARTS]; /* anchor of one shard */
+    int64_t wait_ns;                           /* worker idle before the task */
+    int64_t receive_ns;                        /* from arrival to start at the worker */
     int64_t compute_ns;
     int64_t delay_ns;           /* waited on purpose */
     int64_t came_ns, posted_ns; /* worker's clock: when the task came and the result left; 0: not known */

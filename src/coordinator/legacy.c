@@ -113,6 +113,7 @@ skald_status skald_legacy_answer(skald_coordinator *c, skald_session_state *s, c
     }
     c->legacy.w = w;
     c->legacy.commits = m->commits;
+    c->legacy.number = m->version;
     snprintf(c->legacy.name, sizeof c->legacy.name, "%s", s->member.name);
     return SKALD_OK;
 }

@@ -81,6 +81,18 @@ static skald_status read_sample(skald_coordinator *c, const skald_task *t, skald
     return SKALD_OK;
 }
 
+/* Who does not say where its parts are, does not know. */
+static skald_status read_parts(const Skald__V1__Result *m, skald_part_taken *parts) {
+    const bool told = m->n_parts || m->n_part_losses;
+    if (told && (m->n_parts != SKALD_SHARD_PARTS || m->n_part_losses != SKALD_SHARD_PARTS ||
+                 !all_finite(m->part_losses, SKALD_SHARD_PARTS)))
+        return skald_fail(SKALD_EPEER, "an anchor of a shard of %zu parts, %zu losses", m->n_parts, m->n_part_losses);
+    for (uint32_t q = 0; q < SKALD_SHARD_PARTS; q++)
+        parts[q] =
+            told ? (skald_part_taken){m->parts[q], m->part_losses[q]} : (skald_part_taken){SKALD_VERSION_UNKNOWN, 0};
+    return SKALD_OK;
+}
+
 /* Fills r from a message that nobody has reason to trust. */
 static skald_status decode(skald_coordinator *c, const skald_session_state *s, const skald_task *t,
                            const Skald__V1__Result *m, skald_result_slot *slot) {
@@ -109,6 +121,7 @@ static skald_status decode(skald_coordinator *c, const skald_session_state *s, c
         return skald_fail(SKALD_EPEER, "rows at version %llu after a task at version %llu",
                           (unsigned long long)m->oldest, (unsigned long long)t->model->id);
     r->oldest = m->oldest;
+    if (t->kind == SKALD_TASK_ANCHOR) TRY(read_parts(m, r->parts));
     if (samples) TRY(read_sample(c, t, &r->sample));
     for (size_t k = 0; k < m->n_sums && k < SKALD_MAX_POINTS; k++) {
         const Skald__V1__Sums *x = m->sums[k];

@@ -27,7 +27,29 @@ skald_status skald_checkpoint_make(uint64_t length, uint64_t shards, bool histor
     return st;
 }
 
+skald_status skald_checkpoint_fit(skald_checkpoint *c, uint64_t parts, uint64_t versions) {
+    const bool anew = parts != c->part_count, more = versions > c->version_room;
+    skald_checkpoint_part *p = !anew ? c->parts : parts ? skald_zalloc(parts, sizeof *p) : NULL;
+    skald_checkpoint_version *v = more ? skald_zalloc(versions, sizeof *v) : c->versions;
+    double *models = more ? skald_alloc(versions, c->length * sizeof *models) : c->models;
+    const bool good = (p || !parts) && (v || !versions) && (models || !versions);
+    if (anew || !good) free(c->parts);
+    if (more || !good) free(c->versions), free(c->models);
+    if (!good && anew) free(p);
+    if (!good && more) free(v), free(models);
+    c->parts = good ? p : NULL;
+    c->versions = good ? v : NULL;
+    c->models = good ? models : NULL;
+    c->part_count = good ? parts : 0;
+    c->version_count = good ? versions : 0;
+    c->version_room = !good ? 0 : more ? versions : c->version_room;
+    return good ? SKALD_OK : SKALD_ENOMEM;
+}
+
 void skald_checkpoint_free(skald_checkpoint *c) {
+    free(c->parts);
+    free(c->versions);
+    free(c->models);
     free(c->w);
     free(c->good);
     free(c->candidate);

@@ -8,7 +8,7 @@
 #include "data/checkpoint_file.h"
 #include "data/h5_image.h"
 
-enum { MOST_SHARDS = 1 << 20 };
+enum { MOST_SHARDS = 1 << 20, MOST_PARTS = 64 /* of a shard */ };
 static const uint64_t MOST = UINT64_MAX / 4; /* of what is counted: it goes on being counted, and is told as signed */
 static const double MOST_SECONDS = 1e9;
 
@@ -78,6 +78,25 @@ static bool put_shards(hid_t file, const skald_checkpoint *c) {
     return good;
 }
 
+/* As columns, too. */
+static bool put_parts(hid_t file, const skald_checkpoint *c) {
+    const uint64_t most = c->part_count > c->version_count ? c->part_count : c->version_count;
+    uint64_t *counts = malloc((most ? most : 1) * sizeof *counts);
+    double *losses = malloc((most ? most : 1) * sizeof *losses);
+    bool good = counts && losses;
+    for (uint64_t k = 0; good && k < c->part_count; k++) counts[k] = c->parts[k].version, losses[k] = c->parts[k].loss;
+    good = good && h5_put_counts(file, "parts", counts, c->part_count) &&
+           h5_put_vector(file, "part_losses", losses, c->part_count);
+    for (uint64_t k = 0; good && k < c->version_count; k++) counts[k] = c->versions[k].number;
+    good = good && h5_put_counts(file, "versions", counts, c->version_count);
+    for (uint64_t k = 0; good && k < c->version_count; k++) counts[k] = c->versions[k].commits;
+    good = good && h5_put_counts(file, "version_commits", counts, c->version_count) &&
+           h5_put_matrix(file, "models", c->models, c->version_count, c->length);
+    free(counts);
+    free(losses);
+    return good;
+}
+
 static bool put_checkpoint(hid_t file, const void *contents) {
     const skald_checkpoint *c = contents;
     bool good = h5_put_string(file, "run", c->run) && h5_put_string(file, "algo", c->algo) &&
@@ -97,6 +116,8 @@ static bool put_checkpoint(hid_t file, const void *contents) {
     }
     good = good && put_shards(file, c);
     if (good && c->anchors) good = h5_put_matrix(file, "anchors", c->anchors, c->shard_count, c->length);
+    if (good && c->version_count) good = put_parts(file, c);
+    if (good && c->solver[0] != 0) good = h5_put_vector(file, "solver", c->solver, SKALD_CHECKPOINT_NUMBERS);
     if (good && c->manifest) good = h5_put_bytes(file, "manifest", c->manifest, c->manifest_bytes);
     return good;
 }
@@ -158,6 +179,72 @@ static bool get_shards(hid_t file, skald_checkpoint *c) {
     return good && rows == c->rows;
 }
 
+static bool has(hid_t file, const char *name) {
+    return H5Lexists(file, name, H5P_DEFAULT) > 0;
+}
+
+static bool is_there(const skald_checkpoint *c, uint64_t number) {
+    uint64_t begin = 0, end = c->version_count;
+    while (begin < end) {
+        const uint64_t middle = begin + (end - begin) / 2;
+        if (c->versions[middle].number == number) return true;
+        if (c->versions[middle].number < number)
+            begin = middle + 1;
+        else
+            end = middle;
+    }
+    return false;
+}
+
+static bool get_versions(hid_t file, skald_checkpoint *c) {
+    uint64_t *numbers = NULL, *commits = NULL, n = 0, m = 0;
+    bool good = h5_get_counts(file, "versions", c->shard_count * MOST_PARTS, &numbers, &n) && n &&
+                h5_get_counts(file, "version_commits", n, &commits, &m) && m == n &&
+                (c->versions = calloc(n, sizeof *c->versions)) != NULL;
+    for (uint64_t k = 0; good && k < n; k++) {
+        c->versions[k] = (skald_checkpoint_version){numbers[k], commits[k]};
+        good = numbers[k] > (k ? numbers[k - 1] : 0) && numbers[k] <= c->next_version && commits[k] <= c->commits;
+    }
+    free(numbers);
+    free(commits);
+    c->version_count = c->version_room = good ? n : 0;
+    return good;
+}
+
+static bool get_parts(hid_t file, skald_checkpoint *c) {
+    uint64_t *at = NULL, n = 0, m = 0;
+    double *losses = NULL;
+    bool good = h5_get_counts(file, "parts", c->shard_count * MOST_PARTS, &at, &n) && n &&
+                h5_get_vector(file, "part_losses", n, &losses, &m) && m == n && all_finite(losses, n) &&
+                (c->parts = calloc(n, sizeof *c->parts)) != NULL;
+    for (uint64_t k = 0; good && k < n; k++) {
+        c->parts[k] = (skald_checkpoint_part){at[k], losses[k]};
+        good = at[k] == 0 || is_there(c, at[k]);
+    }
+    free(at);
+    free(losses);
+    c->part_count = good ? n : 0;
+    return good;
+}
+
+/* Newton's: none in other runs' files, nor in those of earlier versions of Skald. */
+static const char *get_history(hid_t file, skald_checkpoint *c) {
+    uint64_t n = 0;
+    double *numbers = NULL;
+    if (has(file, "solver")) {
+        const bool good =
+            h5_get_vector(file, "solver", SKALD_CHECKPOINT_NUMBERS, &numbers, &n) && all_finite(numbers, n);
+        if (good) memcpy(c->solver, numbers, n * sizeof *numbers);
+        free(numbers);
+        if (!good) return "solver";
+    }
+    if (!has(file, "parts") && !has(file, "versions") && !has(file, "models")) return NULL;
+    if (!get_versions(file, c)) return "versions";
+    const uint64_t all = c->version_count * c->length;
+    if (!h5_get_vector(file, "models", all, &c->models, &n) || n != all || !all_finite(c->models, n)) return "models";
+    return get_parts(file, c) ? NULL : "parts";
+}
+
 static const char *get_checkpoint(hid_t file, void *contents) {
     skald_checkpoint *c = contents;
     uint64_t n = 0;
@@ -180,15 +267,14 @@ static const char *get_checkpoint(hid_t file, void *contents) {
         if (!good || !all_finite(x, n)) return vectors[f].name;
     }
     if (!get_shards(file, c)) return "shards";
-    if (H5Lexists(file, "anchors", H5P_DEFAULT) > 0) {
+    if (has(file, "anchors")) {
         const uint64_t all = c->shard_count * c->length;
         if (!h5_get_vector(file, "anchors", all, &c->anchors, &n) || n != all || !all_finite(c->anchors, n))
             return "anchors";
     }
-    if (H5Lexists(file, "manifest", H5P_DEFAULT) > 0 &&
-        !h5_get_bytes(file, "manifest", UINT64_MAX / 2, &c->manifest, &c->manifest_bytes))
+    if (has(file, "manifest") && !h5_get_bytes(file, "manifest", UINT64_MAX / 2, &c->manifest, &c->manifest_bytes))
         return "manifest";
-    return NULL;
+    return get_history(file, c);
 }
 
 const char *checkpoint_image_parse(const uint8_t *image, size_t size, skald_checkpoint *out) {

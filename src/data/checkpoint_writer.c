@@ -119,7 +119,8 @@ bool skald_checkpointer_due(skald_checkpointer *c, int64_t now_ns, double passes
     return true;
 }
 
-skald_checkpoint *skald_checkpointer_begin(skald_checkpointer *c, uint64_t length, uint64_t shards, bool history) {
+skald_checkpoint *skald_checkpointer_begin(skald_checkpointer *c, uint64_t length, uint64_t shards, bool history,
+                                           uint64_t parts, uint64_t versions) {
     pthread_mutex_lock(&c->mutex);
     if (!c->filling) c->filling = c->idle, c->idle = NULL;
     pthread_mutex_unlock(&c->mutex);
@@ -134,6 +135,10 @@ skald_checkpoint *skald_checkpointer_begin(skald_checkpointer *c, uint64_t lengt
             free(f);
             f = NULL;
         }
+    }
+    if (f && skald_checkpoint_fit(f, parts, versions) != SKALD_OK) {
+        drop(f);
+        f = NULL;
     }
     c->filling = f;
     if (!f) {

@@ -10,6 +10,8 @@
 #include "base/base.h"
 #include "engine/run.h"
 
+static const uint64_t PUBLISHED_SINCE = (uint64_t)1 << 32; /* a checkpoint: fewer than that */
+
 /* Whatever the shards are: of all blocks, in any order. */
 static uint64_t hash_data(const skald_problem *p) {
     uint64_t hash = 0;
@@ -47,6 +49,10 @@ static void identify(const skald_run *run, skald_checkpoint *c) {
     c->L = p->L;
 }
 
+static uint64_t part_count(const skald_run *run) {
+    return run->parts.parts ? (uint64_t)run->parts.shards * SKALD_SHARD_PARTS : 0;
+}
+
 skald_status skald_checkpoint_init(skald_run *run) {
     if (!run->options->checkpointer && !run->options->resume) return SKALD_OK;
     run->data = hash_data(run->problem);
@@ -60,7 +66,70 @@ skald_status skald_checkpoint_init(skald_run *run) {
 
 /* ---- out ------------------------------------------------------------------------------------------- */
 
-/* What changes with every commit; the anchors follow. */
+static int by_number(const void *a, const void *b) {
+    const uint64_t x = (*(skald_version *const *)a)->id, y = (*(skald_version *const *)b)->id;
+    return (x > y) - (x < y);
+}
+
+static void let_go(skald_run *run) {
+    while (run->models.done < run->models.count) skald_version_unref(run->models.held[run->models.done++]);
+}
+
+void skald_checkpoint_fini(skald_run *run) {
+    let_go(run);
+    free(run->models.held);
+}
+
+static bool make_room(skald_run *run) {
+    const uint64_t wanted = part_count(run) + run->flight_count;
+    if (wanted <= run->models.room) return true;
+    skald_version **more = realloc(run->models.held, 2 * wanted * sizeof *more);
+    if (more) run->models.held = more, run->models.room = 2 * wanted;
+    return more;
+}
+
+/* The models that parts are at, and will be when the tasks in flight are done, each once: they do not change while they
+ * are held. None while history is put right: it is then at others than the parts say. */
+static void hold_models(skald_run *run) {
+    uint32_t all = 0, once = 0;
+    let_go(run);
+    run->models.count = run->models.done = 0;
+    if (!run->parts.seen || run->unsettled || !make_room(run)) return;
+    skald_version **held = run->models.held;
+    for (uint64_t k = 0; k < part_count(run); k++)
+        if (run->parts.parts[k].at) held[all++] = run->parts.parts[k].at;
+    for (uint32_t f = 0; f < run->flight_count; f++)
+        if (run->flights[f].model) held[all++] = run->flights[f].model;
+    qsort(held, all, sizeof *held, by_number);
+    for (uint32_t k = 0; k < all; k++)
+        if (!once || held[k] != held[once - 1]) held[once++] = skald_version_ref(held[k]);
+    run->models.count = once;
+}
+
+/* At least so many more of them; true when all are there. */
+static bool copy_models(skald_run *run, uint32_t most) {
+    const size_t length = run->ledger.dim;
+    for (; most && run->models.done < run->models.count; most--) {
+        skald_version *v = run->models.held[run->models.done];
+        memcpy(run->models.to + run->models.done++ * length, v->vectors[0], length * sizeof(double));
+        skald_version_unref(v);
+    }
+    return run->models.done == run->models.count;
+}
+
+static void copy_parts(skald_run *run, skald_checkpoint *c) {
+    run->models.to = c->models;
+    for (uint64_t k = 0; k < c->version_count; k++)
+        c->versions[k] = (skald_checkpoint_version){run->models.held[k]->id, run->models.held[k]->commits};
+    for (uint64_t k = 0; k < c->part_count; k++) {
+        const skald_parts_item *one = &run->parts.parts[k];
+        c->parts[k] = (skald_checkpoint_part){one->at ? one->at->id : 0, one->loss};
+    }
+    _Static_assert((int)SKALD_CHECKPOINT_NUMBERS == (int)SKALD_SOLVER_NUMBERS, "all of them are kept");
+    memcpy(c->solver, run->engine.numbers, sizeof c->solver);
+}
+
+/* What changes with every commit; the anchors and the parts' models follow. */
 static void copy_state(const skald_run *run, skald_checkpoint *c) {
     const skald_watch *w = &run->watch;
     const skald_evaluation *last = &run->last;
@@ -103,10 +172,16 @@ static void copy_state(const skald_run *run, skald_checkpoint *c) {
 }
 
 static bool begin_copy(skald_run *run) {
+    hold_models(run);
+    const uint32_t models = run->models.count;
     skald_checkpoint *c = skald_checkpointer_begin(run->options->checkpointer, run->ledger.dim, run->ledger.count,
-                                                   run->ledger.anchors != NULL);
-    if (!c) return false;
+                                                   run->ledger.anchors != NULL, models ? part_count(run) : 0, models);
+    if (!c) {
+        let_go(run);
+        return false;
+    }
     copy_state(run, c);
+    copy_parts(run, c);
     skald_ledger_copy_begin(&run->ledger, c->anchors);
     return true;
 }
@@ -117,7 +192,9 @@ void skald_checkpoint_tend(skald_run *run) {
     if (!run->copying && skald_checkpointer_due(keeper, skald_run_now(run), run->engine.passes))
         run->copying = begin_copy(run);
     /* the first one at once: until it is written a death of the coordinator ends the run */
-    if (run->copying && skald_ledger_copy(&run->ledger, run->commits > 1 ? 1 : run->ledger.count)) {
+    const bool at_once = run->commits <= 1;
+    const bool anchors = run->copying && skald_ledger_copy(&run->ledger, at_once ? run->ledger.count : 1);
+    if (run->copying && copy_models(run, at_once ? UINT32_MAX : 1) && anchors) {
         skald_checkpointer_give(keeper);
         run->copying = false;
     }
@@ -130,6 +207,7 @@ void skald_checkpoint_last(skald_run *run) {
     run->copying = false; /* what was being copied is older */
     if (!begin_copy(run)) return;
     skald_ledger_copy(&run->ledger, run->ledger.count);
+    copy_models(run, UINT32_MAX);
     skald_checkpointer_give(run->options->checkpointer);
 }
 
@@ -168,6 +246,9 @@ static skald_status check(const skald_run *run, const skald_checkpoint *c) {
     if (!near(c->shift, now.shift)) return other(run, "--scale", c->shift, now.shift);
     if (!near(c->scale, now.scale)) return other(run, "--scale", c->scale, now.scale);
     if (run->history && !c->anchors) return skald_fail(SKALD_EMODEL, "%s: it has no history", path);
+    if (c->part_count && c->part_count != c->shard_count * SKALD_SHARD_PARTS)
+        return skald_fail(SKALD_EMODEL, "%s: %llu shards in %llu parts, not in %d each", path,
+                          (unsigned long long)c->shard_count, (unsigned long long)c->part_count, SKALD_SHARD_PARTS);
     return SKALD_OK;
 }
 
@@ -181,7 +262,7 @@ static bool same_shards(const skald_run *run, const skald_checkpoint *c) {
 
 /* Each shard as it was. Or they have been dealt anew: then each has its share of all, which keeps the sum, and so abar,
  * and is put right as the tables are rebuilt; in between abar is of some rows twice and of others not at all. */
-static void take_shards(skald_run *run, const skald_checkpoint *c, bool same) {
+static void take_shards(skald_run *run, const skald_checkpoint *c, bool same, bool parts) {
     skald_ledger *l = &run->ledger;
     const bool *kept = run->crew->legacy ? run->crew->legacy->kept : NULL;
     double drawn = 0;
@@ -203,12 +284,54 @@ static void take_shards(skald_run *run, const skald_checkpoint *c, bool same) {
         for (uint32_t j = 0; !same && j < l->dim; j++) e->anchor[j] = share * run->history_sum[j];
         e->suspect = kept && kept[k]; /* its holder's table has gone on: A_k is taken from it */
         e->rebuild = !e->suspect;
-        /* parts: nobody knows any more at which models; no step before all are at the one resumed */
-        e->refresh = run->parts.parts && e->suspect;
-        run->unsettled |= e->suspect || run->parts.parts;
+        /* nobody knows any more at which models the parts are: no step before all are at the one resumed */
+        const bool lost = run->parts.parts && !parts;
+        e->refresh = lost && e->suspect;
+        run->unsettled |= e->suspect || lost;
     }
     l->mass = c->mass;
     l->steps = c->steps;
+}
+
+static skald_status know_model(skald_run *run, uint64_t number, uint64_t commits, const double *w) {
+    skald_version *v = skald_versions_blank(run->versions, number, 1);
+    if (!v) return SKALD_ENOMEM;
+    v->commits = commits;
+    memcpy(skald_version_data(v, 0), w, run->ledger.dim * sizeof(double));
+    return skald_parts_know(&run->parts, v);
+}
+
+/* Has the checkpoint the points that its history belongs to? After a rollback they are of a bad model; of shards or
+ * parts dealt otherwise they are no use. */
+static bool has_parts(const skald_run *run, const skald_checkpoint *c, bool same) {
+    return run->parts.parts && c->part_count && same && c->seed == run->problem->seed && c->failures == 0;
+}
+
+/* Parts are where the checkpoint has them: so they belong to its A_k. What the tables that live on have taken since
+ * shows as these tell (skald_parts_recall); the newest model, at least, is here for that. */
+static skald_status take_parts(skald_run *run, const skald_checkpoint *c) {
+    const skald_legacy *legacy = run->crew->legacy;
+    const bool newer = legacy && legacy->w;
+    const size_t length = run->ledger.dim;
+    for (uint64_t k = 0; k < c->version_count; k++)
+        TRY(know_model(run, c->versions[k].number, c->versions[k].commits, c->models + k * length));
+    if (newer) TRY(know_model(run, legacy->number, legacy->commits, legacy->w));
+    for (uint64_t k = 0; k < c->part_count; k++)
+        skald_parts_resume(&run->parts, (uint32_t)(k / SKALD_SHARD_PARTS), k % SKALD_SHARD_PARTS,
+                           (skald_part_taken){c->parts[k].version, c->parts[k].loss});
+    run->start_wbar = skald_zalloc(length, sizeof(double));
+    if (!run->start_wbar) return SKALD_ENOMEM;
+    for (uint32_t k = 0; k < run->ledger.count; k++)
+        skald_parts_add(&run->parts, k, 1 / run->problem->n, run->ledger.dim, run->start_wbar);
+    run->engine.start_wbar = run->start_wbar;
+    run->engine.seen = run->parts.seen;
+    /* the model itself: parts that are at it are where rounds want them */
+    skald_version *last = run->parts.known_count ? run->parts.known[run->parts.known_count - 1] : NULL;
+    const bool current = last && last->commits == (newer ? legacy->commits : c->commits) &&
+                         memcmp(last->vectors[0], run->start_w, length * sizeof(double)) == 0;
+    if (current) run->current = skald_version_ref(last);
+    run->engine.fresh = skald_parts_fresh(&run->parts, run->current);
+    return SKALD_OK;
 }
 
 static skald_status take_vectors(skald_run *run, const skald_checkpoint *c) {
@@ -259,15 +382,18 @@ skald_status skald_checkpoint_resume(skald_run *run) {
     const skald_checkpoint *c = run->options->resume;
     skald_watch *w = &run->watch;
     TRY(check(run, c));
-    const bool same = same_shards(run, c);
+    const bool same = same_shards(run, c), parts = has_parts(run, c, same);
     ((skald_problem *)run->problem)->L = c->L;                   /* the crew's: measured once */
     run->unsettled = run->history && (!same || c->failures > 0); /* failures: A_k may be of a bad model */
-    take_shards(run, c, same);
+    take_shards(run, c, same, parts);
     TRY(take_vectors(run, c));
+    if (parts) TRY(take_parts(run, c));
+    memcpy(run->engine.numbers, c->solver, sizeof c->solver);
     run->commits = run->engine.commits = c->commits, run->updates = c->updates, run->merged = c->merged,
     run->refused = c->refused;
     run->next_task = c->next_task;
-    skald_versions_go_on(run->versions, c->next_version);
+    /* parts: a table may be at a model that was published since, by a coordinator nobody here remembers */
+    skald_versions_go_on(run->versions, c->next_version + (run->parts.parts ? PUBLISHED_SINCE : 0));
     take_legacy(run);
     run->generation = run->engine.generation = (uint32_t)c->generation;
     run->rollbacks = c->rollbacks, run->epoch = (uint32_t)c->full_gradients;

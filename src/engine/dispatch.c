@@ -56,11 +56,15 @@ skald_status skald_run_submit(skald_run *run, uint32_t worker, skald_task *task)
     return run->crew->ops->submit(run->crew, worker, task);
 }
 
-/* The part to be handed out next. Rounds wait for all to be at the model as it is: of those that are not. (While the
- * sample is on its way, of all: a step is made when a result is merged, and there has to be one.) */
+/* The part to be handed out next. While history is put right: one whose own is to be. Rounds wait for all to be at the
+ * model as it is: of those that are not. (While the sample is on its way, then of all: a step is made when a result is
+ * merged, and there has to be one.) */
 static uint32_t next_part(const skald_run *run, uint32_t shard) {
-    const bool round = run->work.rounds && run->sampling.sample.complete && !run->dirty;
-    return skald_parts_next(&run->parts, shard, round ? run->current : NULL);
+    if (run->unsettled && !run->parts.stale) return SKALD_ALL_PARTS;
+    const bool round = run->work.rounds && !run->dirty;
+    const uint32_t part = skald_parts_next(&run->parts, shard, round ? run->current : NULL);
+    if (part < SKALD_ALL_PARTS || run->sampling.sample.complete) return part;
+    return skald_parts_next(&run->parts, shard, NULL);
 }
 
 static bool rests(const skald_run *run, uint32_t shard) {
@@ -111,6 +115,7 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
     if (work->parts) skald_parts_take(&run->parts, shard, part);
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].piece = piece;
+    run->flights[run->flight_count - 1].refresh = run->unsettled; /* a stale part */
     e->rests = rests(run, shard);
     return SKALD_OK;
 }
@@ -210,7 +215,7 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
         if (shard == UINT32_MAX && stands(run)) shard = any_idle(run, m);
         if (shard == UINT32_MAX || !admitted(run, worker)) break;
         const skald_ledger_entry *e = &run->ledger.entries[shard];
-        if (run->unsettled && !e->rebuild && !e->refresh) break;
+        if (run->unsettled && !e->rebuild && !e->refresh && !run->parts.stale) break;
         skald_status st = e->refresh || e->rebuild || e->before ? submit_refresh(run, worker, shard)
                                                                 : submit_training(run, worker, shard);
         if (st == SKALD_AGAIN) break; /* nothing to do before the model moves */
@@ -238,7 +243,9 @@ skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
     if (run->crew->ranks) TRY(skald_ranks_tend(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     if (run->options->mode == SKALD_ASYNC || !run->training) TRY(skald_full_begin(run));
-    if (run->unsettled && !(run->unsettled = skald_ledger_incomplete(&run->ledger))) skald_watch_settled(run);
+    if (run->unsettled && !(run->unsettled = skald_ledger_incomplete(&run->ledger) || run->parts.stale))
+        skald_watch_settled(run);
+    if (!run->unsettled) skald_parts_settled(&run->parts);
     for (uint32_t k = 0; k < run->ledger.count; k++) run->ledger.entries[k].rests = rests(run, k);
     skald_barrier_look(run);
     skald_eviction_look(run);

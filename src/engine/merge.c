@@ -43,9 +43,10 @@ static void taken(skald_run *run, const skald_flight *flight, const skald_result
     run->engine.fresh.loss += loss; /* what came twice is once in it */
 }
 
-/* Unless the model has been set back since. */
+/* All of the shard, unless the model has been set back since. */
 static void refreshed(skald_run *run, const skald_flight *flight) {
-    if (flight->refresh && flight->generation == run->generation) run->ledger.entries[flight->shard].refresh = false;
+    if (flight->refresh && flight->part == SKALD_ALL_PARTS && flight->generation == run->generation)
+        run->ledger.entries[flight->shard].refresh = false;
 }
 
 void skald_merge_one(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
@@ -172,6 +173,15 @@ void skald_audit_finish(skald_run *run) {
     run->audit.asker = NULL;
 }
 
+/* A table that lived on in a run that goes on: which models its parts are at, it knows itself. */
+static void recall(skald_run *run, const skald_result *r) {
+    if (!run->parts.known_count) return;
+    skald_parts_recall(&run->parts, &run->engine.vectors, r->shard, r->parts, run->moved);
+    run->engine.seen = run->parts.seen;
+    run->engine.fresh = skald_parts_fresh(&run->parts, run->dirty ? NULL : run->current);
+    run->unsettled |= run->parts.stale > 0;
+}
+
 /* An anchor recomputed from scratch, in stream order: every result of the shard merged before it is in A_k. */
 bool skald_merge_anchor(skald_run *run, const skald_flight *flight, skald_result *r, skald_merge *m) {
     skald_ledger_entry *e = &run->ledger.entries[flight->shard];
@@ -184,6 +194,7 @@ bool skald_merge_anchor(skald_run *run, const skald_flight *flight, skald_result
     }
     double drift = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
     bool repair = e->suspect;
+    if (run->parts.parts && !repair && !skald_parts_agree(&run->parts, flight->shard, r->parts)) drift = INFINITY;
     e->suspect = false;
     if (e->audit) {
         e->audit = false;
@@ -193,7 +204,10 @@ bool skald_merge_anchor(skald_run *run, const skald_flight *flight, skald_result
     if (!repair) return false;
     memset(run->history_sum, 0, dim * sizeof(double));
     skald_ledger_replace(&run->ledger, flight->shard, r->vectors[0], run->history_sum);
-    if (run->moved) run->engine.vectors.ops->zero(&run->engine.vectors, run->moved);
+    if (run->moved) {
+        run->engine.vectors.ops->zero(&run->engine.vectors, run->moved);
+        recall(run, r);
+    }
     *m = (skald_merge){.history = run->history_sum,
                        .moved = run->moved,
                        .fold = true,

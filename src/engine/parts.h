@@ -11,9 +11,10 @@
 
 typedef struct skald_parts_item {
     skald_version *at; /* NULL: never taken, the history is 0 */
-    double loss;       /* sum s_i phi_i over it, at `at`, if it was taken by itself; else not kept, and 0 */
+    double loss;       /* sum s_i phi_i over it, at `at`; of parts taken together each has a share of theirs */
     uint32_t rows;
-    bool out; /* a task of it is in flight: no other is given out, for they may be done in any order */
+    bool out;   /* a task of it is in flight: no other is given out, for they may be done in any order */
+    bool stale; /* of a run that goes on: its history is at a model that nobody has any more, and not at `at` */
 } skald_parts_item;
 
 typedef struct skald_parts {
@@ -23,6 +24,9 @@ typedef struct skald_parts {
     double seen;             /* rows of parts that are at some model */
     uint8_t *next;           /* by shard: the part whose turn it is */
     skald_parts_item *parts; /* shards x SKALD_SHARD_PARTS; NULL: this run has none */
+    uint32_t stale;          /* parts that are */
+    skald_version **known;   /* a run that goes on: what parts may be at, by ascending number; references */
+    uint32_t known_count, known_room;
 } skald_parts;
 
 skald_status skald_parts_init(skald_parts *p, const skald_problem *problem);
@@ -30,8 +34,8 @@ void skald_parts_fini(skald_parts *p); /* NULL-safe members */
 static inline skald_parts_item *skald_parts_get(const skald_parts *p, uint32_t shard, uint32_t part) {
     return &p->parts[(size_t)shard * SKALD_SHARD_PARTS + part];
 }
-/* The part whose turn it is, of those that are not out, nor at `version` already (NULL: whatever they are at);
- * SKALD_ALL_PARTS: there is none. */
+/* The part whose turn it is, of those that are not out, nor at `version` already (NULL: whatever they are at), and
+ * while any parts are stale of these; SKALD_ALL_PARTS: there is none. */
 uint32_t skald_parts_next(const skald_parts *p, uint32_t shard, const skald_version *version);
 /* It was handed out, and the one after it has its turn. Landed: that task is done or lost. */
 void skald_parts_take(skald_parts *p, uint32_t shard, uint32_t part);
@@ -48,5 +52,21 @@ uint64_t skald_parts_oldest(const skald_parts *p);
 uint64_t skald_parts_seen(const skald_parts *p, uint32_t shard);
 /* mean += sum over the shard's parts of factor x rows x model. Host memory. */
 void skald_parts_add(const skald_parts *p, uint32_t shard, double factor, uint32_t dim, double *mean);
+/* The rows whose history is at `version` (NULL: none), and their loss. */
+skald_fresh skald_parts_fresh(const skald_parts *p, const skald_version *version);
+
+/* ---- a run that goes on ---------------------------------------------------------------------------- */
+
+/* Parts may be at `version`, whose reference is taken over: numbers ascend, one that does not is not taken. */
+skald_status skald_parts_know(skald_parts *p, skald_version *version);
+skald_version *skald_parts_known(const skald_parts *p, uint64_t number); /* NULL: nobody has it */
+/* As the checkpoint has them, before anything was taken. Its number has to be known, or 0. */
+void skald_parts_resume(skald_parts *p, uint32_t shard, uint32_t part, skald_part_taken at);
+/* As the shard's holder has them: those at what is not known are stale from now on. change: as above. */
+void skald_parts_recall(skald_parts *p, skald_vectors *v, uint32_t shard, const skald_part_taken *told, double *change);
+/* Are the parts where their holder has them, as far as either knows? For an audit. */
+bool skald_parts_agree(const skald_parts *p, uint32_t shard, const skald_part_taken *told);
+/* All is put right: versions that no part is at are let go. */
+void skald_parts_settled(skald_parts *p);
 
 #endif

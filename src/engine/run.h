@@ -29,7 +29,7 @@ typedef struct skald_flight {
     skald_version *model; /* parts: that it was computed at; a reference; NULL without */
     int64_t issued_ns;
     bool trains;
-    bool refresh;              /* retakes a shard's history: merged without a step */
+    bool refresh;              /* retakes a shard's history, or a stale part's: merged without a step */
     bool rebuild;              /* fills an empty table: its history replaces A_k, without a step */
     bool full;                 /* part of a full gradient: see full.c */
     uint32_t epoch;            /* full gradients committed before it */
@@ -190,7 +190,14 @@ typedef struct skald_run {
 
     uint64_t resumed_version;     /* commits of the model it began with; 0: a new run */
     double *start_w, *start_abar; /* as skald_engine has them; NULL: at 0 */
-    bool copying;                 /* a checkpoint is being filled in */
+    double *start_wbar;
+    bool copying; /* a checkpoint is being filled in */
+    struct {
+        skald_version **held; /* the models it will have, by ascending number; from `done` on with a reference each */
+        double *to;
+        uint64_t room;
+        uint32_t count, done;
+    } models;
     bool unsettled; /* A_k are of a bad model, shares of the sum, or older than the tables: no step before all are put
                      * right */
     uint64_t data;  /* hash of all blocks, for checkpoints */
@@ -335,6 +342,7 @@ uint64_t skald_members_laps(const skald_run *run, uint32_t worker);
 /* checkpoint.c. Resume: the run as the checkpoint has it; refuses one of another problem (SKALD_EMODEL). Tend: after
  * each commit. Last: training is over, and the solver's vectors are still there. */
 skald_status skald_checkpoint_init(skald_run *run);
+void skald_checkpoint_fini(skald_run *run);
 skald_status skald_checkpoint_resume(skald_run *run);
 void skald_checkpoint_tend(skald_run *run);
 void skald_checkpoint_last(skald_run *run);

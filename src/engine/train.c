@@ -293,6 +293,7 @@ static void end(skald_run *run) {
     skald_evaluator_drop(&run->evaluator, run->crew);
     skald_version_unref(run->current);
     skald_eviction_fini(run);
+    skald_checkpoint_fini(run);
     skald_full_fini(run);
     skald_path_fini(run);
     skald_evaluator_fini(&run->evaluator);
@@ -311,6 +312,7 @@ static void end(skald_run *run) {
     free(run->smooth);
     free(run->start_w);
     free(run->start_abar);
+    free(run->start_wbar);
 }
 
 skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_train_options *options, skald_clock *clock,

@@ -154,6 +154,11 @@ uint64_t skald_hessian_sample(const skald_hessian *h) {
     return h->rows;
 }
 
+void skald_hessian_ask(skald_hessian *h, double rows) {
+    rows = fmin(rows, h->p->n);
+    if (rows > (double)h->rows && affordable(h, rows)) h->rows = (uint64_t)rows;
+}
+
 bool skald_hessian_known(const skald_hessian *h) {
     return h->measured > 0;
 }

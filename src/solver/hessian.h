@@ -17,6 +17,8 @@ void skald_hessian_destroy(skald_hessian *h); /* NULL-safe */
 void skald_hessian_gradient(const skald_problem *problem, const double *a, const double *x, double *out);
 /* Rows that the sample is to have, for skald_work.sample_rows. */
 uint64_t skald_hessian_sample(const skald_hessian *h);
+/* As large a sample as a run had that goes on, if that is affordable. */
+void skald_hessian_ask(skald_hessian *h, double rows);
 bool skald_hessian_known(const skald_hessian *h); /* has it been measured? */
 /* Measures the sample if there is a reason: at first, by schedule, because it has grown or was forgotten; rows without
  * history are taken at w. Learns a pair from the last call's and this one's point x and the data term's gradient a

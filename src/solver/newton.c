@@ -156,6 +156,33 @@ static skald_status step(newton *s, double *moved) {
     return s->rounds ? round_step(s, moved) : flow_step(s, moved);
 }
 
+/* What a run that goes on has again (e->numbers): how its steps are made, and the guard. The sample is gathered anew.
+ */
+enum { T, ROUNDS, SAMPLE, DECREMENT, LOOKED, SINCE, TROUBLED };
+
+static void keep(const newton *s) {
+    double *to = s->e->numbers;
+    to[T] = s->t;
+    to[ROUNDS] = s->rounds;
+    to[SAMPLE] = (double)skald_hessian_sample(s->h);
+    to[DECREMENT] = s->decrement;
+    to[LOOKED] = s->looked;
+    to[SINCE] = (double)s->since;
+    to[TROUBLED] = s->troubled;
+}
+
+static void recall(newton *s) {
+    const double *from = s->e->numbers;
+    if (!(from[T] > 0 && from[T] <= 1)) return; /* a new run */
+    s->t = from[T];
+    s->rounds = from[ROUNDS] != 0;
+    skald_hessian_ask(s->h, from[SAMPLE]);
+    s->decrement = from[DECREMENT];
+    s->looked = fmin(from[LOOKED], s->e->passes);
+    s->since = from[SINCE] > 0 ? (uint64_t)fmin(from[SINCE], (double)s->e->commits) : 0;
+    s->troubled = from[TROUBLED] != 0;
+}
+
 static double judge(void *user, const double *w, const double *g) {
     newton *s = user;
     double promise;
@@ -177,8 +204,9 @@ static skald_status make(newton *s, skald_engine *e, const skald_train_options *
                   .decrement = -1};
     for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++) TRY(e->vectors.ops->create(&e->vectors, vectors[k]));
     TRY(skald_hessian_create(e, &s->h));
+    recall(s);
     /* Softmax was not seen to hold in the flow; a sample of all rows is worth more in rounds: newton.md. */
-    s->rounds = s->p->objective.loss == SKALD_SOFTMAX || (double)skald_hessian_sample(s->h) >= s->p->n;
+    s->rounds |= s->p->objective.loss == SKALD_SOFTMAX || (double)skald_hessian_sample(s->h) >= s->p->n;
     return SKALD_OK;
 }
 
@@ -216,6 +244,7 @@ skald_status skald_newton(skald_engine *e, const skald_train_options *options) {
         v->ops->axpy(v, s.abar, 1 / e->problem->n, m.history);
         v->ops->axpy(v, s.wbar, 1, m.moved);
         if (!m.fold) TRY_GOTO(st, step(&s, &moved), out);
+        keep(&s);
         TRY_GOTO(st, skald_commit(e, &m, moved), out);
     }
     st = SKALD_OK;

@@ -108,7 +108,7 @@ static skald_status on_setup(skald_worker *w, const Skald__V1__Setup *m) {
         w->incarnation = incarnation;
         TRY(skald_worker_open_source(w, w->index_base, w->columns));
     } else if (kept) {
-        w->runner.seed = m->seed;
+        skald_runner_reseed(&w->runner, m->seed);
         w->shelf.budget = m->version_budget;
     }
     if (!w->set_up) {

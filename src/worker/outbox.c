@@ -39,6 +39,14 @@ static void transmit(skald_worker *w, const skald_unacked *u) {
     body.posted_ns = u->sent_ns;
     body.narrow = u->narrow;
     body.oldest = r->oldest;
+    uint64_t parts[SKALD_SHARD_PARTS];
+    double losses[SKALD_SHARD_PARTS];
+    for (int q = 0; q < SKALD_SHARD_PARTS; q++) parts[q] = r->parts[q].version, losses[q] = r->parts[q].loss;
+    if (r->kind == SKALD_TASK_ANCHOR && r->shard != SKALD_ALL_SHARDS) {
+        body.n_parts = body.n_part_losses = SKALD_SHARD_PARTS;
+        body.parts = parts;
+        body.part_losses = losses;
+    }
     frame.body_case = SKALD__V1__FRAME__BODY_RESULT;
     frame.result = &body;
     skald_wire_vector vectors[SKALD_MAX_POINTS];

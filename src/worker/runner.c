@@ -16,7 +16,8 @@ skald_status skald_runner_init(skald_runner *r, const skald_compute_options *opt
     r->shard_count = shard_count;
     r->shards = skald_zalloc(shard_count, sizeof(skald_shard *));
     r->histories = skald_zalloc(shard_count, sizeof(skald_history *));
-    if (!r->shards || !r->histories) return SKALD_ENOMEM;
+    r->parts = skald_zalloc((size_t)shard_count * SKALD_SHARD_PARTS, sizeof *r->parts);
+    if (!r->shards || !r->histories || !r->parts) return SKALD_ENOMEM;
     TRY(skald_compute_open(options, objective, columns, &r->compute));
     r->compute->shards = shard_count;
     skald_runner_to_host(r);
@@ -40,12 +41,23 @@ skald_status skald_runner_add(skald_runner *r, uint32_t shard, skald_rows *rows)
     return r->compute->ops->load(r->compute, rows, &r->shards[shard]);
 }
 
+static skald_part_taken *parts_of(const skald_runner *r, uint32_t shard) {
+    return r->parts + (size_t)shard * SKALD_SHARD_PARTS;
+}
+
 void skald_runner_drop(skald_runner *r, uint32_t shard) {
     if (shard >= r->shard_count || !r->shards[shard]) return;
     r->compute->ops->unload(r->compute, r->shards[shard]);
     r->shards[shard] = NULL;
     skald_history_free(r->histories[shard]);
     r->histories[shard] = NULL;
+    memset(parts_of(r, shard), 0, SKALD_SHARD_PARTS * sizeof *r->parts);
+}
+
+void skald_runner_reseed(skald_runner *r, uint64_t seed) {
+    for (size_t k = 0; seed != r->seed && k < (size_t)r->shard_count * SKALD_SHARD_PARTS; k++)
+        if (r->parts[k].version) r->parts[k].version = SKALD_VERSION_UNKNOWN; /* they have other rows now */
+    r->seed = seed;
 }
 
 void skald_runner_fini(skald_runner *r) {
@@ -54,6 +66,7 @@ void skald_runner_fini(skald_runner *r) {
     for (uint32_t k = 0; r->histories && k < r->shard_count; k++) skald_history_free(r->histories[k]);
     free(r->shards);
     free(r->histories);
+    free(r->parts);
     if (r->compute) r->compute->ops->destroy(r->compute);
     memset(r, 0, sizeof *r);
 }
@@ -232,6 +245,21 @@ static skald_status run_shard(skald_runner *r, skald_lane *lane, const skald_tas
     }
 }
 
+/* What a training task has done to the history of the shard's parts. */
+static void note_parts(skald_runner *r, const skald_task *t, const skald_sums *sums) {
+    skald_part_taken *parts = parts_of(r, t->shard);
+    const size_t n = r->shards[t->shard]->facts.rows;
+    const bool whole = t->kind == SKALD_TASK_SAGA && !t->by_version && sums->rows >= (double)n;
+    if (t->by_part) {
+        parts[t->position] = (skald_part_taken){t->model->id, sums->loss};
+        return;
+    }
+    for (uint32_t q = 0; q < SKALD_SHARD_PARTS; q++) { /* of a loss over all, each has its share */
+        const double share = (double)skald_task_part(r->seed, t->shard, n, q, NULL) / (double)n;
+        parts[q] = (skald_part_taken){whole ? t->model->id : SKALD_VERSION_UNKNOWN, share * sums->loss};
+    }
+}
+
 static skald_status run(skald_runner *r, skald_lane *lane, const skald_task *t, skald_result *out) {
     TRY(check(r, t));
     if (t->kind == SKALD_TASK_SAMPLE) return run_sample(r, lane, t, &out->sample, out->sums);
@@ -264,8 +292,11 @@ void skald_runner_run(skald_runner *r, skald_lane *lane, const skald_task *t, sk
     out->shard = t->shard;
     out->oldest = 0;
     out->status = run(r, lane, t, out);
-    if (out->status == SKALD_OK && t->shard < r->shard_count && r->histories[t->shard])
-        out->oldest = skald_history_oldest(r->histories[t->shard]);
+    if (out->status == SKALD_OK && t->shard < r->shard_count) {
+        if (r->histories[t->shard]) out->oldest = skald_history_oldest(r->histories[t->shard]);
+        if (t->kind == SKALD_TASK_SAGA || (t->kind == SKALD_TASK_LOCAL && t->saga)) note_parts(r, t, out->sums);
+        if (t->kind == SKALD_TASK_ANCHOR) memcpy(out->parts, parts_of(r, t->shard), sizeof out->parts);
+    }
     out->rows = out->status == SKALD_OK ? (uint32_t)out->sums[0].rows : 0;
     out->error[0] = 0;
     if (out->status != SKALD_OK) {

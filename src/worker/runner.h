@@ -14,6 +14,7 @@ typedef struct skald_runner {
     uint32_t shard_count;
     skald_shard **shards;      /* shard_count entries; NULL where not held */
     skald_history **histories; /* the same; NULL before the first task by version */
+    skald_part_taken *parts;   /* SKALD_SHARD_PARTS of each shard */
     size_t max_rows;           /* rows of the largest shard held */
     skald_vectors vectors;     /* where models and results lie: at first in the host's memory */
 } skald_runner;
@@ -34,6 +35,8 @@ skald_status skald_runner_add(skald_runner *runner, uint32_t shard, skald_rows *
 /* Unloads it, if it is held. */
 void skald_runner_drop(skald_runner *runner, uint32_t shard);
 void skald_runner_fini(skald_runner *runner);
+/* Draws and parts are by this seed from here on. */
+void skald_runner_reseed(skald_runner *runner, uint64_t seed);
 
 /* For the shards held now, once it is settled where vectors lie. */
 skald_status skald_lane_init(skald_lane *lane, const skald_runner *runner);

@@ -17,8 +17,9 @@ static const struct {
     skald_mode mode;
     int local;
     uint32_t versions;
-} runs[] = {{SKALD_SAGA, SKALD_ASYNC, 1, 0}, {SKALD_SAGA, SKALD_SYNC, 0, 0}, {SKALD_SAGA, SKALD_ASYNC, 0, 2},
-            {SKALD_SGD, SKALD_ASYNC, 1, 0},  {SKALD_SGD, SKALD_SYNC, 0, 0},  {SKALD_SVRG, SKALD_ASYNC, 0, 0}};
+} runs[] = {{SKALD_SAGA, SKALD_ASYNC, 1, 0},  {SKALD_SAGA, SKALD_SYNC, 0, 0}, {SKALD_SAGA, SKALD_ASYNC, 0, 2},
+            {SKALD_SGD, SKALD_ASYNC, 1, 0},   {SKALD_SGD, SKALD_SYNC, 0, 0},  {SKALD_SVRG, SKALD_ASYNC, 0, 0},
+            {SKALD_NEWTON, SKALD_ASYNC, 0, 0}};
 enum { RUNS = sizeof runs / sizeof *runs };
 
 static uint8_t headers[RUNS][HEADER];

@@ -42,6 +42,20 @@ static skald_checkpoint make(uint64_t length, uint64_t shards, bool history) {
     return c;
 }
 
+/* As newton's: parts at three models, one at none. */
+static skald_checkpoint make_newton(uint64_t length, uint64_t shards) {
+    skald_checkpoint c = make(length, shards, true);
+    assert_ok(skald_checkpoint_fit(&c, 8 * shards, 3));
+    for (uint64_t k = 0; k < 3; k++) {
+        c.versions[k] = (skald_checkpoint_version){c.next_version - 20 + 7 * k, c.commits - 4 + 2 * k};
+        for (uint64_t j = 0; j < length; j++) c.models[k * length + j] = skald_normal(77 + k, j);
+    }
+    for (uint64_t k = 0; k < 8 * shards; k++)
+        c.parts[k] = (skald_checkpoint_part){k % 4 ? c.versions[k % 4 - 1].number : 0, 0.1 * (double)k};
+    for (uint64_t k = 0; k < SKALD_CHECKPOINT_NUMBERS; k++) c.solver[k] = 1 + (double)k;
+    return c;
+}
+
 static void assert_equal(const skald_checkpoint *a, const skald_checkpoint *b) {
     const size_t bytes = a->length * sizeof(double);
     assert_memory_equal(a, b, offsetof(skald_checkpoint, w)); /* bit by bit: a NaN too */
@@ -55,13 +69,20 @@ static void assert_equal(const skald_checkpoint *a, const skald_checkpoint *b) {
     if (a->anchors) assert_memory_equal(a->anchors, b->anchors, a->shard_count * bytes);
     assert_int_equal(a->manifest_bytes, b->manifest_bytes);
     assert_memory_equal(a->manifest, b->manifest, a->manifest_bytes);
+    assert_memory_equal(a->solver, b->solver, sizeof a->solver);
+    assert_true(a->part_count == b->part_count && a->version_count == b->version_count);
+    if (!a->part_count) return;
+    assert_memory_equal(a->parts, b->parts, a->part_count * sizeof *a->parts);
+    assert_memory_equal(a->versions, b->versions, a->version_count * sizeof *a->versions);
+    assert_memory_equal(a->models, b->models, a->version_count * bytes);
 }
 
 /* Seen to fail: with a field left out of the table of fields. */
 static void test_round_trip(void **state) {
     const char *path = fixture_path("run.ck");
-    for (int k = 0; k < 4; k++) {
-        skald_checkpoint c = make(k & 1 ? 1 : 300, k & 1 ? 1 : 7, k & 2), r;
+    for (int k = 0; k < 6; k++) {
+        const uint64_t length = k & 1 ? 1 : 300, shards = k & 1 ? 1 : 7;
+        skald_checkpoint c = k < 4 ? make(length, shards, k & 2) : make_newton(length, shards), r;
         assert_ok(skald_checkpoint_save(NULL, path, &c));
         assert_ok(skald_checkpoint_load(NULL, path, &r));
         assert_equal(&c, &r);
@@ -97,7 +118,7 @@ static skald_status memory_read(skald_storage *self, const char *path, uint8_t *
  * in its first half only, and with the header not hashed (a changed run or term was taken). */
 static void test_damage_refused(void **state) {
     const char *path = fixture_path("run.ck");
-    skald_checkpoint c = make(40, 3, true), r;
+    skald_checkpoint c = make_newton(20, 2), r;
     uint8_t *bytes;
     size_t size;
     assert_ok(skald_checkpoint_save(NULL, path, &c));
@@ -160,6 +181,52 @@ static void test_foreign_refused(void **state) {
     assert_ok(skald_checkpoint_save(NULL, path, &c));
     assert_fails(skald_checkpoint_load(NULL, path, &r), SKALD_EMODEL, "(anchors)");
     skald_checkpoint_free(&c);
+}
+
+/* Room is kept where it is enough, and what does not fit goes. */
+static void test_room_for_parts(void **state) {
+    skald_checkpoint c = make_newton(6, 2);
+    const double *models = c.models;
+    assert_ok(skald_checkpoint_fit(&c, 16, 2));
+    assert_true(c.models == models && c.version_count == 2 && c.version_room == 3 && c.part_count == 16);
+    assert_ok(skald_checkpoint_fit(&c, 0, 0));
+    assert_true(!c.parts && c.version_count == 0 && c.part_count == 0);
+    assert_ok(skald_checkpoint_fit(&c, 16, 5));
+    memset(c.parts, 0, 16 * sizeof *c.parts);
+    assert_true(c.version_count == 5 && c.version_room == 5);
+    c.models[29] = 1; /* the last */
+    assert_fails(skald_checkpoint_fit(&c, 16, UINT64_MAX / 64), SKALD_ENOMEM, "");
+    assert_true(!c.parts && !c.versions && !c.models && c.part_count == 0 && c.version_count == 0);
+    skald_checkpoint_free(&c);
+}
+
+/* Whole by its checksum, and its parts are at models that cannot be. Seen to fail: with a part's number not looked for;
+ * with numbers that need not ascend; with models not looked at. */
+static void test_impossible_parts_refused(void **state) {
+    const char *path = fixture_path("parts.ck");
+    const uint64_t twice = make_newton(5, 2).versions[0].number;
+    for (int k = 0; k < 11; k++) {
+        skald_checkpoint c = make_newton(5, 2), r;
+        const char *named = k < 4 ? "(parts)" : k < 9 ? "(versions)" : k < 10 ? "(models)" : "(solver)";
+        if (k == 0) c.parts[3].version = c.versions[2].number + 1; /* that is not there */
+        if (k == 1) c.parts[15].version = UINT64_MAX;
+        if (k == 2) c.parts[0].loss = NAN;
+        if (k == 3) c.part_count = 0;
+        if (k == 4) c.versions[1].number = twice;
+        if (k == 5) c.versions[0].number = 0;
+        if (k == 6) c.versions[2].number = c.next_version + 1; /* that was never published */
+        if (k == 7) c.versions[2].commits = c.commits + 1;
+        if (k == 8) assert_ok(skald_checkpoint_fit(&c, 16, 129)); /* more than parts could be at */
+        for (uint64_t v = 0; k == 8 && v < 129; v++)
+            c.versions[v] = (skald_checkpoint_version){v + 1, 0}, memset(c.models + 5 * v, 0, 40);
+        if (k == 9) c.models[14] = INFINITY;
+        if (k == 10) c.solver[7] = NAN;
+        assert_ok(skald_checkpoint_save(NULL, path, &c));
+        assert_fails(skald_checkpoint_load(NULL, path, &r), SKALD_EMODEL, named);
+        assert_null(r.models);
+        c.part_count = 16;
+        skald_checkpoint_free(&c);
+    }
 }
 
 /* The one before is kept, and offered when the newer one is not whole. Seen to fail with write_atomic. */
@@ -282,7 +349,7 @@ static void await(odd_storage *s, const int *what, int count) {
 }
 
 static void fill_one(skald_checkpointer *k) {
-    skald_checkpoint *c = skald_checkpointer_begin(k, 10, 2, false), from = make(10, 2, false);
+    skald_checkpoint *c = skald_checkpointer_begin(k, 10, 2, false, 0, 0), from = make(10, 2, false);
     assert_non_null(c);
     assert_string_equal(c->run, "r");
     assert_int_equal(c->term, 5);
@@ -347,6 +414,7 @@ static void test_writer(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_damage_refused),
+        cmocka_unit_test(test_room_for_parts),  cmocka_unit_test(test_impossible_parts_refused),
         cmocka_unit_test(test_foreign_refused), cmocka_unit_test(test_previous_kept_and_offered),
         cmocka_unit_test(test_full_disk),       cmocka_unit_test(test_writer)};
     return cmocka_run_group_tests_name("checkpoint", tests, fixture_setup, fixture_teardown);
