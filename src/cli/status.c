@@ -36,7 +36,7 @@ static skald_status no_audit(const skald_status_view *v) {
     if (strcmp(v->state, "training") != 0)
         return skald_fail(SKALD_EUNAVAILABLE, "no audit: the run is %s, and only one that trains can be audited",
                           v->state);
-    if (strcmp(v->algo, "saga") != 0)
+    if (strcmp(v->algo, "saga") != 0 && strcmp(v->algo, "newton") != 0)
         return skald_fail(SKALD_EUNAVAILABLE, "no audit: %s keeps no history that could be compared", v->algo);
     return skald_fail(SKALD_EUNAVAILABLE, "no audit: somebody else's is under way; ask again");
 }

@@ -233,6 +233,18 @@ static skald_status dispatch_to(skald_run *run, uint32_t worker) {
     return SKALD_OK;
 }
 
+/* Is all of the history put right? Then steps begin. */
+static void settle(skald_run *run) {
+    if (skald_ledger_incomplete(&run->ledger) || run->parts.stale) return;
+    run->unsettled = false;
+    skald_watch_settled(run);
+    if (run->parts.known_count)
+        skald_run_notice(run,
+                         "%u of %u parts of the history were at models that nobody has any more, and are taken anew",
+                         run->parts.lost, run->parts.shards * SKALD_SHARD_PARTS);
+    skald_parts_settled(&run->parts);
+}
+
 skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
     skald_run *run = (skald_run *)engine;
     if (!run->current) run->dirty = true;
@@ -243,9 +255,7 @@ skald_status skald_run_dispatch(skald_engine *engine, const skald_work *work) {
     if (run->crew->ranks) TRY(skald_ranks_tend(run));
     if (!skald_evaluator_active(&run->evaluator) && skald_judge_due(run)) TRY(skald_judge_begin(run));
     if (run->options->mode == SKALD_ASYNC || !run->training) TRY(skald_full_begin(run));
-    if (run->unsettled && !(run->unsettled = skald_ledger_incomplete(&run->ledger) || run->parts.stale))
-        skald_watch_settled(run);
-    if (!run->unsettled) skald_parts_settled(&run->parts);
+    if (run->unsettled) settle(run);
     for (uint32_t k = 0; k < run->ledger.count; k++) run->ledger.entries[k].rests = rests(run, k);
     skald_barrier_look(run);
     skald_eviction_look(run);

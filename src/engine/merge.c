@@ -194,7 +194,7 @@ bool skald_merge_anchor(skald_run *run, const skald_flight *flight, skald_result
     }
     double drift = norm > 0 ? sqrt(difference / norm) : sqrt(difference);
     bool repair = e->suspect;
-    if (run->parts.parts && !repair && !skald_parts_agree(&run->parts, flight->shard, r->parts)) drift = INFINITY;
+    if (run->parts.parts && !repair && !skald_parts_agree(&run->parts, flight->shard, r->parts)) drift += 1;
     e->suspect = false;
     if (e->audit) {
         e->audit = false;

@@ -169,6 +169,7 @@ void skald_parts_recall(skald_parts *p, skald_vectors *v, uint32_t shard, const 
         if (!one->rows) continue;
         if (!to && told[q].version) { /* until it is taken anew wbar has it where it was */
             p->stale += !one->stale;
+            p->lost += !one->stale;
             one->stale = true;
             continue;
         }

@@ -24,7 +24,7 @@ typedef struct skald_parts {
     double seen;             /* rows of parts that are at some model */
     uint8_t *next;           /* by shard: the part whose turn it is */
     skald_parts_item *parts; /* shards x SKALD_SHARD_PARTS; NULL: this run has none */
-    uint32_t stale;          /* parts that are */
+    uint32_t stale, lost;    /* parts that are; that have ever been */
     skald_version **known;   /* a run that goes on: what parts may be at, by ascending number; references */
     uint32_t known_count, known_room;
 } skald_parts;

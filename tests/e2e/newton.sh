@@ -10,6 +10,7 @@ source "$(dirname "$0")/lib.bash"
 cd "$work" || exit 1
 
 "$skald" generate rcv1 --rows 2000 --seed 11 --output logistic.svm >/dev/null
+"$skald" generate rcv1 --rows 5000 --seed 12 --output wide.svm >/dev/null
 python3 - >softmax.svm <<'END'
 import random
 random.seed(5)
@@ -35,9 +36,11 @@ start() { # NAME
     "$skald" worker --connect "$here" --name "$1" --wait 60s >>"$1.err" 2>&1 &
     pid[$1]=$!
 }
+audited() { status --audit >audit.json; } # not while another one is under way
 audit() { # NAME
     local drift
-    drift=$(status --audit | python3 -c 'import json, sys; print(json.load(sys.stdin)["audit"]["drift"])')
+    wait_for 60 audited
+    drift=$(<audit.json python3 -c 'import json, sys; print(json.load(sys.stdin)["audit"]["drift"])')
     check "$1: audit drift $drift" python3 -c "assert 0 <= $drift <= 1e-12"
 }
 at_optimum() { # NAME LOG LOSS
@@ -50,8 +53,8 @@ at_optimum() { # NAME LOG LOSS
 whole='sum(x["rows"] for x in s["shards"]) == 2000' # every row is somebody's
 converged='s["gap"] is not None and s["gap"] <= 1e-10'
 
-for loss in logistic softmax; do
-    "$skald" train --loss $loss --l2 1e-3 --seed 1 --progress none --algo saga --workers 1 --target-gap 1e-11 \
+for loss in logistic softmax wide; do
+    "$skald" train --loss ${loss/wide/logistic} --l2 1e-3 --seed 1 --progress none --algo saga --workers 1 --target-gap 1e-11 \
         --max-passes 3000 --log calm.jsonl $loss.svm >calm.out 2>&1
     check "$loss: saga, for comparison" test $? -eq 0
     best[$loss]=$(field calm.jsonl 'e["last"]["objective"]')
@@ -100,6 +103,38 @@ for how in "logistic async" "softmax async" "logistic sync" "softmax ssp:4"; do
     check "$how: ends in order" test $? -eq 130
     at_optimum "$how" run.jsonl "$1"
     expect "$how: done again, the same bits" 0 "bit for bit" "$skald" replay run.record
+    wait
+    rm -f ./*.err
+done
+
+# --- the coordinator is killed between two checkpoints: what has moved since is taken anew, the rest of the history goes
+# on with the models that it was taken at. Once with too many rows for all to be sampled: there newton is in its flow ---
+for how in "wide async" "softmax async" "softmax sync"; do
+    set -- $how
+    rm -f run.ck run.ck.1
+    head=("$skald" coordinator --listen "$here" --workers 3 --shards 6 --loss "${1/wide/logistic}" "${newton[@]}" --mode "$2"
+        --pace 20 --max-time 5m --linger 0 --checkpoint run.ck --resume auto --checkpoint-every 0.05s)
+    "${head[@]}" "$1.svm" >1.out 2>&1 &
+    coordinator=$!
+    for w in a b c; do start $w; done
+    check "$how: a first start" wait_for 60 is 's["state"] == "training" and s["passes"] > 2.3'
+    touch now
+    check "$how: a checkpoint" wait_for 60 test run.ck -nt now
+    kill -KILL $coordinator
+    wait $coordinator 2>/dev/null
+    "${head[@]}" --log run.jsonl "$1.svm" >2.out 2>&1 &
+    coordinator=$!
+    parts='of 48 parts of the history were at models that nobody has any more'
+    check "$how: a second one goes on" wait_for 60 grep -q "$parts" 2.out
+    check "$how: with the workers' tables" grep -q "the history is the workers'" 2.out
+    audit "$how, the points"
+    lost=$(grep -o "[0-9]* $parts" 2.out | cut -d' ' -f1)
+    check "$how: $lost parts are taken anew, not all" test "${lost:-48}" -lt 48
+    check "$how: with the points it converges" wait_for 60 is "$converged"
+    audit "$how, the points, at the end"
+    kill -INT $coordinator
+    wait $coordinator
+    at_optimum "$how, the points" run.jsonl "$1"
     wait
     rm -f ./*.err
 done
