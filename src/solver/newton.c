@@ -158,7 +158,7 @@ static skald_status step(newton *s, double *moved) {
 
 /* What a run that goes on has again (e->numbers): how its steps are made, and the guard. The sample is gathered anew.
  */
-enum { T, ROUNDS, SAMPLE, DECREMENT, LOOKED, SINCE, TROUBLED };
+enum { T, ROUNDS, SAMPLE, DECREMENT, LOOKED, SINCE, TROUBLED, GENERATION };
 
 static void keep(const newton *s) {
     double *to = s->e->numbers;
@@ -169,6 +169,7 @@ static void keep(const newton *s) {
     to[LOOKED] = s->looked;
     to[SINCE] = (double)s->since;
     to[TROUBLED] = s->troubled;
+    to[GENERATION] = s->generation;
 }
 
 static void recall(newton *s) {
@@ -181,6 +182,7 @@ static void recall(newton *s) {
     s->looked = fmin(from[LOOKED], s->e->passes);
     s->since = from[SINCE] > 0 ? (uint64_t)fmin(from[SINCE], (double)s->e->commits) : 0;
     s->troubled = from[TROUBLED] != 0;
+    if (from[GENERATION] != s->generation) begin_rounds(s); /* the model was set back, and no step made since */
 }
 
 static double judge(void *user, const double *w, const double *g) {

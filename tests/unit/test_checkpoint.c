@@ -195,7 +195,7 @@ static void test_room_for_parts(void **state) {
     memset(c.parts, 0, 16 * sizeof *c.parts);
     assert_true(c.version_count == 5 && c.version_room == 5);
     c.models[29] = 1; /* the last */
-    assert_fails(skald_checkpoint_fit(&c, 16, UINT64_MAX / 64), SKALD_ENOMEM, "");
+    assert_fails(skald_checkpoint_fit(&c, 16, UINT64_MAX / 8), SKALD_ENOMEM, "");
     assert_true(!c.parts && !c.versions && !c.models && c.part_count == 0 && c.version_count == 0);
     skald_checkpoint_free(&c);
 }
