@@ -111,7 +111,7 @@ done
 # on with the models that it was taken at. Once with too many rows for all to be sampled: there newton is in its flow ---
 for how in "wide async" "softmax async" "softmax sync"; do
     set -- $how
-    rm -f run.ck run.ck.1
+    rm -f run.ck run.ck.1 2.out # what is looked for in it is of this start
     head=("$skald" coordinator --listen "$here" --workers 3 --shards 6 --loss "${1/wide/logistic}" "${newton[@]}" --mode "$2"
         --pace 20 --max-time 5m --linger 0 --checkpoint run.ck --resume auto --checkpoint-every 0.05s)
     "${head[@]}" "$1.svm" >1.out 2>&1 &
