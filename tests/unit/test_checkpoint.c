@@ -204,7 +204,6 @@ static void test_room_for_parts(void **state) {
  * with numbers that need not ascend; with models not looked at. */
 static void test_impossible_parts_refused(void **state) {
     const char *path = fixture_path("parts.ck");
-    const uint64_t twice = make_newton(5, 2).versions[0].number;
     for (int k = 0; k < 11; k++) {
         skald_checkpoint c = make_newton(5, 2), r;
         const char *named = k < 4 ? "(parts)" : k < 9 ? "(versions)" : k < 10 ? "(models)" : "(solver)";
@@ -212,7 +211,7 @@ static void test_impossible_parts_refused(void **state) {
         if (k == 1) c.parts[15].version = UINT64_MAX;
         if (k == 2) c.parts[0].loss = NAN;
         if (k == 3) c.part_count = 0;
-        if (k == 4) c.versions[1].number = twice;
+        if (k == 4) c.versions[1].number = c.versions[0].number;
         if (k == 5) c.versions[0].number = 0;
         if (k == 6) c.versions[2].number = c.next_version + 1; /* that was never published */
         if (k == 7) c.versions[2].commits = c.commits + 1;
@@ -224,7 +223,6 @@ static void test_impossible_parts_refused(void **state) {
         assert_ok(skald_checkpoint_save(NULL, path, &c));
         assert_fails(skald_checkpoint_load(NULL, path, &r), SKALD_EMODEL, named);
         assert_null(r.models);
-        c.part_count = 16;
         skald_checkpoint_free(&c);
     }
 }
