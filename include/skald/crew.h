@@ -27,7 +27,7 @@ typedef struct skald_member {
     /* messages of every kind, whole, seen from the coordinator; 0 for local; simulated: the vectors in them */
     uint64_t bytes_sent, bytes_received;
     uint64_t versions_sent, bytes_saved; /* with tasks; of versions that tasks named and the worker had */
-    uint64_t bytes_summed;               /* of a rank: its part of what was added up over all ranks */
+    uint64_t bytes_summed;               /* of a rank: its part of what was added up over all ranks, or handed round */
 } skald_member;
 
 typedef enum skald_event_kind {
@@ -84,6 +84,10 @@ typedef struct skald_ranks_ops {
     /* In place: adds up `count` vectors (of `vectors`) over all ranks. SKALD_AGAIN: somebody was lost, the vectors hold
      * anything, SKALD_EVENT_LOST follows. Blocks. */
     skald_status (*reduce)(skald_crew *crew, double *const *vectors, uint32_t count);
+    /* Is this the rank whose decisions count, the first that lives? Agree: its vector (one of `vectors`; NULL: none)
+     * and numbers go to everybody; SKALD_AGAIN and blocks, as above. */
+    bool (*decides)(const skald_crew *crew);
+    skald_status (*agree)(skald_crew *crew, double *vector, double *numbers, uint32_t count);
 } skald_ranks_ops;
 
 /* What the members have from an earlier start of the run. */

@@ -30,7 +30,7 @@ typedef struct skald_work {
     uint32_t task_rows; /* rows a task: H x b, or the batch; 0: no tasks but those of a full gradient */
     uint32_t step_rows; /* local: b */
     /* history: a task is the next of the parts (SKALD_SHARD_PARTS) that a shard has for good, whatever
-     * task_rows, and merges tell where the history is taken (skald_merge.moved). */
+     * task_rows (lockstep: all of them), and merges tell where the history is taken (skald_merge.moved). */
     bool parts;
     bool rounds; /* parts: none whose history is at the model as it is is taken anew: it waits for the others */
     uint64_t sample_rows; /* rows to be brought to skald_engine.sample; no fewer than before */
@@ -104,6 +104,10 @@ typedef struct skald_engine_ops {
      * owner thread answers requests; *stop becomes true when the run is to end: work looks at it now and then. It may
      * use the solver's vectors, as nothing is merged meanwhile, but not the engine's operations. Blocks. */
     skald_status (*beside)(skald_engine *e, skald_status (*work)(void *user, const atomic_bool *stop), void *user);
+    /* Lockstep: does this process decide, of those that run this solver? Its numbers, and its vector (NULL: none), go
+     * to all by agree. SKALD_AGAIN: they hold anything, and nothing is decided: go round again, the model as it is. */
+    bool (*decides)(const skald_engine *e);
+    skald_status (*agree)(skald_engine *e, double *vector, double *numbers, uint32_t count);
 } skald_engine_ops;
 
 enum { SKALD_SOLVER_NUMBERS = 8 };
@@ -125,9 +129,14 @@ struct skald_engine {
     double decrement;           /* the solver's estimate of F(w) - F*, for judging when to look; 0: none */
     const double *start_w, *start_abar; /* where the run begins, in the host's memory: NULL is 0 */
     const double *start_wbar;
+    /* Several processes run this solver on the same numbers, and go the same way by them: what is reckoned by a library
+     * whose last bits differ from machine to machine is to be decided by one, and agreed on. The history is taken
+     * whole, by `rounds`: taken_at, extrapolate and oldest are not to be used. */
+    bool lockstep;
     /* How far a gradient of F says that its point is from the optimum, by the solver's curvature: an estimate of F - F*
-     * (half the Newton decrement, squared); `g` and `w` are in host memory. NULL: the solver knows no curvature. */
-    double (*judge)(void *user, const double *w, const double *g);
+     * (half the Newton decrement, squared; NaN: it cannot tell); `g` and `w` are in host memory. NULL: the solver knows
+     * no curvature. */
+    skald_status (*judge)(void *user, const double *w, const double *g, double *estimate);
     void *judge_user;
     /* What the solver would have again in a run that goes on: written by it before each commit, and kept in checkpoints
      * if the first one is not 0. All 0 in a new run. */
@@ -167,6 +176,12 @@ static inline const double *skald_taken_at(const skald_engine *e, uint32_t shard
 }
 static inline double skald_extrapolate(const skald_engine *e, double *abar, double *wbar) {
     return e->ops->extrapolate(e, abar, wbar);
+}
+static inline bool skald_decides(const skald_engine *e) {
+    return e->ops->decides(e);
+}
+static inline skald_status skald_agree(skald_engine *e, double *vector, double *numbers, uint32_t count) {
+    return e->ops->agree(e, vector, numbers, count);
 }
 static inline uint64_t skald_oldest(const skald_engine *e) {
     return e->ops->oldest(e);

@@ -90,14 +90,21 @@ static skald_status probe(uint32_t device, char version[32], char card[80]) {
 
 /* ---- errors and waiting ---------------------------------------------------------------------------- */
 
+/* Where the host's stretches are brought to the card. Those outgrown go as the group closes: to free one waits for what
+ * is under way on the cards of this process, which may wait for this rank in turn. */
+typedef struct stage {
+    struct stage *smaller;
+    double *host, *device;
+    size_t capacity; /* doubles of either */
+} stage;
+
 typedef struct member {
     skald_collective base;
     nccl_comm comm;
     cudaStream_t stream; /* options.queue, or its own */
     skald_collective_options options;
     bool broken;
-    double *h_stage, *d_stage;
-    size_t capacity; /* doubles of either */
+    stage *stage;
 } member;
 
 static member *of(skald_collective *c) {
@@ -204,8 +211,12 @@ static void close_rank(skald_collective *c) {
         cudaStreamSynchronize(m->stream);
         if (!m->options.queue) cudaStreamDestroy(m->stream);
     }
-    if (m->d_stage) cudaFree(m->d_stage);
-    if (m->h_stage) cudaFreeHost(m->h_stage);
+    for (stage *s = m->stage, *smaller; s; s = smaller) {
+        smaller = s->smaller;
+        if (s->device) cudaFree(s->device);
+        if (s->host) cudaFreeHost(s->host);
+        free(s);
+    }
     (void)cudaGetLastError();
     free(m);
 }
@@ -248,15 +259,16 @@ static skald_status open_rank(const uint8_t *id, const skald_collective_options 
 
 enum { ALL = -1 };
 
-static skald_status stage(member *m, size_t total) {
-    if (total <= m->capacity) return SKALD_OK;
-    if (m->d_stage) cudaFree(m->d_stage);
-    if (m->h_stage) cudaFreeHost(m->h_stage);
-    m->d_stage = m->h_stage = NULL;
-    m->capacity = 0;
-    CUDA_TRY(m, cudaMalloc((void **)&m->d_stage, total * sizeof(double)), "allocating a buffer");
-    CUDA_TRY(m, cudaMallocHost((void **)&m->h_stage, total * sizeof(double)), "pinning a buffer");
-    m->capacity = total;
+static skald_status make_room(member *m, size_t total) {
+    const size_t before = m->stage ? m->stage->capacity : 0, capacity = skald_max_size(total, 2 * before);
+    if (total <= before) return SKALD_OK;
+    stage *s = skald_zalloc(1, sizeof *s);
+    if (!s) return SKALD_ENOMEM;
+    s->smaller = m->stage;
+    s->capacity = capacity;
+    m->stage = s;
+    CUDA_TRY(m, cudaMalloc((void **)&s->device, capacity * sizeof(double)), "allocating a buffer");
+    CUDA_TRY(m, cudaMallocHost((void **)&s->host, capacity * sizeof(double)), "pinning a buffer");
     return SKALD_OK;
 }
 
@@ -271,30 +283,31 @@ static skald_status operate(member *m, const skald_stretch *stretches, uint32_t 
     const char *doing = root == ALL ? "adding up" : "handing round";
     size_t total = 0, at = 0;
     for (uint32_t s = 0; s < count; s++) total += stretches[s].on_device ? 0 : stretches[s].count;
-    TRY(stage(m, total));
+    TRY(make_room(m, total));
+    double *const host = m->stage ? m->stage->host : NULL, *const device = m->stage ? m->stage->device : NULL;
     for (uint32_t s = 0; s < count; s++) {
         if (stretches[s].on_device) continue;
-        memcpy(m->h_stage + at, stretches[s].data, stretches[s].count * sizeof(double));
+        memcpy(host + at, stretches[s].data, stretches[s].count * sizeof(double));
         at += stretches[s].count;
     }
     if (total)
-        CUDA_TRY(m, cudaMemcpyAsync(m->d_stage, m->h_stage, total * sizeof(double), cudaMemcpyHostToDevice, m->stream),
+        CUDA_TRY(m, cudaMemcpyAsync(device, host, total * sizeof(double), cudaMemcpyHostToDevice, m->stream),
                  "copying to the card");
     int result = nccl.api.ncclGroupStart();
     for (uint32_t s = 0; s < count && result == NCCL_SUCCESS; s++)
         if (stretches[s].on_device) result = start(m, stretches[s].data, stretches[s].count, root);
-    if (total && result == NCCL_SUCCESS) result = start(m, m->d_stage, total, root); /* host stretches as one */
+    if (total && result == NCCL_SUCCESS) result = start(m, device, total, root); /* host stretches as one */
     int ended = nccl.api.ncclGroupEnd();
     if (result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS) result = ended;
     TRY(settle(m, result, doing));
     if (total)
-        CUDA_TRY(m, cudaMemcpyAsync(m->h_stage, m->d_stage, total * sizeof(double), cudaMemcpyDeviceToHost, m->stream),
+        CUDA_TRY(m, cudaMemcpyAsync(host, device, total * sizeof(double), cudaMemcpyDeviceToHost, m->stream),
                  "copying from the card");
     TRY(finish(m, doing));
     at = 0;
     for (uint32_t s = 0; s < count; s++) {
         if (stretches[s].on_device) continue;
-        memcpy(stretches[s].data, m->h_stage + at, stretches[s].count * sizeof(double));
+        memcpy(stretches[s].data, host + at, stretches[s].count * sizeof(double));
         at += stretches[s].count;
     }
     return SKALD_OK;

@@ -13,6 +13,7 @@ static skald_evaluation unpack_evaluation(const Skald__V1__Evaluation *m) {
                               .objective = m->objective,
                               .gap = m->gap,
                               .relative_gap = m->relative_gap,
+                              .decrement = m->decrement,
                               .gradient_norm = m->gradient_norm,
                               .accuracy = m->accuracy,
                               .average = m->average};
@@ -73,7 +74,7 @@ void skald_conduct_report(skald_conduct *x, const Skald__V1__Report *m) {
 static skald_status fill(skald_conduct *x, const Skald__V1__Done *m) {
     skald_coordinator *c = x->c;
     skald_outcome *o = x->outcome;
-    if (!m->last || m->n_workers != c->told || m->stop > SKALD_STOP_INTERRUPTED)
+    if (!m->last || m->n_workers != c->told || m->stop > SKALD_STOP_DECREMENT)
         return skald_fail(SKALD_EPEER, "a rank's report of the end makes no sense");
     *o = (skald_outcome){.stop = (skald_stop)m->stop,
                          .reached = m->reached,

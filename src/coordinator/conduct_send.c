@@ -1,5 +1,6 @@
 /* Messages to ranks. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "coordinator/conduct.h"
 
@@ -16,6 +17,7 @@ static void pack_options(const skald_train_options *o, Skald__V1__TrainOptions *
     m->max_stale = o->max_stale;
     m->q_cap = o->q_cap;
     m->target_gap = o->target_gap;
+    m->target_decrement = o->target_decrement;
     m->target_gradient = o->target_gradient;
     m->max_passes = o->max_passes;
     m->max_seconds = o->max_seconds;
@@ -25,6 +27,19 @@ static void pack_options(const skald_train_options *o, Skald__V1__TrainOptions *
     m->target_tolerance = o->target_tolerance;
     m->audit = o->audit;
     m->eval_every = o->eval_every;
+}
+
+/* What only newton needs to know of the columns; *out NULL: it is not newton. */
+static skald_status pack_columns(const skald_conduct *x, skald_wire_vector *out) {
+    const skald_problem *p = &x->c->problem;
+    const size_t bytes = p->dim * sizeof *p->column_mean2;
+    *out = (skald_wire_vector){0};
+    if (x->options->algo != SKALD_NEWTON) return SKALD_OK;
+    skald_bytes *b = skald_bytes_create(bytes);
+    if (!b) return SKALD_ENOMEM;
+    memcpy(skald_bytes_data(b), p->column_mean2, bytes);
+    *out = (skald_wire_vector){b, b->data, bytes};
+    return SKALD_OK;
 }
 
 /* Everybody learns who is who; training begins. */
@@ -37,7 +52,8 @@ skald_status skald_conduct_send_ranks(skald_conduct *x) {
     Skald__V1__RankMember *members = skald_zalloc(c->told, sizeof *members);
     Skald__V1__RankMember **list = skald_zalloc(c->told, sizeof(Skald__V1__RankMember *));
     uint64_t *rows = skald_alloc(p->shard_count, sizeof *rows);
-    skald_status st = members && list && rows ? SKALD_OK : SKALD_ENOMEM;
+    skald_wire_vector columns = {0};
+    skald_status st = members && list && rows ? pack_columns(x, &columns) : SKALD_ENOMEM;
     pack_options(x->options, &options);
     for (uint32_t k = 0; st == SKALD_OK && k < c->told; k++) {
         skald__v1__rank_member__init(&members[k]);
@@ -65,8 +81,9 @@ skald_status skald_conduct_send_ranks(skald_conduct *x) {
     frame.ranks = &m;
     for (uint32_t k = 0; st == SKALD_OK && k < c->told; k++) {
         m.worker = k;
-        skald_coordinator_send(c, skald_conduct_worker(x, k), &frame, NULL, 0);
+        skald_coordinator_send(c, skald_conduct_worker(x, k), &frame, &columns, columns.owner ? 1 : 0);
     }
+    skald_bytes_unref(columns.owner);
     free(members);
     free(list);
     free(rows);

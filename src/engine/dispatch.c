@@ -89,8 +89,10 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
         const skald_flight *q = &run->flights[f];
         if (q->kind == SKALD_TASK_LOCAL && q->shard == shard && q->generation == run->generation) after = q->task;
     }
-    uint32_t part = work->parts ? next_part(run, shard) : 0;
+    const bool by_part = work->parts && !run->engine.lockstep;
+    uint32_t part = by_part ? next_part(run, shard) : 0;
     if (part == SKALD_ALL_PARTS) part = skald_parts_next(&run->parts, shard, NULL); /* stands */
+    const uint64_t rows = work->parts ? e->rows : work->task_rows;
     uint64_t left = e->rows - e->position % e->rows; /* a batch never crosses an epoch: no row occurs twice */
     skald_task task = {.kind = work->local     ? SKALD_TASK_LOCAL
                                : work->history ? SKALD_TASK_SAGA
@@ -101,10 +103,10 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .origin = piece          ? piece->from
                                  : work->origin ? run->origin
                                                 : NULL,
-                       .position = work->parts ? part : e->position,
-                       .by_part = work->parts,
-                       .rows = work->parts ? skald_parts_get(&run->parts, shard, part)->rows
-                                           : (uint32_t)(work->task_rows < left ? work->task_rows : left),
+                       .position = by_part ? part : e->position,
+                       .by_part = by_part,
+                       .rows = by_part ? skald_parts_get(&run->parts, shard, part)->rows
+                                       : (uint32_t)(rows < left ? rows : left),
                        .step_rows = work->step_rows,
                        .eta = work->eta,
                        .theta = work->theta,
@@ -112,7 +114,7 @@ static skald_status submit_training(skald_run *run, uint32_t worker, uint32_t sh
                        .saga = work->history,
                        .by_version = work->history && run->options->history_versions};
     e->position += task.rows;
-    if (work->parts) skald_parts_take(&run->parts, shard, part);
+    if (by_part) skald_parts_take(&run->parts, shard, part);
     TRY(skald_run_submit(run, worker, &task));
     run->flights[run->flight_count - 1].piece = piece;
     run->flights[run->flight_count - 1].refresh = run->unsettled; /* a stale part */
@@ -174,6 +176,7 @@ static bool admitted(skald_run *run, uint32_t worker) {
     if (run->stop || quiet(run) || run->work.task_rows == 0) return false;
     const bool rounds = run->options->mode == SKALD_SYNC;
     if (rounds && (run->full.model || !skald_members_complete(run))) return false; /* a round has all shards in it */
+    if (run->engine.lockstep && run->work.parts && !run->sampling.sample.complete) return false; /* and then a step */
     return (run->unsettled && !rounds) || skald_barrier_admits(run, worker);
 }
 

@@ -104,7 +104,7 @@ static skald_status on_result(skald_run *run, skald_result *r, skald_merge *m) {
         bool done = false;
         skald_run_land(run, flight);
         TRY(skald_evaluator_add(&run->evaluator, run->crew, r, &done));
-        if (done) skald_judge_done(run);
+        if (done) TRY(skald_judge_done(run));
         return SKALD_AGAIN;
     }
     if (flight->kind == SKALD_TASK_SAMPLE) {
@@ -280,6 +280,16 @@ static uint64_t oldest(const skald_engine *engine) {
     return skald_parts_oldest(&((const skald_run *)engine)->parts);
 }
 
+static bool decides(const skald_engine *engine) {
+    const skald_crew *crew = ((const skald_run *)engine)->crew;
+    return !crew->ranks || crew->ranks->decides(crew);
+}
+
+static skald_status agree(skald_engine *engine, double *vector, double *numbers, uint32_t count) {
+    skald_crew *crew = of(engine)->crew;
+    return crew->ranks ? crew->ranks->agree(crew, vector, numbers, count) : SKALD_OK;
+}
+
 const skald_engine_ops skald_crew_engine_ops = {
     .finished = finished,
     .dispatch = skald_run_dispatch,
@@ -289,4 +299,6 @@ const skald_engine_ops skald_crew_engine_ops = {
     .extrapolate = extrapolate,
     .oldest = oldest,
     .beside = skald_run_beside,
+    .decides = decides,
+    .agree = agree,
 };

@@ -88,19 +88,22 @@ static void calibrate(skald_run *run) {
 }
 
 /* Of the point evaluated, by the solver's curvature. */
-static double decrement(skald_run *run, uint32_t point) {
+static skald_status judge_decrement(skald_run *run, uint32_t point, double *out) {
     skald_evaluator *ev = &run->evaluator;
     const skald_problem *p = run->problem;
     const uint32_t classes = skald_objective_classes(&p->objective);
     double *g = ev->gradient[point];
     const double *w = ev->point[point];
-    if (!run->engine.judge || !ev->gradients) return NAN;
+    *out = NAN;
+    if (!run->engine.judge || !ev->gradients) return SKALD_OK;
     for (uint32_t c = 0; c < classes; c++)
         for (uint32_t j = 0; j < p->dim; j++) {
             const size_t k = (size_t)c * p->dim + j;
             run->smooth[k] = g[k] / p->n + (j < p->features ? p->objective.l2 * w[k] : 0);
         }
-    return run->engine.judge(run->engine.judge_user, w, run->smooth) / fabs(ev->certificate[point].objective);
+    TRY(run->engine.judge(run->engine.judge_user, w, run->smooth, out));
+    *out /= fabs(ev->certificate[point].objective);
+    return SKALD_OK;
 }
 
 /* Local steps are longer than is proven (skald_schedule_eta), and can end in a circle about the optimum: seen with
@@ -124,7 +127,7 @@ static void look_for_circle(skald_run *run) {
     run->lowest_idle = idle;
 }
 
-void skald_judge_done(skald_run *run) {
+skald_status skald_judge_done(skald_run *run) {
     const skald_evaluator *ev = &run->evaluator;
     uint32_t best = skald_evaluator_best(ev);
     const skald_certificate *c = &ev->certificate[best];
@@ -147,13 +150,14 @@ void skald_judge_done(skald_run *run) {
                                                    ? ev->sums[best].correct / ev->sums[best].rows
                                                    : NAN,
                                    .average = best == 1};
-    run->last.decrement = decrement(run, best);
+    TRY(judge_decrement(run, best, &run->last.decrement));
     run->evaluations++;
     memcpy(run->delivered, ev->point[best], skald_problem_length(run->problem) * sizeof(double));
     if (run->observer && run->observer->evaluation) run->observer->evaluation(run->observer->user, &run->last);
-    if (run->stop) return; /* the final one */
+    if (run->stop) return SKALD_OK; /* the final one */
     run->stop = skald_judge_reached(run->options, &run->last);
-    if (run->stop) return;
+    if (run->stop) return SKALD_OK;
     calibrate(run);
     look_for_circle(run);
+    return SKALD_OK;
 }

@@ -134,7 +134,8 @@ skald_status skald_merge_round(skald_run *run, skald_merge *m) {
     run->round_spoilt = false;
     if (run->crew->ranks) {
         double *vectors[2] = {run->round_g, run->history_sum};
-        TRY(run->crew->ranks->reduce(run->crew, vectors, run->history ? 2 : 1));
+        const bool steps = !run->parts.parts; /* newton's come of the history alone */
+        TRY(run->crew->ranks->reduce(run->crew, vectors + !steps, run->history && steps ? 2 : 1));
     }
     return SKALD_OK;
 }

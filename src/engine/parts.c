@@ -81,6 +81,14 @@ double skald_parts_taken(skald_parts *p, skald_vectors *v, uint32_t shard, uint3
     return came;
 }
 
+void skald_parts_forget(skald_parts *p) {
+    p->seen = 0;
+    for (size_t k = 0; k < (size_t)p->shards * SKALD_SHARD_PARTS; k++) {
+        skald_version_unref(p->parts[k].at);
+        p->parts[k].at = NULL;
+    }
+}
+
 const skald_version *skald_parts_at(const skald_parts *p, uint32_t shard, uint64_t row) {
     return skald_parts_get(p, shard, skald_task_part_of(p->seed, shard, row))->at;
 }

@@ -45,6 +45,8 @@ void skald_parts_landed(skald_parts *p, uint32_t shard, uint32_t part);
  * phi_i at `version`, in over all of those rows, out over the ones that were at another. */
 double skald_parts_taken(skald_parts *p, skald_vectors *v, uint32_t shard, uint32_t part, skald_version *version,
                          double *change, double *loss);
+/* The histories are there still, but it is not known at what. */
+void skald_parts_forget(skald_parts *p);
 const skald_version *skald_parts_at(const skald_parts *p, uint32_t shard, uint64_t row); /* NULL: none yet */
 /* When the oldest of the versions was published (commits); 0 before every part is at one. */
 uint64_t skald_parts_oldest(const skald_parts *p);

@@ -41,6 +41,7 @@ void skald_ranks_finish(skald_run *run) {
     if (!work->w || work->w == run->ending[0]) return;
     v->ops->copy(v, run->ending[0], work->w);
     work->w = run->ending[0];
+    work->wbar = NULL;
     if (!work->abar) return;
     v->ops->copy(v, run->ending[1], work->abar);
     work->abar = run->ending[1];
@@ -94,6 +95,17 @@ static skald_status total_anchor(skald_run *run) {
     return gather(run, run->history_sum);
 }
 
+/* Newton: some tables are at the model of a round that was never merged, others not, and those of shards that have
+ * changed hands are empty. abar is their sum all the same; the next round takes all of them to the model. */
+static void forget_parts(skald_run *run) {
+    skald_vectors *v = &run->engine.vectors;
+    skald_parts_forget(&run->parts);
+    run->engine.seen = 0;
+    run->engine.fresh = (skald_fresh){0};
+    if (run->work.wbar) v->ops->zero(v, run->work.wbar);
+    note_holders(run);
+}
+
 /* The tables of shards that have changed hands are empty. */
 static skald_status refill(skald_run *run) {
     for (uint32_t k = 0; k < run->size; k++) {
@@ -125,7 +137,10 @@ static skald_status regroup(skald_run *run) {
         return SKALD_OK;
     }
     TRY(skald_run_publish(run));
-    TRY(refill(run));
+    if (run->parts.parts)
+        forget_parts(run);
+    else
+        TRY(refill(run));
     TRY(total_anchor(run));
     skald_vectors *v = &run->engine.vectors;
     v->ops->combine(v, run->work.abar, 1 / run->problem->n, run->history_sum, 0, NULL);

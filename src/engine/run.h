@@ -235,7 +235,7 @@ double skald_run_stationarity(skald_run *run, const double *w, const double *g);
 skald_status skald_judge_begin(skald_run *run);
 /* The target that this evaluation has reached; SKALD_STOP_NONE: none of them. */
 skald_stop skald_judge_reached(const skald_train_options *options, const skald_evaluation *evaluation);
-void skald_judge_done(skald_run *run);
+skald_status skald_judge_done(skald_run *run);
 
 /* full.c: full gradients. Begin: when the work asks for one and none is open. Task: the next one of the open round for
  * this worker; false: none. Add takes the result, and is true when it completes the round: *m is its merge. */

@@ -137,6 +137,7 @@ static skald_status begin(skald_run *run) {
     TRY(v->ops->create(v, &run->round_g));
     TRY(v->ops->create(v, &run->history_sum));
     TRY(skald_ledger_init(&run->ledger, run->problem, run->history && !run->crew->ranks));
+    run->engine.lockstep = run->crew->ranks != NULL;
     if (run->crew->ranks) TRY(skald_ranks_init(run));
     if (run->options->algo == SKALD_NEWTON) {
         TRY(v->ops->create(v, &run->moved));
@@ -334,12 +335,12 @@ skald_status skald_train(skald_crew *crew, skald_solver solver, const skald_trai
     memset(outcome, 0, sizeof *outcome);
     char why[400] = "";
     if (o.mode == SKALD_SYNC && crew->conduct) {
-        const char *lacks = o.algo == SKALD_NEWTON                        ? "measure no curvature"
-                            : o.algo != SKALD_SGD && o.algo != SKALD_SAGA ? "take no full gradients"
-                            : crew->problem->objective.nonconvex > 0      ? "know no regulariser that is not convex"
-                            : o.history_versions                          ? "keep no history by version"
-                            : o.checkpointer || o.resume                  ? "keep no checkpoints"
-                                                                          : NULL;
+        const bool full = o.algo == SKALD_SVRG || o.algo == SKALD_SYNTHESIS;
+        const char *lacks = full                                     ? "take no full gradients"
+                            : crew->problem->objective.nonconvex > 0 ? "know no regulariser that is not convex"
+                            : o.history_versions                     ? "keep no history by version"
+                            : o.checkpointer || o.resume             ? "keep no checkpoints"
+                                                                     : NULL;
         if (lacks) {
             snprintf(why, sizeof why, "ranks %s", lacks);
         } else {

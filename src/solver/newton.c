@@ -127,18 +127,26 @@ static skald_status round_step(newton *s, double *moved) {
     skald_vectors *v = &e->vectors;
     const skald_regulariser reg = skald_engine_regulariser(e);
     if (e->fresh.rows < s->p->n) return SKALD_OK;
-    double left;
     const double F = e->fresh.loss / s->p->n + v->ops->penalty(v, s->w, &reg);
     if (s->tried && !(F <= s->F - ARMIJO * s->t * s->slope + ROUNDING * fabs(s->F))) {
         s->t /= 2;
         go(s, s->from, s->t, moved);
         return SKALD_OK;
     }
+    double promises[2]; /* of the first step, and of the last */
+    v->ops->copy(v, s->from, s->w);
+    if (skald_decides(e))
+        TRY(skald_hessian_minimise(s->h, F, s->from, s->abar, s->direction, &promises[0], &promises[1]));
+    const skald_status st = skald_agree(e, s->direction, promises, 2);
+    if (st == SKALD_AGAIN) { /* there is no step, and none to go back on: the next round is at the same point */
+        s->tried = false;
+        return SKALD_OK;
+    }
+    TRY(st);
     if (s->tried && s->t < 1) skald_hessian_grow(s->h);
     s->F = F;
-    v->ops->copy(v, s->from, s->w);
-    TRY(skald_hessian_minimise(s->h, F, s->from, s->abar, s->direction, &s->slope, &left));
-    e->decrement = (e->sample->whole ? left : s->slope) / 2;
+    s->slope = promises[0];
+    e->decrement = promises[e->sample->whole] / 2;
     s->t = s->tried ? fmin(1, 2 * s->t) : 1;
     s->tried = true;
     go(s, s->from, s->t, moved);
@@ -185,12 +193,17 @@ static void recall(newton *s) {
     if (from[GENERATION] != s->generation) begin_rounds(s); /* the model was set back, and no step made since */
 }
 
-static double judge(void *user, const double *w, const double *g) {
+static skald_status judge(void *user, const double *w, const double *g, double *estimate) {
     newton *s = user;
     double promise;
-    if (s->p->objective.l1 > 0 || !skald_hessian_known(s->h)) return NAN; /* l1 has a certificate, and needs it */
-    if (skald_hessian_direction(s->h, w, g, w, ROUGH, s->direction, &promise) != SKALD_OK) return NAN;
-    return (s->e->sample->whole ? 0.5 : SAMPLED) * promise;
+    *estimate = NAN;
+    if (s->p->objective.l1 > 0) return SKALD_OK; /* it has a certificate, and needs it */
+    if (skald_decides(s->e) && skald_hessian_known(s->h) &&
+        skald_hessian_direction(s->h, w, g, w, ROUGH, s->g, &promise) == SKALD_OK) /* a step may be under trial */
+        *estimate = (s->e->sample->whole ? 0.5 : SAMPLED) * promise;
+    const skald_status st = skald_agree(s->e, NULL, estimate, 1);
+    if (st == SKALD_AGAIN) *estimate = NAN;
+    return st == SKALD_AGAIN ? SKALD_OK : st;
 }
 
 static skald_status make(newton *s, skald_engine *e, const skald_train_options *options) {
@@ -208,7 +221,7 @@ static skald_status make(newton *s, skald_engine *e, const skald_train_options *
     TRY(skald_hessian_create(e, &s->h));
     recall(s);
     /* Softmax was not seen to hold in the flow; a sample of all rows is worth more in rounds: newton.md. */
-    s->rounds |= s->p->objective.loss == SKALD_SOFTMAX || (double)skald_hessian_sample(s->h) >= s->p->n;
+    s->rounds |= s->p->objective.loss == SKALD_SOFTMAX || (double)skald_hessian_sample(s->h) >= s->p->n || e->lockstep;
     return SKALD_OK;
 }
 

@@ -23,6 +23,7 @@ static void read_options(const Skald__V1__TrainOptions *m, skald_train_options *
                                .max_stale = m->max_stale,
                                .q_cap = m->q_cap,
                                .target_gap = m->target_gap,
+                               .target_decrement = m->target_decrement,
                                .target_gradient = m->target_gradient,
                                .max_passes = m->max_passes,
                                .max_seconds = m->max_seconds,
@@ -34,15 +35,21 @@ static void read_options(const Skald__V1__TrainOptions *m, skald_train_options *
                                .eval_every = m->eval_every};
 }
 
+static uint32_t columns_of(const skald_worker *w) {
+    return w->transform.dim + (w->objective.intercept ? 1 : 0);
+}
+
 skald_status skald_rank_spec_read(const skald_worker *w, const Skald__V1__Ranks *m, skald_rank_spec **out) {
     if (!atomic_load(&w->begun) || !w->collective[0] || m->id.len != SKALD_COLLECTIVE_ID || !m->options ||
         m->n_members == 0 || m->n_members > 1024 || m->worker >= m->n_members || m->n_rows != w->shard_count ||
-        m->n_holder != w->shard_count || m->options->algo > SKALD_SAGA ||
+        m->n_holder != w->shard_count || (m->options->algo > SKALD_SAGA && m->options->algo != SKALD_NEWTON) ||
         m->n_start != (w->objective.intercept ? skald_objective_classes(&w->objective) : 0))
         return skald_fail(SKALD_EPEER, "a message about ranks that makes no sense");
     for (size_t s = 0; s < m->n_holder; s++)
         if (m->holder[s] >= m->n_members || (m->holder[s] == m->worker) != (w->runner.shards[s] != NULL))
             return skald_fail(SKALD_EPEER, "ranks and leases disagree about shard %zu", s);
+    const bool newton = m->options->algo == SKALD_NEWTON;
+    const size_t columns = columns_of(w);
     skald_rank_spec *s = skald_zalloc(1, sizeof *s);
     if (!s) return SKALD_ENOMEM;
     memcpy(s->id, m->id.data, sizeof s->id);
@@ -59,13 +66,21 @@ skald_status skald_rank_spec_read(const skald_worker *w, const Skald__V1__Ranks 
     s->rows = skald_alloc(s->shard_count, sizeof *s->rows);
     s->holder = skald_alloc(s->shard_count, sizeof *s->holder);
     if (m->n_start) s->start = skald_alloc(m->n_start, sizeof *s->start);
-    if (!s->members || !s->rows || !s->holder || (m->n_start && !s->start)) {
+    if (newton) s->column_mean2 = skald_alloc(columns, sizeof *s->column_mean2);
+    if (!s->members || !s->rows || !s->holder || (m->n_start && !s->start) || (newton && !s->column_mean2)) {
         skald_rank_spec_free(s);
         return SKALD_ENOMEM;
     }
     memcpy(s->rows, m->rows, s->shard_count * sizeof *s->rows);
     memcpy(s->holder, m->holder, s->shard_count * sizeof *s->holder);
     for (size_t c = 0; c < m->n_start; c++) s->start[c] = m->start[c];
+    if (s->column_mean2) {
+        const skald_status st = skald_wire_doubles(w->env, 0, s->column_mean2, columns);
+        if (st != SKALD_OK) {
+            skald_rank_spec_free(s);
+            return st;
+        }
+    }
     for (uint32_t k = 0; k < s->size; k++) {
         s->members[k].slots = s->members[k].depth = 1;
         snprintf(s->members[k].name, sizeof s->members[k].name, "%s", m->members[k]->name);
@@ -81,6 +96,7 @@ void skald_rank_spec_free(skald_rank_spec *s) {
     free(s->rows);
     free(s->holder);
     free(s->start);
+    free(s->column_mean2);
     free(s);
 }
 
@@ -110,6 +126,7 @@ static void pack_evaluation(const skald_evaluation *e, Skald__V1__Evaluation *m)
     m->objective = e->objective;
     m->gap = e->gap;
     m->relative_gap = e->relative_gap;
+    m->decrement = e->decrement;
     m->gradient_norm = e->gradient_norm;
     m->accuracy = e->accuracy;
     m->average = e->average;
@@ -286,7 +303,7 @@ static skald_status make_problem(skald_rank *r, const skald_rank_spec *spec) {
     const skald_worker *w = r->w;
     skald_problem *p = &r->problem;
     *p = (skald_problem){.objective = w->objective,
-                         .dim = w->transform.dim + (w->objective.intercept ? 1 : 0),
+                         .dim = columns_of(w),
                          .features = w->transform.dim,
                          .nonzeros = spec->nonzeros,
                          .dense = spec->dense,
@@ -307,6 +324,11 @@ static skald_status make_problem(skald_rank *r, const skald_rank_spec *spec) {
         p->shards[s].rows = spec->rows[s];
         p->n += (double)spec->rows[s];
     }
+    if (spec->column_mean2) {
+        p->column_mean2 = skald_alloc(p->dim, sizeof *p->column_mean2);
+        if (!p->column_mean2) return SKALD_ENOMEM;
+        memcpy(p->column_mean2, spec->column_mean2, p->dim * sizeof *p->column_mean2);
+    }
     if (!spec->start) return SKALD_OK;
     const uint32_t classes = skald_objective_classes(&p->objective);
     p->start = skald_alloc(classes, sizeof *p->start);
@@ -320,10 +342,11 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
     TRY(make_problem(r, spec));
     r->vectors = &runner->vectors;
     skald_lane_fini(r->lane);
-    if (r->w->options->collective->on_device) TRY(skald_runner_to_device(runner));
+    const bool newton = spec->options.algo == SKALD_NEWTON; /* its linear algebra is the host's: so are its vectors */
+    if (r->w->options->collective->on_device && !newton) TRY(skald_runner_to_device(runner));
     TRY(skald_lane_init(r->lane, runner));
     r->crew = (skald_crew){
-        .ops = &skald_rank_crew_ops, .problem = &r->problem, .ranks = &skald_rank_reduce_ops, .vectors = r->vectors};
+        .ops = &skald_rank_crew_ops, .problem = &r->problem, .ranks = &skald_rank_ops, .vectors = r->vectors};
     r->me = spec->worker;
     r->size = spec->size;
     r->clock.clock.now_ns = clock_now;
@@ -336,13 +359,15 @@ static skald_status init(skald_rank *r, const skald_rank_spec *spec) {
     r->tasks = skald_zalloc(r->task_capacity, sizeof *r->tasks);
     r->owners = skald_zalloc(r->task_capacity, sizeof *r->owners);
     r->results = skald_zalloc(r->task_capacity, sizeof *r->results);
+    r->sample_bytes = skald_zalloc(r->task_capacity, sizeof *r->sample_bytes);
     r->held = skald_zalloc(SKALD_MAX_POINTS * (size_t)r->task_capacity, sizeof(double *));
     r->spare = skald_zalloc(SKALD_MAX_POINTS * (size_t)r->task_capacity, sizeof(double *));
     r->block = skald_zalloc(SKALD_RANK_SLOT * (size_t)r->task_capacity, sizeof *r->block);
     if (!r->members || !r->lists || !r->holder || !r->lost || !r->tasks || !r->owners || !r->results || !r->held ||
-        !r->spare || !r->block)
+        !r->sample_bytes || !r->spare || !r->block)
         return SKALD_ENOMEM;
     memcpy(r->members, spec->members, r->size * sizeof *r->members);
+    for (uint32_t k = 0; newton && k < r->size; k++) r->members[k].slots = r->problem.shard_count;
     memcpy(r->holder, spec->holder, r->problem.shard_count * sizeof *r->holder);
     skald_rank_deal(r);
     for (uint32_t k = 0; r->vectors->on_device && k < SKALD_MAX_POINTS; k++)
@@ -366,11 +391,13 @@ static void free_vectors(skald_rank *r) {
 static void fini(skald_rank *r) {
     skald_rank_leave(r);
     for (uint32_t k = 0; r->tasks && k < r->task_count; k++) skald_version_unref(r->tasks[k].model);
+    for (uint32_t k = 0; r->results && k < r->task_capacity; k++) skald_rows_free(&r->results[k].sample);
     free_vectors(r);
     free(r->problem.shards);
     free(r->problem.blocks);
     free(r->problem.labels);
     free(r->problem.start);
+    free(r->problem.column_mean2);
     free(r->members);
     free(r->lists);
     free(r->holder);
@@ -381,6 +408,8 @@ static void fini(skald_rank *r) {
     free(r->held);
     free(r->spare);
     free(r->block);
+    free(r->sample_bytes);
+    free(r->packed);
     free(r->kept_block);
     free(r->order);
 }

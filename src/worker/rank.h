@@ -4,7 +4,8 @@
  * The crew it gives its engine has all ranks as members. Every rank's engine hands out the same tasks; each crew
  * computes its own member's and exchanges the sums of all in one block that is added up (a slot is zero at all ranks
  * but one). With the block ride the first living rank's clock and flags, so that limits, interrupts and audits come at
- * the same point everywhere. Vectors are added up when the engine merges a round (reduce).
+ * the same point everywhere. Vectors are added up when the engine merges a round (reduce). Sampled rows go from their
+ * holder to everybody (hand_round), as does what the first living rank decides (agree).
  *
  * When an operation fails, the ranks wait for the coordinator to say who is lost and who has the rows now, open a new
  * group, and compare how many operations they have done: those that are one behind are given the result they missed.
@@ -24,7 +25,8 @@ typedef struct skald_rank_spec {
     uint64_t *rows;        /* by shard */
     uint32_t *holder;      /* by shard */
     double nonzeros, L_max, start_loss;
-    double *start; /* NULL, or a class's each */
+    double *start;        /* NULL, or a class's each */
+    double *column_mean2; /* newton, else NULL */
     bool dense, watched;
     skald_train_options options;
 } skald_rank_spec;
@@ -89,7 +91,10 @@ typedef struct skald_rank {
     skald_vectors *vectors;
     double **held, **spare;
     uint32_t spare_count;
-    double *block; /* what is exchanged */
+    double *block;        /* what is exchanged */
+    size_t *sample_bytes; /* by task: packed, of the rows that it has sampled */
+    double *packed;       /* such rows; room for `packed_capacity` */
+    size_t packed_capacity;
     /* the last operation, for a rank that missed its result */
     uint64_t done;
     skald_stretch kept[SKALD_MAX_POINTS];
@@ -112,7 +117,7 @@ typedef struct skald_rank {
 } skald_rank;
 
 extern const skald_crew_ops skald_rank_crew_ops;
-extern const skald_ranks_ops skald_rank_reduce_ops;
+extern const skald_ranks_ops skald_rank_ops;
 /* Takes the jobs that are there, at most until an order to regroup (SKALD_ELOST); leases come after such an order only.
  */
 skald_status skald_rank_take_jobs(skald_rank *r);
@@ -125,6 +130,8 @@ void skald_rank_work(skald_rank *r);
 void skald_rank_rest(skald_rank *r);
 /* Adds up over all ranks. SKALD_AGAIN: ranks were lost, the stretches hold anything. */
 skald_status skald_rank_combine(skald_rank *r, const skald_stretch *stretches, uint32_t count);
+/* The same, but those of member `from`, who lives, go to everybody. */
+skald_status skald_rank_hand_round(skald_rank *r, const skald_stretch *stretches, uint32_t count, uint32_t from);
 bool skald_rank_leads(const skald_rank *r); /* the first living rank: it speaks for all */
 /* All ranks come here before they leave, so that nobody leaves with a result that another still needs. */
 skald_status skald_rank_barrier(skald_rank *r);

@@ -1,5 +1,6 @@
 /* The crew of ranks: own tasks computed, everybody's sums exchanged. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
@@ -48,7 +49,7 @@ void skald_rank_deal(skald_rank *r) {
 static skald_status submit(skald_crew *crew, uint32_t worker, const skald_task *task) {
     skald_rank *r = of(crew);
     if (r->task_count == r->task_capacity) return skald_fail(SKALD_EINTERNAL, "too many tasks for the ranks");
-    if (!r->begun && skald_task_trains(task->kind)) skald_rank_report_begin(r);
+    if (!r->begun && (skald_task_trains(task->kind) || task->kind == SKALD_TASK_SAMPLE)) skald_rank_report_begin(r);
     r->owners[r->task_count] = worker;
     r->tasks[r->task_count] = *task;
     skald_version_ref(r->tasks[r->task_count++].model);
@@ -67,6 +68,7 @@ static void release(skald_crew *crew, skald_result *result) {
         if (held[v]) r->spare[r->spare_count++] = held[v];
         held[v] = NULL;
     }
+    skald_rows_free(&result->sample);
 }
 
 /* Vectors for the result of task k. */
@@ -84,7 +86,7 @@ static skald_status hold(skald_rank *r, uint32_t k) {
 
 /* A slot of the block: times and flags are doubles too, an error's text six bytes a double. */
 enum { HEAD = 3, TIMES = 5, ERROR_WORDS = 16, SUMS = 7, SUMS_AT = 2 + TIMES };
-enum { ERROR_AT = SUMS_AT + SUMS * SKALD_MAX_POINTS, SLOT = ERROR_AT + ERROR_WORDS };
+enum { ERROR_AT = SUMS_AT + SUMS * SKALD_MAX_POINTS, SAMPLE_AT = ERROR_AT + ERROR_WORDS, SLOT };
 _Static_assert(HEAD + SLOT <= SKALD_RANK_SLOT,
                "the block has room for a task's slot, and the first one's for the head");
 _Static_assert(sizeof(skald_sums) == SUMS * sizeof(double), "sums are doubles, one after the other");
@@ -98,6 +100,7 @@ static void write_slot(const skald_result *result, double *slot) {
     slot[5] = (double)result->delay_ns;
     slot[6] = (double)result->ready_ns;
     if (result->status == SKALD_OK) memcpy(slot + SUMS_AT, result->sums, sizeof result->sums);
+    if (result->sample.n) slot[SAMPLE_AT] = (double)skald_rows_packed_size(&result->sample);
     double *words = slot + ERROR_AT;
     for (uint32_t k = 0; k < ERROR_WORDS * 6 && result->error[k]; k++)
         words[k / 6] += ldexp((unsigned char)result->error[k], (int)(8 * (k % 6)));
@@ -141,6 +144,38 @@ static skald_status compute(skald_rank *r, uint32_t k) {
     return SKALD_OK;
 }
 
+static skald_status make_room(skald_rank *r, size_t doubles) {
+    if (doubles <= r->packed_capacity) return SKALD_OK;
+    double *more = skald_alloc(doubles, sizeof *more);
+    if (!more) return SKALD_ENOMEM;
+    free(r->packed);
+    r->packed = more;
+    r->packed_capacity = doubles;
+    return SKALD_OK;
+}
+
+/* The rows that task k has sampled. */
+static skald_status hand_round_sample(skald_rank *r, uint32_t k) {
+    const size_t size = r->sample_bytes[k], doubles = (size + sizeof(double) - 1) / sizeof(double);
+    skald_rows *sample = &r->results[k].sample;
+    const bool own = r->owners[k] == r->me;
+    if (!size) return SKALD_OK;
+    const skald_status st = make_room(r, doubles);
+    if (st != SKALD_OK) {
+        r->alone = true;
+        return st;
+    }
+    r->packed[doubles - 1] = 0;
+    if (own) skald_rows_pack(sample, (uint8_t *)r->packed);
+    const skald_stretch all = {r->packed, doubles, false};
+    TRY(skald_rank_hand_round(r, &all, 1, r->owners[k]));
+    return own ? SKALD_OK : skald_rows_unpack((uint8_t *)r->packed, size, r->problem.dim, r->tasks[k].rows, sample);
+}
+
+static void drop_results(skald_rank *r) {
+    for (uint32_t k = 0; k < r->task_count; k++) release(&r->crew, &r->results[k]);
+}
+
 /* Computes what is this rank's and exchanges everybody's sums. */
 static skald_status exchange(skald_rank *r) {
     const size_t total = HEAD + (size_t)r->task_count * SLOT;
@@ -166,7 +201,7 @@ static skald_status exchange(skald_rank *r) {
     const skald_stretch all = {r->block, total, false};
     skald_status st = skald_rank_combine(r, &all, 1);
     if (st != SKALD_OK) {
-        for (uint32_t k = 0; k < r->task_count; k++) release(&r->crew, &r->results[k]);
+        drop_results(r);
         return st;
     }
     r->clock.now_ns = (int64_t)r->block[0];
@@ -175,9 +210,16 @@ static skald_status exchange(skald_rank *r) {
     r->audit_now = r->block[2] > 0;
     if (leads) r->audit_asked = false;
     for (uint32_t k = 0; k < r->task_count; k++) {
-        read_slot(r->block + HEAD + (size_t)k * SLOT, &r->results[k]);
+        const double *slot = r->block + HEAD + (size_t)k * SLOT;
+        read_slot(slot, &r->results[k]);
+        r->sample_bytes[k] = (size_t)slot[SAMPLE_AT];
         if (r->results[k].status != SKALD_OK) r->results[k].count = 0;
         r->results[k].arrived_ns = r->clock.now_ns;
+    }
+    for (uint32_t k = 0; k < r->task_count && st == SKALD_OK; k++) st = hand_round_sample(r, k);
+    if (st != SKALD_OK) {
+        drop_results(r);
+        return st;
     }
     r->result_count = r->task_count;
     r->result_next = 0;

@@ -52,16 +52,13 @@ void skald_rank_rest(skald_rank *r) {
     skald_busy_end(&r->w->busy, r->number, false);
 }
 
-static skald_status sum(skald_rank *r, const skald_stretch *stretches, uint32_t count) {
-    skald_rank_rest(r);
-    const skald_status st = r->group->ops->sum(r->group, stretches, count);
-    skald_rank_work(r);
-    return st;
-}
+enum { ALL = UINT32_MAX }; /* in place of a root: the sum of all */
 
-static skald_status broadcast(skald_rank *r, const skald_stretch *stretches, uint32_t count, uint32_t root) {
+static skald_status operate(skald_rank *r, const skald_stretch *stretches, uint32_t count, uint32_t root) {
+    const skald_collective_ops *ops = r->group->ops;
     skald_rank_rest(r);
-    const skald_status st = r->group->ops->broadcast(r->group, stretches, count, root);
+    const skald_status st =
+        root == ALL ? ops->sum(r->group, stretches, count) : ops->broadcast(r->group, stretches, count, root);
     skald_rank_work(r);
     return st;
 }
@@ -113,12 +110,12 @@ static void keep(skald_rank *r, const skald_stretch *stretches, uint32_t count) 
 
 /* The first operation of a new group: who has done how many? Who is behind gets the result it missed into
  * `stretches`. */
-static skald_status agree(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
+static skald_status compare(skald_rank *r, const skald_stretch *stretches, uint32_t count, bool *late) {
     double *counts = r->block;
     memset(counts, 0, r->size * sizeof *counts);
     counts[r->me] = (double)r->done + 1;
     const skald_stretch all = {counts, r->size, false};
-    TRY(sum(r, &all, 1));
+    TRY(operate(r, &all, 1, ALL));
     double most = 0, least = INFINITY;
     uint32_t root = 0, rank = 0;
     for (uint32_t k = 0; k < r->size; k++) {
@@ -130,12 +127,12 @@ static skald_status agree(skald_rank *r, const skald_stretch *stretches, uint32_
     if (most - least > 1) return skald_fail(SKALD_EINTERNAL, "ranks have lost step with each other");
     if (most <= least) return SKALD_OK;
     if (counts[r->me] < most) {
-        TRY(broadcast(r, stretches, count, root));
+        TRY(operate(r, stretches, count, root));
         keep(r, stretches, count);
         *late = true;
         return SKALD_OK;
     }
-    return broadcast(r, r->kept, r->kept_count, root);
+    return operate(r, r->kept, r->kept_count, root);
 }
 
 void skald_rank_leave(skald_rank *r) {
@@ -178,7 +175,7 @@ static skald_status follow_order(skald_rank *r, const skald_stretch *stretches, 
     free(order);
     if (!sane) return skald_fail(SKALD_EPEER, "a message about lost ranks that makes no sense");
     TRY(skald_rank_join(r, id));
-    return agree(r, stretches, count, late);
+    return compare(r, stretches, count, late);
 }
 
 static void complain(skald_rank *r) {
@@ -222,11 +219,11 @@ static skald_status make_room(skald_rank *r, size_t total) {
     return SKALD_OK;
 }
 
-skald_status skald_rank_combine(skald_rank *r, const skald_stretch *stretches, uint32_t count) {
+static skald_status together(skald_rank *r, const skald_stretch *stretches, uint32_t count, uint32_t root) {
     if (r->losing) return SKALD_AGAIN;
     TRY(make_room(r, on_host(stretches, count)));
     skald_status st = skald_rank_take_jobs(r);
-    if (st == SKALD_OK) st = sum(r, stretches, count);
+    if (st == SKALD_OK) st = operate(r, stretches, count, root);
     if (st == SKALD_OK) {
         keep(r, stretches, count);
         return SKALD_OK;
@@ -241,12 +238,34 @@ skald_status skald_rank_combine(skald_rank *r, const skald_stretch *stretches, u
     return st;
 }
 
+skald_status skald_rank_combine(skald_rank *r, const skald_stretch *stretches, uint32_t count) {
+    return together(r, stretches, count, ALL);
+}
+
+skald_status skald_rank_hand_round(skald_rank *r, const skald_stretch *stretches, uint32_t count, uint32_t from) {
+    uint32_t root = 0;
+    for (uint32_t k = 0; k < from; k++) root += !r->lost[k];
+    return together(r, stretches, count, root);
+}
+
 static skald_status reduce(skald_crew *crew, double *const *vectors, uint32_t count) {
     skald_rank *r = (skald_rank *)crew;
     skald_stretch stretches[SKALD_MAX_POINTS];
     for (uint32_t k = 0; k < count; k++)
         stretches[k] = (skald_stretch){vectors[k], r->vectors->dim, r->vectors->on_device};
     return skald_rank_combine(r, stretches, count);
+}
+
+static bool decides(const skald_crew *crew) {
+    return skald_rank_leads((const skald_rank *)crew);
+}
+
+static skald_status agree(skald_crew *crew, double *vector, double *numbers, uint32_t count) {
+    skald_rank *r = (skald_rank *)crew;
+    uint32_t first = 0;
+    while (r->lost[first]) first++;
+    const skald_stretch stretches[] = {{numbers, count, false}, {vector, r->vectors->dim, r->vectors->on_device}};
+    return skald_rank_hand_round(r, stretches, vector ? 2 : 1, first);
 }
 
 skald_status skald_rank_barrier(skald_rank *r) {
@@ -257,4 +276,4 @@ skald_status skald_rank_barrier(skald_rank *r) {
     return st == SKALD_AGAIN ? SKALD_OK : st;
 }
 
-const skald_ranks_ops skald_rank_reduce_ops = {reduce};
+const skald_ranks_ops skald_rank_ops = {reduce, decides, agree};

@@ -81,6 +81,35 @@ static void reaches_the_optimum(void **state) {
     unlink(path);
 }
 
+/* History Newton: the vectors are the host's, the rows the cards', whose sample everybody gets. */
+static void newtons_vectors_are_the_hosts(void **state) {
+    const int live = emulated.live();
+    for (int variant = 0; variant < 4; variant++) {
+        const toy t = {300, variant % 2 ? 700 : 15, variant % 2 ? 0.02 : 1, SKALD_LOGISTIC, true, 3};
+        setup s = cards_setup(toy_write(&t, "cards-newton"), 3);
+        s.train.algo = SKALD_NEWTON;
+        s.data.shards = 6;
+        s.objective.l2 = 1e-3;
+        s.objective.l1 = variant == 2 ? 1e-3 : 0;
+        s.data.intercept = s.objective.intercept = variant == 3;
+        s.train.target_gap = 1e-7;
+        s.train.audit = true;
+        skald_outcome cards, plain;
+        run(&s, &cards);
+        s.cards = false;
+        run(&s, &plain);
+        print_message("newton %d: F %.12g on cards, %.12g on CPUs; %.1f passes, %.1f; drift %.1e\n", variant,
+                      cards.last.objective, plain.last.objective, cards.passes, plain.passes, cards.audit_drift);
+        assert_int_equal(cards.stop, SKALD_STOP_GAP);
+        assert_true(fabs(cards.last.objective / plain.last.objective - 1) <= 2e-7);
+        assert_true(cards.audit_drift >= 0 && cards.audit_drift < 1e-5);
+        skald_outcome_free(&cards);
+        skald_outcome_free(&plain);
+        unlink(s.data.path);
+    }
+    assert_int_equal(emulated.live(), live);
+}
+
 /* Every rank sets its model back in the same round, and retakes its history. */
 static void goes_back(void **state) {
     const char *path = toy_write(&(toy){.n = 300, .d = 15, .density = 1, .loss = SKALD_SQUARED, .seed = 8}, "back");
@@ -177,13 +206,19 @@ static void softmax(void **state) {
     s.objective.l2 = 1e-2;
     s.data.intercept = s.objective.intercept = true;
     s.train.target_gap = 1e-7;
-    skald_outcome cards, plain;
+    skald_outcome cards, newton, plain;
     run(&s, &cards);
+    s.train.algo = SKALD_NEWTON;
+    run(&s, &newton);
+    s.train.algo = SKALD_SAGA;
     s.cards = false;
     run(&s, &plain);
     print_message("softmax: F %.12g on cards, %.12g on CPUs\n", cards.last.objective, plain.last.objective);
     assert_int_equal(cards.stop, SKALD_STOP_GAP);
     assert_true(fabs(cards.last.objective / plain.last.objective - 1) <= 2e-7);
+    assert_int_equal(newton.stop, SKALD_STOP_GAP);
+    assert_true(fabs(newton.last.objective / plain.last.objective - 1) <= 2e-7);
+    skald_outcome_free(&newton);
     skald_outcome_free(&cards);
     skald_outcome_free(&plain);
     unlink(path);
@@ -192,8 +227,8 @@ static void softmax(void **state) {
 int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reaches_the_optimum), cmocka_unit_test(goes_back), cmocka_unit_test(vectors_stay),
-        cmocka_unit_test(same_bits),           cmocka_unit_test(softmax),
+        cmocka_unit_test(reaches_the_optimum),           cmocka_unit_test(goes_back), cmocka_unit_test(vectors_stay),
+        cmocka_unit_test(newtons_vectors_are_the_hosts), cmocka_unit_test(same_bits), cmocka_unit_test(softmax),
     };
     return cmocka_run_group_tests(tests, open_emulated, NULL);
 }
