@@ -341,6 +341,19 @@ double __wrap_skald_metric_apply(skald_metric *metric, const double *g, double *
     return promise * (1 + 0.01 * (algebra - 1));
 }
 
+static atomic_bool without_algebra;
+
+skald_status __real_skald_metric_measure(skald_metric *metric, const skald_rows *rows, const double *h, const double *p,
+                                         bool whole);
+skald_status __wrap_skald_metric_measure(skald_metric *metric, const skald_rows *rows, const double *h, const double *p,
+                                         bool whole);
+
+skald_status __wrap_skald_metric_measure(skald_metric *metric, const skald_rows *rows, const double *h, const double *p,
+                                         bool whole) {
+    if (atomic_load(&without_algebra)) return skald_fail(SKALD_EUNSUPPORTED, "OpenBLAS is not installed");
+    return __real_skald_metric_measure(metric, rows, h, p, whole);
+}
+
 static setup newton_ranks(const char *path, uint32_t workers) {
     setup s = ranks_setup(path, workers);
     s.train.algo = SKALD_NEWTON;
@@ -388,6 +401,22 @@ static void newton_stops_by_its_decrement(void **state) {
     assert_non_null(strstr(notices, "synchronous over inproc threads"));
     assert_int_equal(out.stop, SKALD_STOP_DECREMENT);
     assert_true(out.last.decrement <= 1e-9 && fabs(excess(&s, &out)) <= 2e-9);
+    skald_outcome_free(&out);
+    unlink(s.data.path);
+}
+
+/* The rank that decides has no BLAS: it is named, and nobody waits for it. Seen to fail (the run begins anew through
+ * the coordinator, whose workers are ranks) with its status passed on. */
+static void newton_without_algebra(void **state) {
+    setup s = newton_ranks(toy_write(&easy, "newton-bare"), 3);
+    skald_outcome out;
+    atomic_store(&without_algebra, true);
+    notices[0] = '\0';
+    assert_int_equal(train_with(&s, &out, &listener, NULL, NULL), SKALD_EREFUSED);
+    assert_non_null(strstr(skald_error(), "worker 0 (w"));
+    assert_non_null(strstr(skald_error(), "): OpenBLAS is not installed"));
+    assert_null(strstr(notices, "through the coordinator"));
+    atomic_store(&without_algebra, false);
     skald_outcome_free(&out);
     unlink(s.data.path);
 }
@@ -462,6 +491,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(newton_reaches_the_optimum),
         cmocka_unit_test(newton_stops_by_its_decrement),
         cmocka_unit_test(newton_survives_a_loss),
+        cmocka_unit_test(newton_without_algebra),
         cmocka_unit_test(newton_of_a_sample),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
