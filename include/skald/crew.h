@@ -88,6 +88,8 @@ typedef struct skald_ranks_ops {
      * and numbers go to everybody; SKALD_AGAIN and blocks, as above. */
     bool (*decides)(const skald_crew *crew);
     skald_status (*agree)(skald_crew *crew, double *vector, double *numbers, uint32_t count);
+    /* This process's own arithmetic begins, which may take long, or is over: no task hangs meanwhile. */
+    void (*aside)(skald_crew *crew, bool begins);
 } skald_ranks_ops;
 
 /* What the members have from an earlier start of the run. */

@@ -103,6 +103,8 @@ skald_status skald_run_beside(skald_engine *engine, skald_status (*work)(void *u
     pthread_mutex_init(&j.lock, NULL);
     pthread_cond_init(&j.changed, NULL);
     skald_status st = SKALD_OK;
+    const skald_ranks_ops *ranks = run->crew->ranks;
+    if (ranks) ranks->aside(run->crew, true);
     if (pthread_create(&thread, NULL, run_job, &j) != 0) {
         run_job(&j);
     } else {
@@ -112,6 +114,7 @@ skald_status skald_run_beside(skald_engine *engine, skald_status (*work)(void *u
         }
         pthread_join(thread, NULL);
     }
+    if (ranks) ranks->aside(run->crew, false);
     pthread_cond_destroy(&j.changed);
     pthread_mutex_destroy(&j.lock);
     TRY(st);

@@ -268,6 +268,10 @@ static skald_status agree(skald_crew *crew, double *vector, double *numbers, uin
     return skald_rank_hand_round(r, stretches, vector ? 2 : 1, first);
 }
 
+static void aside(skald_crew *crew, bool begins) {
+    (begins ? skald_rank_rest : skald_rank_work)((skald_rank *)crew);
+}
+
 skald_status skald_rank_barrier(skald_rank *r) {
     r->losing = false;
     r->block[0] = 0;
@@ -276,4 +280,4 @@ skald_status skald_rank_barrier(skald_rank *r) {
     return st == SKALD_AGAIN ? SKALD_OK : st;
 }
 
-const skald_ranks_ops skald_rank_ops = {reduce, decides, agree};
+const skald_ranks_ops skald_rank_ops = {reduce, decides, agree, aside};
