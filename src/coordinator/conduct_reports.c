@@ -135,9 +135,8 @@ skald_status skald_conduct_done(skald_conduct *x, skald_session_state *s, const 
         skald_conduct_end(x, SKALD_OK, NULL);
     } else if (m->alone) {
         skald_coordinator_lose(x->c, s, m->error);
-    } else if (m->status ==
-               SKALD_EUNSUPPORTED) { /* a library is missing there: who conducts can do it, and has begun */
-        char text[400];
+    } else if (m->status == SKALD_EUNSUPPORTED) {
+        char text[400]; /* a library is missing there; ranks there can be, and are: that status would deny it */
         snprintf(text, sizeof text, "worker %u (%s): %s", (uint32_t)(s - x->c->workers), s->member.name, m->error);
         skald_conduct_end(x, SKALD_EREFUSED, text);
     } else {
