@@ -82,7 +82,8 @@ static void fill_row(const skald_run *run, uint32_t worker, skald_worker_row *ro
     row->alive = m->alive;
     snprintf(row->state, sizeof row->state, "%s", !m->alive ? "dead" : m->busy && !run->stop ? "busy" : "waiting");
     row->shards = member->shard_count;
-    row->slots = member->slots;
+    row->slots =
+        run->engine.lockstep ? 1 : member->slots; /* newton: a rank has a round of tasks, one after the other */
     row->rows_held = member->rows;
     row->tasks = m->tasks;
     row->rows = m->rows;
