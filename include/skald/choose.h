@@ -34,11 +34,10 @@ typedef struct skald_facts {
     double L, L_max; /* smoothness of the data term; L 0: not measured yet */
     bool nonconvex;
     uint32_t workers; /* at least 1, which may be this process */
-    skald_mode mode;
-    bool stochastic; /* options were given that only solvers of steps over some of the rows have (--step, ...) */
+    bool stochastic;  /* options were given that only solvers of steps over some of the rows have (--step, ...) */
 } skald_facts;
 /* Of a loaded problem (see skald_problem_loaded). */
-skald_facts skald_facts_of(const skald_problem *problem, const skald_train_options *options, uint32_t workers);
+skald_facts skald_facts_of(const skald_problem *problem, uint32_t workers);
 
 typedef struct skald_algo_choice {
     skald_algo algo;

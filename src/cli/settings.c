@@ -145,7 +145,7 @@ static void resolve_algo(const settings *s, const skald_options *given, training
 
 void training_choose(training *t, const skald_problem *problem, uint32_t workers) {
     char loss[200] = "", algo[200] = "", limit[120] = "";
-    skald_facts facts = skald_facts_of(problem, &t->train, workers);
+    skald_facts facts = skald_facts_of(problem, workers);
     facts.stochastic = t->stochastic;
     if (t->choose_algo) {
         skald_algo_choice c = skald_choose_algo(&facts);

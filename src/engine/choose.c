@@ -55,7 +55,7 @@ skald_loss_choice skald_choose_loss(const skald_label *labels, uint32_t count, u
 
 /* ---- facts ----------------------------------------------------------------------------------------- */
 
-skald_facts skald_facts_of(const skald_problem *p, const skald_train_options *o, uint32_t workers) {
+skald_facts skald_facts_of(const skald_problem *p, uint32_t workers) {
     return (skald_facts){.rows = p->n,
                          .dim = p->dim,
                          .nonzeros = p->nonzeros,
@@ -66,8 +66,7 @@ skald_facts skald_facts_of(const skald_problem *p, const skald_train_options *o,
                          .L = p->L,
                          .L_max = p->L_max,
                          .nonconvex = p->objective.nonconvex > 0,
-                         .workers = workers,
-                         .mode = o->mode};
+                         .workers = workers};
 }
 
 double skald_pass_ns(const skald_facts *f) {
@@ -103,7 +102,6 @@ static double saga_ns(const skald_facts *f, double condition) {
 /* INFINITY: not to be had, or not to be trusted. */
 static double newton_ns(const skald_facts *f, double condition) {
     const double pass = skald_pass_ns(f) / f->workers;
-    if (f->mode == SKALD_SYNC) return INFINITY; /* over cards it has ranks, which measure no curvature */
     if (f->l1 > 0 && f->classes > 1 && f->dim * (double)f->classes > MOST_CLASS_COLUMNS) return INFINITY;
     if (f->nonzeros * f->classes <= MOST_ENTRIES) return MEASURES * measure_ns(f, f->rows) + 3 * pass;
     if (f->classes > 1 || f->dim > MOST_DENSE || condition < ILL) return INFINITY;

@@ -102,7 +102,9 @@ static skald_status judge_decrement(skald_run *run, uint32_t point, double *out)
             run->smooth[k] = g[k] / p->n + (j < p->features ? p->objective.l2 * w[k] : 0);
         }
     TRY(run->engine.judge(run->engine.judge_user, w, run->smooth, out));
-    *out /= fabs(ev->certificate[point].objective);
+    const double F = ev->certificate[point].objective;
+    const bool vanished = skald_relative_gap(fmin(*out, F), F, skald_problem_loss_at_zero(p)) == 0; /* F* >= 0 */
+    *out = vanished ? 0 : *out / fabs(F);
     return SKALD_OK;
 }
 

@@ -102,9 +102,6 @@ static void algorithm(void **state) {
     assert_int_equal(skald_choose_algo(&f).algo, SKALD_NEWTON);
     f.l2 = 0; /* nothing tells how many steps it would take */
     assert_int_equal(skald_choose_algo(&f).algo, SKALD_NEWTON);
-    f.mode = SKALD_SYNC; /* ranks, where there are cards */
-    assert_int_equal(skald_choose_algo(&f).algo, SKALD_SAGA);
-    f.mode = SKALD_ASYNC;
     f.stochastic = true;
     assert_int_equal(skald_choose_algo(&f).algo, SKALD_SAGA);
     f.nonconvex = true;
