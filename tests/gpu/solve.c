@@ -37,6 +37,7 @@ skald_status skald_checkpoint_resume(skald_run *run) {
 }
 void skald_checkpoint_tend(skald_run *run) {}
 void skald_checkpoint_last(skald_run *run) {}
+void skald_checkpoint_fini(skald_run *run) {}
 
 enum { MOST_THREADS = 256 };
 
