@@ -196,10 +196,18 @@ static double bending(const skald_objective *o, double z, double y) {
     return o->loss == SKALD_HUBER ? fmin(1, o->huber_delta / fabs(z - y)) : skald_loss_curvature(o->loss);
 }
 
+static bool flat(const skald_objective *o) {
+    return o->loss == SKALD_HUBER || o->loss == SKALD_SQUARED_HINGE;
+}
+
+double skald_hessian_excess(const skald_hessian *h) {
+    return flat(&h->p->objective) ? 1 / FLAT : 1;
+}
+
 static void lift_flat(skald_hessian *h, const skald_rows *rows, double scale) {
     const skald_objective *o = &h->p->objective;
     const double part = h->measured ? FLAT : 1;
-    if (o->loss != SKALD_HUBER && o->loss != SKALD_SQUARED_HINGE) return;
+    if (!flat(o)) return;
     for (size_t i = 0; i < rows->n; i++)
         h->h[i] = fmax(h->h[i], part * scale * rows->s[i] * bending(o, h->z[i], rows->y[i]));
 }
@@ -351,6 +359,7 @@ static skald_status model_step(skald_hessian *h, const double *a, double toleran
     skald_hessian_gradient(p, a, h->u, h->g);
     TRY(skald_hessian_direction(h, h->u, h->g, h->u, tolerance, h->step, promise));
     const double t = skald_sample_model_line(h->model, h->u, h->g, h->step);
+    *promise *= fmax(1, t);
     for (size_t j = 0; j < length; j++) h->u[j] -= t * h->step[j];
     return SKALD_OK;
 }

@@ -33,8 +33,10 @@ void skald_hessian_forget(skald_hessian *h);
  * *left: what the last one promised. F: its value at x. */
 skald_status skald_hessian_minimise(skald_hessian *h, double F, const double *x, const double *a, double *direction,
                                     double *promise, double *left);
-/* The part of a step from x against `direction` that the sample's model of F about x can bear; 1 where looking costs
- * too much. */
+/* What H may be too large by: 1 but for losses whose flat rows are counted as if they were not. */
+double skald_hessian_excess(const skald_hessian *h);
+/* The part of a step from x against `direction` that the sample's model of F about x can bear, or should have (over 1);
+ * 1 where looking costs too much. */
 skald_status skald_hessian_line(skald_hessian *h, const double *x, const double *a, const double *g,
                                 const double *direction, double *t);
 /* direction = B g; with l1: x - the minimum of the quadratic model about x plus l1, looked for from `w` on. *promise:

@@ -34,6 +34,7 @@ typedef struct newton {
     double *w, *abar, *wbar;       /* the engine's vectors */
     double *some_abar, *some_wbar; /* of the rows seen so far, until all are */
     double *g, *direction, *from;  /* a gradient, B times that, and the point that the step is made from */
+    double *data;                  /* the data's part of a gradient that is judged */
     double t;                      /* the part of a step that is made */
     double part, asked;            /* what the sample can bear of a step, and when it was asked (passes) */
     double stepped;                /* passes at the last step */
@@ -193,22 +194,35 @@ static void recall(newton *s) {
     if (from[GENERATION] != s->generation) begin_rounds(s); /* the model was set back, and no step made since */
 }
 
+/* Twice what F has left by H. Rows whose loss is flat have curvature in H that they may not have: how far F really
+ * falls along the step shows it. (s->direction may be of a step under trial.) */
+static skald_status left_by_curvature(newton *s, const double *w, const double *g, double *left) {
+    const skald_objective *o = &s->p->objective;
+    const double excess = skald_hessian_excess(s->h);
+    double t = 1;
+    TRY(skald_hessian_direction(s->h, w, g, w, ROUGH, s->g, left));
+    if (excess <= 1) return SKALD_OK;
+    for (uint32_t j = 0; j < s->p->dim; j++) s->data[j] = g[j] - (j < s->p->features ? o->l2 * w[j] : 0);
+    TRY(skald_hessian_line(s->h, w, s->data, g, s->g, &t));
+    *left *= fmax(excess, t);
+    return SKALD_OK;
+}
+
 static skald_status judge(void *user, const double *w, const double *g, double *estimate) {
     newton *s = user;
-    double promise;
+    double left;
     *estimate = NAN;
     if (s->p->objective.l1 > 0) return SKALD_OK; /* it has a certificate, and needs it */
-    if (skald_decides(s->e) && skald_hessian_known(s->h) &&
-        skald_hessian_direction(s->h, w, g, w, ROUGH, s->g, &promise) == SKALD_OK) /* a step may be under trial */
-        *estimate = (s->e->sample->whole ? 0.5 : SAMPLED) * promise;
+    if (skald_decides(s->e) && skald_hessian_known(s->h) && left_by_curvature(s, w, g, &left) == SKALD_OK)
+        *estimate = (s->e->sample->whole ? 0.5 : SAMPLED) * left;
     const skald_status st = skald_agree(s->e, NULL, estimate, 1);
     if (st == SKALD_AGAIN) *estimate = NAN;
     return st == SKALD_AGAIN ? SKALD_OK : st;
 }
 
 static skald_status make(newton *s, skald_engine *e, const skald_train_options *options) {
-    double **const vectors[] = {&s->w,         &s->abar, &s->wbar,      &s->some_abar,
-                                &s->some_wbar, &s->g,    &s->direction, &s->from};
+    double **const vectors[] = {&s->w, &s->abar,      &s->wbar, &s->some_abar, &s->some_wbar,
+                                &s->g, &s->direction, &s->from, &s->data};
     *s = (newton){.e = e,
                   .p = e->problem,
                   .t = 1,
@@ -226,7 +240,8 @@ static skald_status make(newton *s, skald_engine *e, const skald_train_options *
 }
 
 static void drop(newton *s) {
-    double *const vectors[] = {s->w, s->abar, s->wbar, s->some_abar, s->some_wbar, s->g, s->direction, s->from};
+    double *const vectors[] = {s->w, s->abar,      s->wbar, s->some_abar, s->some_wbar,
+                               s->g, s->direction, s->from, s->data};
     for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++)
         s->e->vectors.ops->destroy(&s->e->vectors, vectors[k]);
     skald_hessian_destroy(s->h);

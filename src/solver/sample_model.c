@@ -7,7 +7,8 @@
 #include "base/base.h"
 #include "curvature/rows.h"
 
-static const double FLAT_ENOUGH = 0.1; /* of the slope at the beginning */
+static const double FLAT_ENOUGH = 0.1;            /* of the slope at the beginning */
+static const double STEEP = 0.5, FARTHEST = 1024; /* of a step made with too much curvature (flat losses) */
 static const int TRIALS = 40;
 
 static uint32_t classes_of(const skald_problem *p) {
@@ -115,7 +116,13 @@ double skald_sample_model_line(skald_sample_model *m, const double *x, const dou
     for (size_t j = 0; j < skald_problem_length(m->problem); j++) start -= g[j] * direction[j];
     const double first = start + bend(m, x, direction, 0); /* with l1's part */
     double at_low = first, at_high = start + bend(m, x, direction, 1);
-    if (!(first < 0) || at_high <= FLAT_ENOUGH * -first) return 1;
+    if (!(first < 0)) return 1;
+    while (m->problem->objective.l1 <= 0 && at_high < STEEP * first && high < FARTHEST) {
+        low = high, at_low = at_high;
+        high *= 2;
+        at_high = start + bend(m, x, direction, high);
+    }
+    if (at_high <= FLAT_ENOUGH * -first) return high;
     double t = 1;
     for (int k = 0; k < TRIALS; k++) { /* regula falsi, and every third time the middle */
         t = k % 3 == 2 ? 0.5 * (low + high) : low + (high - low) * at_low / (at_low - at_high);

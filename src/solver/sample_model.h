@@ -26,8 +26,9 @@ void skald_sample_model_destroy(skald_sample_model *m); /* NULL-safe */
 skald_status skald_sample_model_about(skald_sample_model *m, const double *x, const double *a);
 /* Goes to u: margins there, and a = the gradient of M's data term. */
 void skald_sample_model_at(skald_sample_model *m, const double *u, double *a);
-/* The part t of (0, 1] of the way from x against `direction` where M has its minimum on it, roughly: its slope has a
- * tenth of what it was at x left. x is the point of the last call above, g the smooth gradient of M there. */
+/* The part t of the way from x against `direction` where M has its minimum on it, roughly: its slope has a tenth of
+ * what it was at x left. More than 1 only without l1, and where the direction was made with far more curvature than
+ * there is. x is the point of the last call above, g the smooth gradient of M there. */
 double skald_sample_model_line(skald_sample_model *m, const double *x, const double *g, const double *direction);
 
 #endif
