@@ -111,9 +111,10 @@ static inline void side_close(void *user, skald_net_session *session, skald_stat
     if (s->closes > s->opens && !s->forget_open) s->out_of_order++;
     s->code = code;
     snprintf(s->reason, sizeof s->reason, "%s", reason);
+    const useconds_t linger_us = s->linger_us;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    if (s->linger_us) usleep(s->linger_us);
+    if (linger_us) usleep(linger_us);
 }
 
 static inline void side_call(void *user, skald_method method, skald_frame *request, skald_net_call *call) {

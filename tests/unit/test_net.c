@@ -366,6 +366,7 @@ static void too_many_sessions(void **state) {
     skald_net_options options = {.max_sessions = 1};
     pairing p;
     start_server(&p, *state, &options);
+    p.server_side.linger_us = 50000;
     join(&p, NULL);
     side second;
     side_init(&second);
@@ -380,7 +381,6 @@ static void too_many_sessions(void **state) {
     side_fini(&second);
     /* One that leaves makes room, by the time that its end is known. Seen to fail with the count taken back after
      * on_close. */
-    p.server_side.linger_us = 50000;
     p.net->disconnect(p.client);
     SIDE_WAIT(&p.server_side, closes, 1);
     join(&p, NULL);
