@@ -27,9 +27,8 @@ static const double LITTLE = 1.1e-10, NOTHING = 1e-4;         /* of a column's m
 static const double ROUGH = 1e-3, FINER = 1e-3, FINE = 1e-11; /* tolerance of a step with l1, relative */
 static const double BESIDE_FLOPS = 1e8, BESIDE_PASSES = 0.25; /* a measure that takes longer than that goes on beside
                                                                * the steps, and takes over so much later */
-static const double AT_ONCE_FLOPS = 1e6; /* a measure too short for a thread, however many there are */
-static const double ROUNDING = 1e-16;    /* of F: no step can be seen to lower it by that */
-static const double WELL_DONE = 0.1;     /* a step that leaves less of its promise: the curvature is still good */
+static const double ROUNDING = 1e-16;                         /* of F: no step can be seen to lower it by that */
+static const double WELL_DONE = 0.1; /* a step that leaves less of its promise: the curvature is still good */
 static const uint32_t DENSE = 4096, SPARSE_ROWS = 4000, MOST_SPARSE_ROWS = 8192, PAIRS = 10;
 
 struct skald_hessian {
@@ -403,9 +402,7 @@ static skald_status minimise(void *user, const atomic_bool *stop) {
 skald_status skald_hessian_minimise(skald_hessian *h, double F, const double *x, const double *a, double *direction,
                                     double *promise, double *left) {
     task t = {.h = h, .F = F, .x = x, .a = a, .promise = promise, .left = left};
-    const atomic_bool never = false;
-    TRY(cost(h, (double)h->e->sample->rows.n) < AT_ONCE_FLOPS ? minimise(&t, &never)
-                                                              : skald_beside(h->e, minimise, &t));
+    TRY(skald_beside(h->e, minimise, &t));
     for (size_t j = 0; j < skald_problem_length(h->p); j++) direction[j] = x[j] - h->u[j];
     return SKALD_OK;
 }

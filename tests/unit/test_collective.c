@@ -467,7 +467,7 @@ static void newton_may_think(void **state) {
     algebra.count = 0;
     run_ranks(&s, &out);
     assert_int_equal(out.stop, SKALD_STOP_GAP);
-    assert_true(out.workers[0].alive && out.workers[1].alive);
+    if (!out.workers[0].alive || !out.workers[1].alive) fail_msg("%s", notices);
     assert_int_equal(atomic_load(&algebra.slow_ms), 0);
     skald_outcome_free(&out);
     unlink(s.data.path);
