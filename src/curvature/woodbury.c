@@ -7,6 +7,7 @@
 #include "base/base.h"
 #include "curvature/room.h"
 #include "curvature/state.h"
+#include "curvature/vector.h"
 
 enum { MOST_ROWS = 8192, COLUMN_BLOCK = 64, MOST_REFINEMENTS = 10 };
 #define REFINED 1e-12     /* of a step's length */
@@ -205,12 +206,6 @@ static void residual(skald_metric *m, const double *g, const double *x, double *
     for (size_t j = 0; j < dim; j++) out[j] = g[j] - out[j] - m->ridge[j] * x[j];
 }
 
-static double square(const double *x, size_t n) {
-    double sum = 0;
-    for (size_t j = 0; j < n; j++) sum += x[j] * x[j];
-    return sum;
-}
-
 /* Where columns are large beside the ridge, the difference above loses digits, and so the step is corrected by what it
  * leaves over (iterative refinement), until that no longer helps. */
 void skald_woodbury_solve(skald_metric *m, const double *g, double *out) {
@@ -222,10 +217,10 @@ void skald_woodbury_solve(skald_metric *m, const double *g, double *out) {
     for (uint32_t k = 0; k < MOST_REFINEMENTS; k++) {
         residual(m, g, out, left);
         solve_once(m, left, change);
-        const double now = square(change, dim);
+        const double now = skald_vector_dot(dim, change, change);
         if (!(now <= last / 4)) return;
-        for (size_t j = 0; j < dim; j++) out[j] += change[j];
-        if (now <= REFINED * REFINED * square(out, dim)) return;
+        skald_vector_add(dim, 1, change, out);
+        if (now <= REFINED * REFINED * skald_vector_dot(dim, out, out)) return;
         last = now;
     }
 }

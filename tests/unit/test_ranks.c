@@ -54,6 +54,21 @@ static setup cards_setup(const char *path, uint32_t workers) {
 
 static const toy sparse = {.n = 300, .d = 700, .density = 0.02, .loss = SKALD_LOGISTIC, .seed = 3};
 
+/* On cards, and on CPUs: the same optimum. */
+static void arrives_as_on_cpus(setup *s, const char *what, int variant) {
+    skald_outcome cards, plain;
+    run(s, &cards);
+    s->cards = false;
+    run(s, &plain);
+    print_message("%s %d: F %.12g on cards, %.12g on CPUs; %.1f passes, %.1f; drift %.1e\n", what, variant,
+                  cards.last.objective, plain.last.objective, cards.passes, plain.passes, cards.audit_drift);
+    assert_int_equal(cards.stop, SKALD_STOP_GAP);
+    assert_true(fabs(cards.last.objective / plain.last.objective - 1) <= 2e-7);
+    assert_true(cards.audit_drift >= 0 && cards.audit_drift < 1e-5); /* sums over rows are f32 in part */
+    skald_outcome_free(&cards);
+    skald_outcome_free(&plain);
+}
+
 /* Plain and local steps; intercepts; l1; both algorithms: as on CPUs, through the coordinator. */
 static void reaches_the_optimum(void **state) {
     const char *path = toy_write(&sparse, "cards");
@@ -66,17 +81,7 @@ static void reaches_the_optimum(void **state) {
         s.train.target_gap = 1e-7;
         s.train.max_passes = 2000;
         s.train.audit = true;
-        skald_outcome cards, plain;
-        run(&s, &cards);
-        s.cards = false;
-        run(&s, &plain);
-        print_message("variant %d: F %.12g on cards, %.12g on CPUs; %.1f passes, %.1f; drift %.1e\n", variant,
-                      cards.last.objective, plain.last.objective, cards.passes, plain.passes, cards.audit_drift);
-        assert_int_equal(cards.stop, SKALD_STOP_GAP);
-        assert_true(fabs(cards.last.objective / plain.last.objective - 1) <= 2e-7);
-        assert_true(cards.audit_drift >= 0 && cards.audit_drift < 1e-5); /* sums over rows are f32 in part */
-        skald_outcome_free(&cards);
-        skald_outcome_free(&plain);
+        arrives_as_on_cpus(&s, "variant", variant);
     }
     unlink(path);
 }
@@ -94,17 +99,7 @@ static void newtons_vectors_are_the_hosts(void **state) {
         s.data.intercept = s.objective.intercept = variant == 3;
         s.train.target_gap = 1e-7;
         s.train.audit = true;
-        skald_outcome cards, plain;
-        run(&s, &cards);
-        s.cards = false;
-        run(&s, &plain);
-        print_message("newton %d: F %.12g on cards, %.12g on CPUs; %.1f passes, %.1f; drift %.1e\n", variant,
-                      cards.last.objective, plain.last.objective, cards.passes, plain.passes, cards.audit_drift);
-        assert_int_equal(cards.stop, SKALD_STOP_GAP);
-        assert_true(fabs(cards.last.objective / plain.last.objective - 1) <= 2e-7);
-        assert_true(cards.audit_drift >= 0 && cards.audit_drift < 1e-5);
-        skald_outcome_free(&cards);
-        skald_outcome_free(&plain);
+        arrives_as_on_cpus(&s, "newton", variant);
         unlink(s.data.path);
     }
     assert_int_equal(emulated.live(), live);
